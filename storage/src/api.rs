@@ -1,0 +1,284 @@
+//! The types of the HTTP API, version 1: what wrapper, servers and tools say to each other.
+//!
+//! All bodies are JSON. Sizes are bytes, times milliseconds since 1970 unless a name ends in
+//! another unit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::key::{ResultKey, UnitKey};
+use crate::record::{Record, UnitName};
+
+/// `POST /v1/lookup`: at most [`crate::limits::MAX_LOOKUP_KEYS`] keys in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LookupRequest {
+    /// Units whose newest records are wanted.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub units: Vec<UnitKey>,
+    /// Results that are wanted exactly.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub results: Vec<ResultKey>,
+}
+
+/// The answer to a [`LookupRequest`]. A key without an answer is missing from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LookupResponse {
+    /// Records of the units, newest first within each unit.
+    pub records: Vec<Record>,
+    /// On a unix socket: the directory of the server's disk store, in which
+    /// [`crate::disk::blob_path`] finds each blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_store: Option<String>,
+}
+
+/// `PUT /v1/results/{key}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PublishRequest {
+    /// The record. Refused unless every blob is stored or offered.
+    pub record: Record,
+    /// On a unix socket: files from which the server takes over blobs that it does not have.
+    #[serde(default)]
+    pub offers: Vec<Offer>,
+    /// Replace a record that is there ([`Record::result_key`] being equal).
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// A file on the server's machine that holds the bytes of a blob now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Offer {
+    /// The blob.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub digest: Digest,
+    /// Absolute path of the file.
+    pub path: String,
+}
+
+/// `POST /v1/blobs/missing`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MissingRequest {
+    /// Blobs asked for; the answer, of the same type, holds those that are not stored.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub blobs: Vec<Digest>,
+}
+
+/// `POST /v1/results/{key}/reject`: a result that could not be restored. The server verifies the
+/// blobs it names, and forgets those that are damaged and the record with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RejectRequest {
+    /// For the log.
+    pub reason: String,
+}
+
+/// What became of a unit. Exclusive: every unit has one outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Restored from this machine.
+    HitLocal,
+    /// Restored from afar.
+    HitRemote,
+    /// Restored after waiting for another job that compiled it.
+    Joined,
+    /// Compiled; the reason says why nothing answered.
+    Miss,
+    /// Handed to the tool without caching; the reason says why.
+    Bypass,
+    /// Compiled because something in Kiln failed; the reason says what.
+    Error,
+}
+
+/// One unit of one job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Event {
+    /// Unique; the same event sent twice counts once.
+    pub id: String,
+    /// When the unit ended.
+    pub at_ms: u64,
+    /// The run it belongs to.
+    pub run: String,
+    /// The job in the run.
+    pub job: String,
+    /// The cargo process that asked, so that "this build" can be told from others.
+    pub build: String,
+    /// What people call the unit.
+    pub unit: UnitName,
+    /// The unit key, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub unit_key: Option<UnitKey>,
+    /// The result restored or stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub result_key: Option<ResultKey>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, for a miss, bypass or error: a word from the list in docs/reasons.md.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// More about the reason, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Why the result holds at one place only (a root token or a variable), when it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<String>,
+    /// Time in Kiln by phase, microseconds: `plan`, `lookup`, `restore`, `publish`.
+    #[serde(default)]
+    pub phases_us: BTreeMap<String, u64>,
+    /// Bytes restored or stored.
+    #[serde(default)]
+    pub bytes: u64,
+    /// What the compile cost when it was made (a hit) or now (a miss), wall milliseconds.
+    #[serde(default)]
+    pub cost_ms: u64,
+    /// Wall time of the whole wrapper run, microseconds.
+    #[serde(default)]
+    pub wall_us: u64,
+}
+
+/// `POST /v1/events`: at most [`crate::limits::MAX_EVENTS`] events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventsRequest {
+    /// The events.
+    pub events: Vec<Event>,
+}
+
+/// Exclusive counts of outcomes; `units` is the sum of the six.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Counts {
+    /// All units.
+    pub units: u64,
+    /// [`Outcome::HitLocal`].
+    pub hit_local: u64,
+    /// [`Outcome::HitRemote`].
+    pub hit_remote: u64,
+    /// [`Outcome::Joined`].
+    pub joined: u64,
+    /// [`Outcome::Miss`].
+    pub miss: u64,
+    /// [`Outcome::Bypass`].
+    pub bypass: u64,
+    /// [`Outcome::Error`].
+    pub error: u64,
+    /// Misses by reason.
+    pub miss_reasons: BTreeMap<String, u64>,
+    /// Bypasses by reason.
+    pub bypass_reasons: BTreeMap<String, u64>,
+    /// Errors by reason.
+    pub error_reasons: BTreeMap<String, u64>,
+    /// Wall milliseconds that the restored units took when they were compiled.
+    pub saved_ms: u64,
+    /// Wall milliseconds that Kiln took to restore them.
+    pub restore_ms: u64,
+    /// Bytes restored.
+    pub restored_bytes: u64,
+}
+
+/// `GET /v1/stats`: counts since the last reset and of the newest build.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StatsResponse {
+    /// Since the last `kiln stats --zero`.
+    #[serde(flatten)]
+    pub total: Counts,
+    /// The newest build (cargo process).
+    pub build: Counts,
+    /// Units of the newest build whose result holds at one place only, with what pins them.
+    pub pinned: Vec<PinnedUnit>,
+    /// Units of the newest build that were not hits, slowest first, bounded.
+    pub missed: Vec<MissedUnit>,
+    /// What the store holds.
+    pub store: StoreStats,
+}
+
+/// A unit whose result holds at one place only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PinnedUnit {
+    /// The unit.
+    pub unit: UnitName,
+    /// Roots and variables that pin it.
+    pub by: Vec<String>,
+}
+
+/// A unit that was no hit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MissedUnit {
+    /// The unit.
+    pub unit: UnitName,
+    /// Miss, bypass or error.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: String,
+    /// Wall milliseconds of the compile.
+    pub cost_ms: u64,
+}
+
+/// The size of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StoreStats {
+    /// Results.
+    pub results: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Bytes in blobs and records.
+    pub bytes: u64,
+    /// The budget, where there is one.
+    pub budget_bytes: Option<u64>,
+    /// The storage URL, without credentials.
+    pub storage: String,
+}
+
+/// `GET /v1/server`: who answers on this socket.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerInfo {
+    /// Always `kiln`.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Process number.
+    pub pid: u32,
+    /// `local` or `shared`.
+    pub role: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Seconds of idleness after which it goes; none: never.
+    pub idle_s: Option<u64>,
+    /// Whether results can be stored, and if not why.
+    pub read_only: Option<String>,
+}
+
+/// An error answer, RFC 9457 (`application/problem+json`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Problem {
+    /// A stable URI reference naming the kind, e.g. `/problems/not-found`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind for people.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What is wrong with this request; never internal text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The id under which the server logged it.
+    pub request_id: String,
+}

@@ -1,0 +1,146 @@
+//! [`Backend`]: the one small trait between Kiln and any place that keeps objects.
+//!
+//! Objects are write-once: there is no overwrite. A miss is `Ok(None)`. Backends know nothing of
+//! records or blobs; framing and verification are layers above ([`crate::entry`],
+//! [`crate::verify`]).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::key::ObjectName;
+
+/// What a caller can do about a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The place cannot be reached or answers with a passing fault: try again later.
+    #[error("storage is unavailable: {0}")]
+    Unavailable(String),
+    /// It does not take writes: read-only, full, or not permitted.
+    #[error("storage takes no writes: {0}")]
+    ReadOnly(String),
+    /// The stored bytes are not what they have to be.
+    #[error("stored object {name} is damaged: {why}")]
+    Damaged {
+        /// The object.
+        name: ObjectName,
+        /// What is wrong.
+        why: String,
+    },
+    /// The object offered is larger than the backend takes.
+    #[error("object {name} of {size} bytes is over the limit")]
+    TooLarge {
+        /// The object.
+        name: ObjectName,
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// The result of every storage operation.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// The bytes of an object, on their way in or out.
+pub enum Body {
+    /// In memory.
+    Bytes(Bytes),
+    /// A file that stays as it is while the body is used, with its length in bytes. `temporary`
+    /// files may be moved away by the receiver.
+    File {
+        /// The open file, positioned at its start.
+        file: std::fs::File,
+        /// Its length.
+        len: u64,
+    },
+    /// A stream of known length.
+    Stream {
+        /// Chunks, in order.
+        stream: BoxStream<'static, StoreResult<Bytes>>,
+        /// Their total length.
+        len: u64,
+    },
+}
+
+impl Body {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { len, .. } | Self::Stream { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes)", self.len())
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is new.
+    Created,
+    /// It was there; the offered bytes were not used.
+    AlreadyThere,
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was last used as far as the backend can tell, milliseconds since 1970.
+    pub used_ms: u64,
+}
+
+/// A place that keeps write-once objects.
+///
+/// All methods may be called at once from many tasks, and by many processes on one place.
+#[async_trait]
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// The bytes of an object; `Ok(None)` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Damaged`].
+    async fn get(&self, name: &ObjectName) -> StoreResult<Option<Body>>;
+
+    /// Stores an object unless one of that name is there. Nothing is visible before all bytes are.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::ReadOnly`], [`StoreError::TooLarge`].
+    async fn put_if_absent(&self, name: &ObjectName, body: Body) -> StoreResult<Put>;
+
+    /// The size of an object in bytes; `Ok(None)` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn size(&self, name: &ObjectName) -> StoreResult<Option<u64>>;
+
+    /// Removes an object; whether there was one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::ReadOnly`].
+    async fn delete(&self, name: &ObjectName) -> StoreResult<bool>;
+
+    /// The objects whose names begin with a prefix, in no order. Objects that come or go meanwhile
+    /// may be in it or not.
+    fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<Listed>>;
+
+    /// The directory in which [`crate::disk::blob_path`] finds blobs as plain files, where there
+    /// is one on this machine.
+    fn local_dir(&self) -> Option<PathBuf> {
+        None
+    }
+}

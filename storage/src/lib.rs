@@ -1,0 +1,18 @@
+//! What every part of Kiln shares: the words (digests, keys, records, wire types) and the places
+//! that keep objects (backends and the layers over them).
+//!
+//! This crate knows nothing of HTTP, of rustc, or of the environment.
+
+pub mod api;
+pub mod backend;
+pub mod digest;
+pub mod disk;
+pub mod encode;
+pub mod key;
+pub mod limits;
+pub mod record;
+
+pub use backend::{Backend, Body, Listed, Put, StoreError, StoreResult};
+pub use digest::Digest;
+pub use key::{ObjectName, ResultKey, Scope, UnitKey};
+pub use record::Record;

@@ -1,0 +1,54 @@
+//! Every bound on a size, a count or a time that more than one crate has to know.
+
+use std::time::Duration;
+
+/// Buffer for copying and hashing files, bytes.
+pub const COPY_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Largest blob, bytes.
+pub const MAX_BLOB_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Largest encoded record (a result with its input set), bytes, before compression.
+pub const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most members in one input set.
+pub const MAX_SET_MEMBERS: usize = 50_000;
+
+/// Most outputs of one unit.
+pub const MAX_OUTPUTS: usize = 10_000;
+
+/// Most captured bytes of one stream (stdout or stderr) of a unit.
+pub const MAX_STREAM_BYTES: usize = 2 * 1024 * 1024;
+
+/// Most keys in one lookup.
+pub const MAX_LOOKUP_KEYS: usize = 1024;
+
+/// Most records that a lookup returns for one unit key, newest first.
+pub const MAX_RECORDS_PER_UNIT: usize = 6;
+
+/// Most bytes of records that a lookup returns for one unit key (but always at least one record).
+pub const MAX_LOOKUP_UNIT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Most events in one batch.
+pub const MAX_EVENTS: usize = 1024;
+
+/// Longest name of an output file, bytes.
+pub const MAX_OUTPUT_NAME_BYTES: usize = 255;
+
+/// Largest JSON request body, bytes.
+pub const MAX_JSON_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest JSON response that the wrapper reads, bytes.
+pub const MAX_JSON_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Longest the wrapper waits for a connection to a server.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Longest the wrapper waits for the answer to a lookup.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest the wrapper waits for a local server to take over the outputs of a unit.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest a wrapper waits for the local server it started to listen.
+pub const SERVER_START_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,0 +1,363 @@
+//! [`Record`]: one stored result together with the input set it answers.
+//!
+//! The input set says *what* a unit read ([`Member`]s, with roots as tokens); the values say what
+//! was found there. Unit key, members and values make the [`ResultKey`] ([`result_key`]). The
+//! server moves records without knowing what a member means; the wrapper evaluates them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::encode::Encoder;
+use crate::key::{ResultKey, UnitKey};
+use crate::limits;
+
+/// Version of the record format. A record of another version is a miss.
+pub const RECORD_VERSION: u32 = 1;
+
+/// A path in which a leading root directory is a token, e.g. `<workspace>/src/lib.rs`; paths
+/// outside of every root are absolute. Always UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenPath(pub String);
+
+/// What one member of an input set names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Member {
+    /// The content of a file; that it is absent or a directory are values too.
+    File(TokenPath),
+    /// The names in a directory.
+    Listing(TokenPath),
+    /// Names and contents below a directory.
+    Tree(TokenPath, TreeFilter),
+    /// An environment variable; unset and empty are different values.
+    Env(String, EnvForm),
+    /// The program that a bare name finds through `PATH`: its place and its content.
+    Program(String),
+    /// The real place of a root, by its token: the result holds only there.
+    Root(String),
+    /// The width that diagnostics are wrapped at.
+    DiagnosticWidth,
+}
+
+/// Which files of a directory a [`Member::Tree`] covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TreeFilter {
+    /// Every file, recursively, except below `target` directories and version control.
+    Package,
+    /// Every file, recursively.
+    All,
+    /// Native libraries and objects directly in the directory.
+    Libraries,
+    /// Rust libraries directly in the directory.
+    Crates,
+}
+
+/// How the value of a variable enters the result key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EnvForm {
+    /// As it is.
+    Raw,
+    /// With roots as tokens: the value is only used to find files, which are members themselves.
+    Tokens,
+}
+
+/// One output file of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Output {
+    /// File name in the output directory: one normal component.
+    pub name: String,
+    /// Whether it gets the executable bits that the umask allows.
+    pub executable: bool,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// The content of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// The bytes of a blob.
+    Blob {
+        /// Its digest.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// Text with roots as tokens (dep-info), written out with the local places.
+    Text(String),
+}
+
+/// What producing the result cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cost {
+    /// Wall time of the tool, milliseconds.
+    pub wall_ms: u64,
+    /// User and system time of the tool and its children, milliseconds.
+    pub cpu_ms: u64,
+}
+
+/// Who made a result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Producer {
+    /// The run.
+    pub run: String,
+    /// The job in it.
+    pub job: String,
+    /// Digest of the toolchain, short form.
+    pub toolchain: String,
+    /// When, milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+/// What people call the unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UnitName {
+    /// `--crate-name`.
+    pub crate_name: String,
+    /// `CARGO_PKG_VERSION`, or empty.
+    pub version: String,
+    /// Crate types and mode, e.g. `lib`, `bin`, `test`, `proc-macro`, `lib (check)`.
+    pub kind: String,
+    /// Target triple, or `host`.
+    pub target: String,
+}
+
+/// One stored result and the input set it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Record {
+    /// [`RECORD_VERSION`].
+    pub version: u32,
+    /// The unit.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub unit_key: UnitKey,
+    /// [`result_key`] of the unit key, members and values.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub result_key: ResultKey,
+    /// What people call the unit.
+    pub unit: UnitName,
+    /// The input set.
+    pub members: Vec<Member>,
+    /// The value of each member, in the same order.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub values: Vec<Digest>,
+    /// The files.
+    pub outputs: Vec<Output>,
+    /// Captured standard output, with roots as tokens.
+    pub stdout: String,
+    /// Captured standard error, with roots as tokens.
+    pub stderr: String,
+    /// What it cost.
+    pub cost: Cost,
+    /// Who made it.
+    pub producer: Producer,
+}
+
+/// Why a record cannot be used or stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another version of the format.
+    #[error("record version {0} is not {RECORD_VERSION}")]
+    Version(u32),
+    /// The key is not the key of the members and values.
+    #[error("the result key does not belong to the input set")]
+    Key,
+    /// Members and values differ in number, or there are too many.
+    #[error("{0} members and {1} values")]
+    Members(usize, usize),
+    /// An output name that is not one normal component, or is there twice.
+    #[error("output name {0:?}")]
+    OutputName(String),
+    /// Something is over its bound.
+    #[error("{what} is over its bound")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+    },
+}
+
+/// The key of a result: unit key, and every member with its value.
+pub fn result_key(unit: &UnitKey, members: &[Member], values: &[Digest]) -> ResultKey {
+    let mut rows: Vec<(&Member, &Digest)> = members.iter().zip(values).collect();
+    rows.sort_unstable();
+    rows.dedup();
+    let mut encoder = Encoder::new("kiln result key v1");
+    encoder
+        .digest("unit", unit.digest())
+        .number("members", rows.len() as u64);
+    for (member, value) in rows {
+        encode_member(&mut encoder, member);
+        encoder.digest("value", value);
+    }
+    ResultKey::new(encoder.finish())
+}
+
+fn encode_member(encoder: &mut Encoder, member: &Member) {
+    match member {
+        Member::File(path) => encoder.text("file", &path.0),
+        Member::Listing(path) => encoder.text("listing", &path.0),
+        Member::Tree(path, filter) => {
+            let filter = match filter {
+                TreeFilter::Package => "package",
+                TreeFilter::All => "all",
+                TreeFilter::Libraries => "libraries",
+                TreeFilter::Crates => "crates",
+            };
+            encoder.text("tree", &path.0).text("filter", filter)
+        }
+        Member::Env(name, form) => encoder.text("env", name).text(
+            "form",
+            match form {
+                EnvForm::Raw => "raw",
+                EnvForm::Tokens => "tokens",
+            },
+        ),
+        Member::Program(name) => encoder.text("program", name),
+        Member::Root(token) => encoder.text("root", token),
+        Member::DiagnosticWidth => encoder.text("diagnostic-width", ""),
+    };
+}
+
+/// Whether a name is one normal path component within its bound: no separator, not `.` or `..`.
+pub fn is_output_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= limits::MAX_OUTPUT_NAME_BYTES
+        && name != "."
+        && name != ".."
+        && !name.bytes().any(|c| c == b'/' || c == b'\\' || c == 0)
+}
+
+impl Record {
+    /// Checks everything that can be checked without the blobs.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), RecordError> {
+        if self.version != RECORD_VERSION {
+            return Err(RecordError::Version(self.version));
+        }
+        if self.members.len() != self.values.len() || self.members.len() > limits::MAX_SET_MEMBERS {
+            return Err(RecordError::Members(self.members.len(), self.values.len()));
+        }
+        if self.outputs.len() > limits::MAX_OUTPUTS {
+            return Err(RecordError::TooLarge {
+                what: "the number of outputs",
+            });
+        }
+        if self.stdout.len().max(self.stderr.len()) > limits::MAX_STREAM_BYTES {
+            return Err(RecordError::TooLarge {
+                what: "a captured stream",
+            });
+        }
+        let mut names: Vec<&str> = self.outputs.iter().map(|o| o.name.as_str()).collect();
+        names.sort_unstable();
+        let twice = names.windows(2).find(|w| w[0] == w[1]).map(|w| w[0]);
+        if let Some(name) = names.iter().copied().find(|n| !is_output_name(n)).or(twice) {
+            return Err(RecordError::OutputName(name.chars().take(80).collect()));
+        }
+        if result_key(&self.unit_key, &self.members, &self.values) != self.result_key {
+            return Err(RecordError::Key);
+        }
+        Ok(())
+    }
+
+    /// The blobs that the record names, each once, with their sizes.
+    pub fn blobs(&self) -> Vec<(Digest, u64)> {
+        let mut blobs: Vec<(Digest, u64)> = self
+            .outputs
+            .iter()
+            .filter_map(|output| match &output.content {
+                Content::Blob { digest, size } => Some((*digest, *size)),
+                Content::Text(_) => None,
+            })
+            .collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        blobs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let unit_key = UnitKey::new(Digest::of(b"unit"));
+        let members = vec![
+            Member::File(TokenPath("<workspace>/src/lib.rs".into())),
+            Member::DiagnosticWidth,
+        ];
+        let values = vec![Digest::of(b"1"), Digest::of(b"2")];
+        Record {
+            version: RECORD_VERSION,
+            unit_key,
+            result_key: result_key(&unit_key, &members, &values),
+            unit: UnitName::default(),
+            members,
+            values,
+            outputs: vec![Output {
+                name: "libx.rlib".into(),
+                executable: false,
+                content: Content::Blob {
+                    digest: Digest::of(b"x"),
+                    size: 1,
+                },
+            }],
+            stdout: String::new(),
+            stderr: String::new(),
+            cost: Cost::default(),
+            producer: Producer::default(),
+        }
+    }
+
+    #[test]
+    fn a_good_record_passes_and_survives_json() {
+        let record = record();
+        assert_eq!(record.check(), Ok(()));
+        let json = serde_json::to_vec(&record).unwrap();
+        assert_eq!(serde_json::from_slice::<Record>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn names_that_leave_the_output_directory_are_refused() {
+        for name in ["", ".", "..", "a/b", "/a", "a\\b", "a\0", &"x".repeat(256)] {
+            let mut record = record();
+            record.outputs[0].name = name.to_owned();
+            assert!(
+                matches!(record.check(), Err(RecordError::OutputName(_))),
+                "{name:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_of_other_values_is_refused() {
+        let mut record = record();
+        record.values[0] = Digest::of(b"other");
+        assert_eq!(record.check(), Err(RecordError::Key));
+    }
+
+    #[test]
+    fn member_order_does_not_change_the_key() {
+        let record = record();
+        let members: Vec<_> = record.members.iter().rev().cloned().collect();
+        let values: Vec<_> = record.values.iter().rev().copied().collect();
+        assert_eq!(
+            result_key(&record.unit_key, &members, &values),
+            record.result_key
+        );
+    }
+}
