@@ -5,10 +5,12 @@
 //! [`crate::verify`]).
 
 use std::fmt;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use crate::key::ObjectName;
@@ -47,8 +49,7 @@ pub type StoreResult<T> = Result<T, StoreError>;
 pub enum Body {
     /// In memory.
     Bytes(Bytes),
-    /// A file that stays as it is while the body is used, with its length in bytes. `temporary`
-    /// files may be moved away by the receiver.
+    /// A file that stays as it is while the body is used, with its length in bytes.
     File {
         /// The open file, positioned at its start.
         file: std::fs::File,
@@ -77,6 +78,63 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// All bytes, in memory; `name` is for the errors.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] before anything is read when there are more than `max` bytes,
+    /// [`StoreError::Damaged`] when there are not as many as announced, and what the stream or
+    /// the file fails with.
+    pub async fn into_bytes(self, name: &ObjectName, max: u64) -> StoreResult<Bytes> {
+        let len = self.len();
+        if len > max {
+            return Err(StoreError::TooLarge {
+                name: name.clone(),
+                size: len,
+            });
+        }
+        let bytes = match self {
+            Self::Bytes(bytes) => return Ok(bytes),
+            Self::File { file, len } => read_file(file, len).await?,
+            Self::Stream { mut stream, len } => {
+                let mut bytes = BytesMut::new();
+                while let Some(chunk) = stream.next().await {
+                    let chunk = chunk?;
+                    if bytes.len() as u64 + chunk.len() as u64 > len {
+                        return Err(wrong_length(name, len));
+                    }
+                    bytes.extend_from_slice(&chunk);
+                }
+                bytes.freeze()
+            }
+        };
+        if bytes.len() as u64 == len {
+            Ok(bytes)
+        } else {
+            Err(wrong_length(name, len))
+        }
+    }
+}
+
+fn wrong_length(name: &ObjectName, len: u64) -> StoreError {
+    StoreError::Damaged {
+        name: name.clone(),
+        why: format!("the body is not as long as announced ({len} bytes)"),
+    }
+}
+
+/// At most one byte more than `len`, which is enough to see that there are too many.
+async fn read_file(file: std::fs::File, len: u64) -> StoreResult<Bytes> {
+    let read = move || {
+        let mut bytes = Vec::new();
+        file.take(len.saturating_add(1)).read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(Bytes::from(bytes))
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
+        Err(error) => Err(StoreError::Unavailable(error.to_string())),
+    }
 }
 
 impl fmt::Debug for Body {
@@ -99,7 +157,7 @@ pub enum Put {
 pub struct Listed {
     /// Its name.
     pub name: ObjectName,
-    /// Its size in bytes.
+    /// Its size in bytes as it is stored: a layer that frames objects does not take its frame off.
     pub size: u64,
     /// When it was last used as far as the backend can tell, milliseconds since 1970.
     pub used_ms: u64,

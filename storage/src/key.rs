@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, ParseDigestError};
 use crate::encode::Encoder;
+use crate::limits;
 
 macro_rules! digest_key {
     ($(#[$doc:meta])* $name:ident) => {
@@ -98,6 +99,8 @@ impl Scope {
 }
 
 /// The name of a stored object: segments of `[a-z0-9._-]`, joined by `/`, none of them `.` or `..`.
+///
+/// No name that Kiln stores is a directory of another (`a` and `a/b`): a disk could not keep both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(String);
 
@@ -152,7 +155,7 @@ impl FromStr for ObjectName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let allowed = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
         let segment = |s: &str| !s.is_empty() && s != "." && s != ".." && s.bytes().all(allowed);
-        if text.len() <= 1024 && text.split('/').all(segment) {
+        if text.len() <= limits::MAX_OBJECT_NAME_BYTES && text.split('/').all(segment) {
             Ok(Self(text.to_owned()))
         } else {
             Err(ParseObjectNameError(text.chars().take(80).collect()))

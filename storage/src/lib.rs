@@ -8,11 +8,15 @@ pub mod backend;
 pub mod digest;
 pub mod disk;
 pub mod encode;
+pub mod entry;
 pub mod key;
 pub mod limits;
+pub mod memory;
 pub mod record;
 
 pub use backend::{Backend, Body, Listed, Put, StoreError, StoreResult};
 pub use digest::Digest;
+pub use disk::{DiskBackend, DiskOptions, DiskStore};
 pub use key::{ObjectName, ResultKey, Scope, UnitKey};
+pub use memory::MemoryBackend;
 pub use record::Record;

@@ -52,3 +52,31 @@ pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest a wrapper waits for the local server it started to listen.
 pub const SERVER_START_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Largest blob that travels in an entry frame, bytes before compression; larger ones are raw
+/// objects. A frame is decoded in memory.
+pub const MAX_FRAMED_BLOB_BYTES: usize = 64 * 1024 * 1024;
+
+/// Smallest payload of an entry frame that is worth compressing, bytes.
+pub const MIN_COMPRESSED_BYTES: usize = 512;
+
+/// Longest name of a stored object, bytes.
+pub const MAX_OBJECT_NAME_BYTES: usize = 1024;
+
+/// Age at which a temporary file of a disk store is taken for abandoned.
+pub const TEMPORARY_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// A read records the last use of an object on disk when the recorded one is older than this.
+pub const DISK_TOUCH_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Most blocking operations of one disk backend at a time.
+pub const MAX_DISK_TASKS: usize = 32;
+
+/// Objects on disk up to this size are handed out in memory, larger ones as open files; bytes.
+pub const INLINE_READ_BYTES: u64 = 64 * 1024;
+
+/// What an object in a memory backend counts beyond its name and bytes, bytes.
+pub const MEMORY_OBJECT_OVERHEAD_BYTES: u64 = 256;
+
+/// Listed objects that wait for the consumer of a listing.
+pub const LISTING_BUFFER: usize = 256;
