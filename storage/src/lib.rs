@@ -9,6 +9,7 @@ pub mod digest;
 pub mod disk;
 pub mod encode;
 pub mod entry;
+pub mod eviction;
 pub mod key;
 pub mod limits;
 pub mod memory;

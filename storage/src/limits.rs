@@ -80,3 +80,13 @@ pub const MEMORY_OBJECT_OVERHEAD_BYTES: u64 = 256;
 
 /// Listed objects that wait for the consumer of a listing.
 pub const LISTING_BUFFER: usize = 256;
+
+/// Share of a size budget that an eviction leaves filled, percent: it makes room for more than
+/// the next object.
+pub const EVICTION_TARGET_PERCENT: u64 = 90;
+
+/// Age since last use at which a result is half as likely to be used again as one used now.
+pub const REUSE_HALF_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Time for which a blob that no result names is kept: its result may be on its way.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(60 * 60);
