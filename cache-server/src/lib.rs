@@ -1,1 +1,35 @@
-//! server
+//! Kiln's cache server: the HTTP API over a store, with an index in SQLite.
+//!
+//! One program in two roles. A *local* server is started by the wrapper, listens on a unix socket
+//! in its directory and leaves when idle; a *shared* one is started by somebody and listens on TCP.
+//! [`serve`] runs either and blocks.
+//!
+//! The server moves verified blobs and checked records. It knows nothing of rustc, and reads no
+//! environment: whoever calls passes a resolved [`ServeConfig`].
+
+pub mod config;
+pub mod limits;
+pub mod log;
+pub mod socket_path;
+
+mod clock;
+mod error;
+mod evict;
+mod http;
+mod index;
+mod ingest;
+mod pending;
+mod place;
+mod principal;
+mod publish;
+mod rebuild;
+mod routes;
+mod serve;
+mod service;
+mod store;
+mod tally;
+
+pub use config::{ConfigError, Listen, Role, ServeConfig, Settings, StorageUrl};
+pub use routes::openapi::text as openapi_text;
+pub use serve::{ServeError, Server, serve};
+pub use socket_path::socket_path;

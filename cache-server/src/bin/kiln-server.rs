@@ -1,0 +1,130 @@
+//! `kiln-server`: the server for containers that want no wrapper.
+//!
+//! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
+//! [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]`, or `kiln-server openapi`, which prints
+//! docs/openapi.json.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kiln_server::{ServeConfig, ServeError, Settings};
+
+const USAGE: &str =
+    "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
+                   [--storage URL] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]
+       kiln-server openapi
+Without a flag KILN_DIR, KILN_STORAGE, KILN_CACHE_SIZE, KILN_IDLE and KILN_LOG apply.";
+
+/// What the environment says.
+#[derive(Default)]
+struct Environment {
+    settings: Settings,
+    kiln_dir: Option<PathBuf>,
+    cache_home: Option<PathBuf>,
+    home: Option<PathBuf>,
+    runtime_dir: Option<PathBuf>,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where this program reads the environment"
+)]
+fn environment() -> Environment {
+    let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let path = |name: &str| text(name).map(PathBuf::from);
+    Environment {
+        settings: Settings {
+            listen: None,
+            storage: text("KILN_STORAGE"),
+            cache_size: text("KILN_CACHE_SIZE"),
+            idle: text("KILN_IDLE"),
+            log: text("KILN_LOG"),
+        },
+        kiln_dir: path("KILN_DIR"),
+        cache_home: path("XDG_CACHE_HOME"),
+        home: path("HOME"),
+        runtime_dir: path("XDG_RUNTIME_DIR"),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let say = |text: &str| {
+        let _ = writeln!(std::io::stderr(), "kiln-server: {text}");
+    };
+    if args.first().is_some_and(|arg| arg == "openapi") {
+        return match kiln_server::openapi_text() {
+            Ok(text) if std::io::stdout().write_all(text.as_bytes()).is_ok() => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        };
+    }
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        return match writeln!(std::io::stdout(), "{USAGE}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    if args.first().is_some_and(|arg| arg == "serve") {
+        args.remove(0);
+    }
+    let config = match resolve(args, environment()) {
+        Ok(config) => config,
+        Err(text) => {
+            say(&text);
+            return ExitCode::from(2);
+        }
+    };
+    match kiln_server::serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ServeError::AlreadyRunning) => ExitCode::from(3),
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Flags win over the environment, and that over the defaults.
+fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, String> {
+    let Environment {
+        mut settings,
+        mut kiln_dir,
+        cache_home,
+        home,
+        runtime_dir,
+    } = environment;
+    let mut local = false;
+    let mut args = args.into_iter();
+    while let Some(flag) = args.next() {
+        let value = args
+            .next()
+            .ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
+        match flag.as_str() {
+            "--role" if value == "local" => local = true,
+            "--role" if value == "shared" => local = false,
+            "--role" => return Err(format!("role is {value:?}; it accepts local or shared")),
+            "--dir" => kiln_dir = Some(PathBuf::from(value)),
+            "--listen" => settings.listen = Some(value),
+            "--storage" => settings.storage = Some(value),
+            "--cache-size" => settings.cache_size = Some(value),
+            "--idle" => settings.idle = Some(value),
+            "--log" => settings.log = Some(value),
+            _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
+        }
+    }
+    let kiln_dir = kiln_dir
+        .or_else(|| cache_home.map(|dir| dir.join("kiln")))
+        .or_else(|| home.map(|dir| dir.join(".cache/kiln")))
+        .ok_or("KILN_DIR is not set and there is no HOME; it accepts an absolute path")?;
+    if !kiln_dir.is_absolute() {
+        return Err("KILN_DIR is relative; it accepts an absolute path".to_owned());
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let config = if local {
+        ServeConfig::local(&kiln_dir, runtime_dir.as_deref(), uid)
+    } else {
+        ServeConfig::shared(&kiln_dir)
+    };
+    config.with(&settings).map_err(|error| error.to_string())
+}

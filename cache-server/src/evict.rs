@@ -1,0 +1,75 @@
+//! Eviction: keeping the store within its budget. What goes is decided by
+//! [`kiln_storage::eviction::plan`]; this acts on it, in the background.
+
+use std::sync::atomic::Ordering;
+
+use kiln_storage::ObjectName;
+use kiln_storage::eviction::{self, Budget};
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::index::{records, usage};
+use crate::service::Service;
+
+/// Evicts whenever the store has grown over its budget, until the task is dropped.
+pub(crate) async fn run(service: Service) {
+    loop {
+        if let Err(error) = once(&service).await {
+            service.log.warn(format_args!("eviction: {error}"));
+        }
+        service.grown.notified().await;
+    }
+}
+
+/// Measures the store, and evicts when it is over its budget; the bytes it holds then.
+///
+/// # Errors
+/// What the index fails with.
+pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
+    // Nothing becomes visible between the plan and its end.
+    let _guard = service.commit.lock().await;
+    let (_, _, held) = service.index.read(records::sizes).await?;
+    service.held.store(held, Ordering::Relaxed);
+    let Some(budget) = service.config.cache_size.map(Budget::new) else {
+        return Ok(held);
+    };
+    if held <= budget.max_bytes {
+        return Ok(held);
+    }
+    let (plan, places) = service
+        .index
+        .write(move |index| {
+            let state = usage::state(index)?;
+            let plan = eviction::plan(&state, clock::now_ms(), &budget);
+            let places = usage::forget(index, &plan)?;
+            Ok((plan, places))
+        })
+        .await?;
+    service.held.store(plan.bytes_after, Ordering::Relaxed);
+    service.log.info(format_args!(
+        "evicted {} results and {} blobs: {} bytes are {} now",
+        plan.results.len(),
+        plan.blobs.len(),
+        plan.bytes_before,
+        plan.bytes_after
+    ));
+    let records = places.iter().filter_map(|place| {
+        let unit = place.unit_key.to_string();
+        format!(
+            "records/{}/{}/{unit}/{}.{}",
+            place.scope,
+            &unit[..2],
+            place.result_key,
+            place.generation
+        )
+        .parse::<ObjectName>()
+        .ok()
+    });
+    let blobs = plan.blobs.iter().map(ObjectName::blob);
+    for name in records.chain(blobs) {
+        if let Err(error) = service.store.delete(&name).await {
+            service.log.warn(format_args!("eviction: {error}"));
+        }
+    }
+    Ok(plan.bytes_after)
+}

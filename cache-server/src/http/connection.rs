@@ -1,0 +1,199 @@
+//! Connections: accepting them from the listeners, serving HTTP/1.1 on each, ending them when the
+//! server leaves, and knowing when the last request was.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tower::Service as _;
+
+use crate::limits::{HEADER_READ_TIMEOUT, MAX_CONNECTIONS, MAX_HEADER_BYTES};
+use crate::principal::Peer;
+use crate::service::Service;
+
+/// Requests in work and the time of the last one.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    begun: Instant,
+    in_work: AtomicUsize,
+    last_ms: AtomicU64,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            in_work: AtomicUsize::new(0),
+            last_ms: AtomicU64::new(0),
+        }
+    }
+}
+
+struct InWork(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> InWork {
+        self.in_work.fetch_add(1, Ordering::Relaxed);
+        InWork(self.clone())
+    }
+
+    /// How long there was no request; none while there is one.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        if self.in_work.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
+        Some(self.begun.elapsed().saturating_sub(last))
+    }
+}
+
+impl Drop for InWork {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last_ms.store(now, Ordering::Relaxed);
+        self.0.in_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where connections come from.
+pub(crate) trait Listener: Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection and who is at its other end.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.accept().await?;
+        let uid = stream.peer_cred().ok().map(|cred| cred.uid());
+        Ok((stream, Peer::Unix { uid }))
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, _) = self.accept().await?;
+        // Answers are written whole: nothing is gained by waiting for more.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, Peer::Tcp))
+    }
+}
+
+/// What every connection needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections {
+    service: Service,
+    router: Router,
+    activity: Arc<Activity>,
+    permits: Arc<Semaphore>,
+}
+
+impl Connections {
+    /// Connections that are answered by a router.
+    pub(crate) fn new(service: Service, router: Router) -> Self {
+        Self {
+            service,
+            router,
+            activity: Arc::default(),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+
+    /// Requests in work.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Accepts from a listener until the server leaves.
+    pub(crate) async fn accept<L: Listener>(self, listener: L) {
+        let service = self.service.clone();
+        let leaving = service.leaving();
+        tokio::pin!(leaving);
+        loop {
+            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                accepted = listener.next() => accepted,
+                () = &mut leaving => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let serve = self.clone().serve(stream, peer);
+                    tokio::spawn(async move {
+                        serve.await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: let some connections end first.
+                    self.service.log.warn(format_args!("accept: {error}"));
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn serve<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self {
+            service,
+            router,
+            activity,
+            ..
+        } = self;
+        let handler = service_fn(move |mut request: Request<Incoming>| {
+            let in_work = activity.begin();
+            request.extensions_mut().insert(peer);
+            let answer = router.clone().call(request);
+            async move {
+                let answer = answer.await;
+                drop(in_work);
+                answer
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ_TIMEOUT)
+            .max_header_size(MAX_HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), handler);
+        async move {
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = service.leaving() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                service.log.debug(format_args!("connection: {error}"));
+            }
+        }
+    }
+
+    /// Waits until every connection has ended.
+    pub(crate) async fn ended(&self) {
+        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = self.permits.acquire_many(all).await;
+    }
+}

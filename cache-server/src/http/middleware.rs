@@ -1,0 +1,104 @@
+//! What happens around every request: its id, its turn, its time, its log line, and the document
+//! of its error.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::error::ApiError;
+use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
+use crate::principal::{self, Peer, Principal};
+use crate::service::Service;
+
+/// The header that carries the id of a request in every answer.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// The outermost layer: id, log, and errors as problem documents.
+pub(crate) async fn outer(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let id = format!("{:x}-{number:x}", std::process::id());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let begun = Instant::now();
+    let mut response = next.run(request).await;
+    let error = response.extensions_mut().remove::<ApiError>();
+    let status = response.status().as_u16();
+    if let Some(error) = error {
+        let line = format_args!("{id} {method} {path:.200} {status}: {error}").to_string();
+        if status == 500 {
+            service.log.error(format_args!("{line}"));
+        } else {
+            service.log.info(format_args!("{line}"));
+        }
+        response = problem(&error, &id, response);
+    }
+    service.log.debug(format_args!(
+        "{id} {method} {path:.200} {status} in {} us",
+        begun.elapsed().as_micros()
+    ));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn problem(error: &ApiError, id: &str, mut response: Response) -> Response {
+    let document = error.problem(id);
+    let body = serde_json::to_vec(&document).unwrap_or_default();
+    *response.body_mut() = body.into();
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if let Some(seconds) = error.retry_after_s() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Lets a bounded number of requests through at once, each for a bounded time.
+pub(crate) async fn bounded(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let limit = time_limit(request.uri().path());
+    let turn = tokio::time::timeout(REQUEST_TURN_TIMEOUT, service.turns.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        return ApiError::Busy("too many requests at once").into_response();
+    };
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::Timeout.into_response(),
+    }
+}
+
+fn time_limit(path: &str) -> Duration {
+    let blob = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
+    if blob {
+        BLOB_REQUEST_TIMEOUT
+    } else {
+        JSON_REQUEST_TIMEOUT
+    }
+}
+
+impl FromRequestParts<Service> for Principal {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
+        let peer = parts.extensions.get::<Peer>().copied();
+        principal::resolve(&service.policy, peer.unwrap_or(Peer::Tcp))
+    }
+}

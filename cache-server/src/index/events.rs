@@ -1,0 +1,224 @@
+//! Rows of events: counted once each, kept in a bounded history.
+
+use kiln_storage::api::{Event, MissedUnit, PinnedUnit, StatsResponse};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{int, records};
+use crate::limits::MAX_LISTED_UNITS;
+use crate::tally::{Tally, is_hit};
+
+/// Stores events that are new, counts them, and notes the use of the results that were hit. The
+/// number of new ones.
+pub(crate) fn add(
+    connection: &Connection,
+    scope: &str,
+    events: &[Event],
+    now_ms: u64,
+) -> rusqlite::Result<usize> {
+    let (mut total, zero_seq) = totals(connection, scope)?;
+    let (mut added, mut used) = (0, Vec::new());
+    for event in events {
+        let body = json(event)?;
+        let new = connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO events (scope, id, build, body) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![scope, event.id, event.build, body])?;
+        if new == 0 {
+            continue;
+        }
+        let seq = connection.last_insert_rowid();
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO builds VALUES (?1, ?2, ?3)")?
+            .execute(params![scope, event.build, seq])?;
+        total.add(event);
+        added += 1;
+        if is_hit(event.outcome) {
+            used.extend(event.result_key);
+        }
+    }
+    if added > 0 {
+        set_totals(connection, scope, &total, zero_seq)?;
+        records::touch(connection, scope, &used, now_ms)?;
+    }
+    Ok(added)
+}
+
+/// Deletes the oldest events beyond a number of rows.
+pub(crate) fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
+    let deleted = connection
+        .prepare_cached("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1")?
+        .execute(params![int(keep)])?;
+    if deleted > 0 {
+        connection.execute(
+            "DELETE FROM builds WHERE NOT EXISTS (SELECT 1 FROM events e
+                 WHERE e.scope = builds.scope AND e.build = builds.build)",
+            [],
+        )?;
+    }
+    Ok(())
+}
+
+/// Begins to count anew; the history stays.
+pub(crate) fn zero(connection: &Connection, scope: &str) -> rusqlite::Result<()> {
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
+    set_totals(
+        connection,
+        scope,
+        &Tally::default(),
+        newest.unwrap_or_default(),
+    )
+}
+
+/// All but the size of the store.
+pub(crate) fn stats(connection: &Connection, scope: &str) -> rusqlite::Result<StatsResponse> {
+    let (total, zero_seq) = totals(connection, scope)?;
+    let mut build = Tally::default();
+    let (mut pinned, mut missed) = (Vec::new(), Vec::new());
+    for event in newest_build(connection, scope, zero_seq)? {
+        build.add(&event);
+        if !event.pinned.is_empty() && pinned.len() < MAX_LISTED_UNITS {
+            pinned.push(PinnedUnit {
+                unit: event.unit.clone(),
+                by: event.pinned.clone(),
+            });
+        }
+        if !is_hit(event.outcome) {
+            missed.push(MissedUnit {
+                unit: event.unit,
+                outcome: event.outcome,
+                reason: event.reason.unwrap_or_else(|| "unspecified".to_owned()),
+                cost_ms: event.cost_ms,
+            });
+        }
+    }
+    missed.sort_by_key(|unit| std::cmp::Reverse(unit.cost_ms));
+    missed.truncate(MAX_LISTED_UNITS);
+    Ok(StatsResponse {
+        total: total.counts(),
+        build: build.counts(),
+        pinned,
+        missed,
+        ..StatsResponse::default()
+    })
+}
+
+/// The events of the build that began last, in the order they came.
+fn newest_build(
+    connection: &Connection,
+    scope: &str,
+    after_seq: i64,
+) -> rusqlite::Result<Vec<Event>> {
+    let bodies: Vec<String> = connection
+        .prepare_cached(
+            "SELECT body FROM events WHERE scope = ?1 AND seq > ?2 AND build =
+                 (SELECT b.build FROM builds b WHERE b.scope = ?1 AND EXISTS
+                      (SELECT 1 FROM events e
+                       WHERE e.scope = ?1 AND e.build = b.build AND e.seq > ?2)
+                  ORDER BY b.first_seq DESC LIMIT 1)
+             ORDER BY seq",
+        )?
+        .query_map(params![scope, after_seq], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    // A row of another version of the program is left out.
+    Ok(bodies
+        .iter()
+        .filter_map(|body| serde_json::from_str(body).ok())
+        .collect())
+}
+
+fn totals(connection: &Connection, scope: &str) -> rusqlite::Result<(Tally, i64)> {
+    let row: Option<(String, i64)> = connection
+        .prepare_cached("SELECT body, zero_seq FROM totals WHERE scope = ?1")?
+        .query_row(params![scope], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(row.map_or_else(Default::default, |(body, zero_seq)| {
+        (serde_json::from_str(&body).unwrap_or_default(), zero_seq)
+    }))
+}
+
+fn set_totals(
+    connection: &Connection,
+    scope: &str,
+    total: &Tally,
+    zero_seq: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO totals VALUES (?1, ?2, ?3)")?
+        .execute(params![scope, json(total)?, zero_seq])?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::in_memory;
+    use super::*;
+    use crate::tally::tests::event;
+    use kiln_storage::api::Outcome;
+
+    #[test]
+    fn an_event_counts_once_and_the_newest_build_is_told_apart() {
+        let connection = in_memory();
+        let one = [
+            event("1", "a", Outcome::HitLocal),
+            event("2", "a", Outcome::Miss),
+        ];
+        assert_eq!(add(&connection, "s", &one, 1).unwrap(), 2);
+        assert_eq!(add(&connection, "s", &one, 2).unwrap(), 0);
+        let mut slow = event("4", "b", Outcome::Bypass);
+        slow.cost_ms = 900;
+        slow.pinned = vec!["<package>".into()];
+        let two = [event("3", "b", Outcome::Miss), slow];
+        assert_eq!(add(&connection, "s", &two, 3).unwrap(), 2);
+        // A late event of the older build does not make it the newest.
+        add(&connection, "s", &[event("5", "a", Outcome::Miss)], 4).unwrap();
+
+        let stats = stats(&connection, "s").unwrap();
+        assert_eq!((stats.total.units, stats.build.units), (5, 2));
+        assert_eq!(stats.pinned.len(), 1);
+        let names: Vec<_> = stats
+            .missed
+            .iter()
+            .map(|unit| unit.unit.crate_name.as_str())
+            .collect();
+        assert_eq!(names, ["4", "3"]);
+        assert_eq!(super::stats(&connection, "t").unwrap().total.units, 0);
+    }
+
+    #[test]
+    fn zero_begins_anew_for_one_scope() {
+        let connection = in_memory();
+        for scope in ["s", "t"] {
+            add(&connection, scope, &[event("1", "a", Outcome::Miss)], 1).unwrap();
+        }
+        zero(&connection, "s").unwrap();
+        let after = stats(&connection, "s").unwrap();
+        assert_eq!((after.total.units, after.build.units), (0, 0));
+        assert_eq!(stats(&connection, "t").unwrap().total.units, 1);
+        add(&connection, "s", &[event("2", "a", Outcome::Miss)], 1).unwrap();
+        let after = stats(&connection, "s").unwrap();
+        assert_eq!((after.total.units, after.build.units), (1, 1));
+    }
+
+    #[test]
+    fn history_is_bounded_and_totals_are_not() {
+        let connection = in_memory();
+        for i in 0..10 {
+            let id = i.to_string();
+            add(&connection, "s", &[event(&id, &id, Outcome::Miss)], 1).unwrap();
+        }
+        trim(&connection, 3).unwrap();
+        let rows = |table: &str| -> i64 {
+            let sql = format!("SELECT count(*) FROM {table}");
+            connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((rows("events"), rows("builds")), (3, 3));
+        assert_eq!(stats(&connection, "s").unwrap().total.units, 10);
+    }
+}

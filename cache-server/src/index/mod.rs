@@ -1,0 +1,113 @@
+//! The index: what the store holds and what was reported, in SQLite.
+//!
+//! It is an aid and no truth: records and blobs are objects in the store, and an index that is
+//! gone, damaged or of another store is thrown away and rebuilt ([`crate::rebuild`]). Rows are
+//! kept under the id of a scope. Functions on rows are in [`records`] and [`events`]; they take a
+//! connection, know no async, and are run by [`Index::read`] and [`Index::write`].
+
+pub(crate) mod events;
+pub(crate) mod open;
+pub(crate) mod records;
+pub(crate) mod usage;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, ErrorCode};
+
+/// What a caller can do about a failure of the index.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// No room on the disk.
+    #[error("the index has no room")]
+    Full,
+    /// The file is no good any more: it has to be rebuilt.
+    #[error("the index is damaged: {0}")]
+    Damaged(String),
+    /// Anything else.
+    #[error("the index failed: {0}")]
+    Failed(String),
+}
+
+impl From<rusqlite::Error> for IndexError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// A handle on the index; clones share the connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Index {
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+}
+
+impl Index {
+    /// An index over open connections; without a reader, the writer reads too.
+    pub(crate) fn new(writer: Connection, reader: Option<Connection>) -> Self {
+        let writer = Arc::new(Mutex::new(writer));
+        let reader = reader.map_or_else(|| writer.clone(), |reader| Arc::new(Mutex::new(reader)));
+        Self { writer, reader }
+    }
+
+    /// Runs a read beside the writers.
+    ///
+    /// # Errors
+    /// What SQLite fails with.
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let reader = self.reader.clone();
+        blocking(move || {
+            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(work(&connection)?)
+        })
+        .await
+    }
+
+    /// Runs a write as one transaction.
+    ///
+    /// # Errors
+    /// What SQLite fails with; nothing is written then.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let writer = self.writer.clone();
+        blocking(move || {
+            let mut connection = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let transaction = connection.transaction()?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })
+        .await
+    }
+}
+
+async fn blocking<T, F>(work: F) -> Result<T, IndexError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, IndexError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| IndexError::Failed(error.to_string()))?
+}
+
+/// SQLite's integers are signed; sizes and times here never reach the sign.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn uint(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

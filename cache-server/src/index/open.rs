@@ -1,0 +1,234 @@
+//! Opening the index: the schema, and what happens to a file that cannot be used.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{Index, IndexError};
+use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
+
+/// Name of the file in the server's directory.
+pub(crate) const FILE_NAME: &str = "index.sqlite";
+
+/// Version of the schema; an index of another one is rebuilt.
+const SCHEMA_VERSION: &str = "1";
+
+const SCHEMA: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    unit_key BLOB NOT NULL,
+    result_key BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    last_used_ms INTEGER NOT NULL,
+    uses INTEGER NOT NULL,
+    cost_ms INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (scope, result_key)
+);
+CREATE INDEX records_of_unit ON records (scope, unit_key, created_ms DESC, id DESC);
+CREATE TABLE record_blobs (
+    record INTEGER NOT NULL REFERENCES records (id) ON DELETE CASCADE,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (record, digest)
+) WITHOUT ROWID;
+CREATE INDEX records_of_blob ON record_blobs (digest);
+CREATE TABLE blobs (
+    digest BLOB PRIMARY KEY,
+    size INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope TEXT NOT NULL,
+    id TEXT NOT NULL,
+    build TEXT NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (scope, id)
+);
+CREATE INDEX events_of_build ON events (scope, build);
+CREATE TABLE builds (
+    scope TEXT NOT NULL,
+    build TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    PRIMARY KEY (scope, build)
+) WITHOUT ROWID;
+CREATE TABLE totals (
+    scope TEXT PRIMARY KEY,
+    body TEXT NOT NULL,
+    zero_seq INTEGER NOT NULL
+) WITHOUT ROWID;
+";
+
+/// An open index and how it came to be.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The index.
+    pub index: Index,
+    /// It is empty and has to be filled from the store.
+    pub fresh: bool,
+    /// What the log should say about it.
+    pub notes: Vec<String>,
+}
+
+/// Opens the index of a directory for a store.
+///
+/// A file that cannot be used is put aside; where no file can be written the index is in memory.
+///
+/// # Errors
+/// Not even an index in memory can be had.
+pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
+    let path = dir.join(FILE_NAME);
+    let mut notes = Vec::new();
+    match open_file(&path, store_id) {
+        Ok((index, fresh)) => {
+            return Ok(Opened {
+                index,
+                fresh,
+                notes,
+            });
+        }
+        Err(why) => notes.push(format!("index put aside: {why}")),
+    }
+    put_aside(&path);
+    match open_file(&path, store_id) {
+        Ok((index, fresh)) => Ok(Opened {
+            index,
+            fresh,
+            notes,
+        }),
+        Err(why) => {
+            notes.push(format!("index kept in memory: {why}"));
+            let connection = Connection::open_in_memory()?;
+            create(&connection, store_id)?;
+            Ok(Opened {
+                index: Index::new(connection, None),
+                fresh: true,
+                notes,
+            })
+        }
+    }
+}
+
+/// Moves a file that cannot be used out of the way, with SQLite's own files beside it.
+pub(crate) fn put_aside(path: &Path) {
+    let _ = fs::rename(path, path.with_extension("sqlite.damaged"));
+    for suffix in ["sqlite-wal", "sqlite-shm", "sqlite-journal"] {
+        let _ = fs::remove_file(path.with_extension(suffix));
+    }
+}
+
+fn open_file(path: &Path, store_id: &str) -> Result<(Index, bool), IndexError> {
+    let connection = connect(path)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    let fresh = tables == 0;
+    if fresh {
+        create(&connection, store_id)?;
+    } else {
+        let meta = |key: &str| {
+            connection
+                .query_row(
+                    "SELECT value FROM meta WHERE key = ?1",
+                    params![key],
+                    |row| row.get::<_, String>(0),
+                )
+                .optional()
+        };
+        if meta("schema")?.as_deref() != Some(SCHEMA_VERSION) {
+            return Err(IndexError::Failed("another version of the schema".into()));
+        }
+        if meta("store")?.as_deref() != Some(store_id) {
+            return Err(IndexError::Failed("it belongs to another store".into()));
+        }
+    }
+    // What an interrupted rebuild has left is not all that the store holds.
+    let complete = connection
+        .query_row("SELECT 1 FROM meta WHERE key = 'complete'", [], |_| Ok(()))
+        .optional()?;
+    let reader = connect(path)?;
+    Ok((Index::new(connection, Some(reader)), complete.is_none()))
+}
+
+/// Notes that the index holds all that the store holds.
+///
+/// # Errors
+/// What SQLite fails with.
+pub(crate) fn mark_complete(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '1')", [])?;
+    Ok(())
+}
+
+fn connect(path: &Path) -> Result<Connection, IndexError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(SQLITE_BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(SQLITE_STATEMENTS);
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+fn create(connection: &Connection, store_id: &str) -> Result<(), IndexError> {
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))?;
+    connection.execute(
+        "INSERT INTO meta VALUES ('schema', ?1), ('store', ?2)",
+        params![SCHEMA_VERSION, store_id],
+    )?;
+    Ok(())
+}
+
+/// An empty index in memory, for tests of the functions on rows.
+#[cfg(test)]
+pub(crate) fn in_memory() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    create(&connection, "test").unwrap();
+    connection
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn complete(index: &Index) {
+        index.write(mark_complete).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_good_index_is_kept_and_any_other_is_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = open(dir.path(), "a").unwrap();
+        assert!(opened.fresh && opened.notes.is_empty(), "{opened:?}");
+        drop(opened);
+        let opened = open(dir.path(), "a").unwrap();
+        assert!(opened.fresh, "an interrupted rebuild starts again");
+        complete(&opened.index).await;
+        drop(opened);
+        let opened = open(dir.path(), "a").unwrap();
+        assert!(!opened.fresh && opened.notes.is_empty());
+        drop(opened);
+
+        let opened = open(dir.path(), "b").unwrap();
+        assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
+        complete(&opened.index).await;
+        drop(opened);
+
+        let path = dir.path().join(FILE_NAME);
+        put_aside(&path);
+        fs::write(&path, vec![7_u8; 8192]).unwrap();
+        let opened = open(dir.path(), "b").unwrap();
+        assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
+    }
+
+    #[test]
+    fn where_no_file_can_be_the_index_is_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = open(&dir.path().join("not-there"), "a").unwrap();
+        assert!(opened.fresh && opened.notes.len() == 2, "{opened:?}");
+    }
+}

@@ -1,0 +1,319 @@
+//! Rows of records and blobs.
+
+use kiln_storage::limits::{MAX_LOOKUP_UNIT_BYTES, MAX_RECORDS_PER_UNIT};
+use kiln_storage::{Digest, ResultKey, UnitKey};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{int, uint};
+
+/// A record as the index keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordRow {
+    /// Id of the scope.
+    pub scope: String,
+    /// The unit.
+    pub unit_key: UnitKey,
+    /// The result.
+    pub result_key: ResultKey,
+    /// The generation of the stored object.
+    pub generation: u32,
+    /// When the server got it, milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it was last used, milliseconds since 1970.
+    pub used_ms: u64,
+    /// What it cost to compile.
+    pub cost_ms: u64,
+    /// The encoded record.
+    pub body: Vec<u8>,
+    /// Its blobs with their sizes.
+    pub blobs: Vec<(Digest, u64)>,
+}
+
+/// What the rest of the server has to know of a stored record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Row.
+    pub id: i64,
+    /// The unit.
+    pub unit_key: UnitKey,
+    /// The generation of the stored object.
+    pub generation: u32,
+    /// Its blobs, with their sizes where the index has them.
+    pub blobs: Vec<(Digest, Option<u64>)>,
+}
+
+/// The encoded records of a unit, newest first, each with its row; bounded as the API says. Only
+/// records whose blobs are all there.
+pub(crate) fn of_unit(
+    connection: &Connection,
+    scope: &str,
+    unit: &UnitKey,
+) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, body FROM records r WHERE scope = ?1 AND unit_key = ?2 AND NOT EXISTS (
+             SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
+             WHERE l.record = r.id AND b.digest IS NULL)
+         ORDER BY created_ms DESC, id DESC LIMIT ?3",
+    )?;
+    let limit = int(MAX_RECORDS_PER_UNIT as u64);
+    let mut rows = statement.query(params![scope, unit.digest().as_bytes(), limit])?;
+    let (mut found, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(row) = rows.next()? {
+        let body: Vec<u8> = row.get(1)?;
+        bytes += body.len();
+        if bytes > MAX_LOOKUP_UNIT_BYTES && !found.is_empty() {
+            break;
+        }
+        found.push((row.get(0)?, body));
+    }
+    Ok(found)
+}
+
+/// The encoded record of a result whose blobs are all there, with its row.
+pub(crate) fn of_result(
+    connection: &Connection,
+    scope: &str,
+    result: &ResultKey,
+) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
+    connection
+        .prepare_cached(
+            "SELECT id, body FROM records r WHERE scope = ?1 AND result_key = ?2 AND NOT EXISTS (
+                 SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
+                 WHERE l.record = r.id AND b.digest IS NULL)",
+        )?
+        .query_row(params![scope, result.digest().as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+}
+
+/// A record with the blobs it names, whether they are there or not.
+pub(crate) fn stored(
+    connection: &Connection,
+    scope: &str,
+    result: &ResultKey,
+) -> rusqlite::Result<Option<Stored>> {
+    let head = connection
+        .prepare_cached(
+            "SELECT id, unit_key, generation FROM records WHERE scope = ?1 AND result_key = ?2",
+        )?
+        .query_row(params![scope, result.digest().as_bytes()], |row| {
+            Ok((row.get(0)?, digest(row, 1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((id, unit, generation)) = head else {
+        return Ok(None);
+    };
+    let blobs = connection
+        .prepare_cached(
+            "SELECT l.digest, b.size FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
+             WHERE l.record = ?1",
+        )?
+        .query_map(params![id], |row| {
+            Ok((digest(row, 0)?, row.get::<_, Option<i64>>(1)?.map(uint)))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Some(Stored {
+        id,
+        unit_key: UnitKey::new(unit),
+        generation,
+        blobs,
+    }))
+}
+
+/// Writes a record and its blobs, over an older generation if there is one. The bytes that the
+/// store grew by.
+pub(crate) fn insert(connection: &Connection, row: &RecordRow) -> rusqlite::Result<u64> {
+    let mut grown = row.body.len() as u64;
+    for (digest, size) in &row.blobs {
+        if insert_blob(connection, digest, *size, row.created_ms)? {
+            grown += size;
+        }
+    }
+    insert_found(connection, row)?;
+    Ok(grown)
+}
+
+/// Writes a record whose blobs may be there or not.
+pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM records WHERE scope = ?1 AND result_key = ?2")?
+        .execute(params![row.scope, row.result_key.digest().as_bytes()])?;
+    let bytes = row.body.len() as u64;
+    connection
+        .prepare_cached(
+            "INSERT INTO records (scope, unit_key, result_key, generation, created_ms,
+                 last_used_ms, uses, cost_ms, bytes, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            row.scope,
+            row.unit_key.digest().as_bytes(),
+            row.result_key.digest().as_bytes(),
+            row.generation,
+            int(row.created_ms),
+            int(row.used_ms),
+            int(row.cost_ms),
+            int(bytes),
+            row.body
+        ])?;
+    let id = connection.last_insert_rowid();
+    for (digest, _) in &row.blobs {
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO record_blobs VALUES (?1, ?2)")?
+            .execute(params![id, digest.as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// Notes that a blob is stored; whether that is new.
+pub(crate) fn insert_blob(
+    connection: &Connection,
+    digest: &Digest,
+    size: u64,
+    now_ms: u64,
+) -> rusqlite::Result<bool> {
+    let rows = connection
+        .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3)")?
+        .execute(params![digest.as_bytes(), int(size), int(now_ms)])?;
+    Ok(rows > 0)
+}
+
+/// Forgets a blob; the records that name it are no longer found.
+pub(crate) fn forget_blob(connection: &Connection, digest: &Digest) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM blobs WHERE digest = ?1")?
+        .execute(params![digest.as_bytes()])?;
+    Ok(())
+}
+
+/// Forgets a record.
+pub(crate) fn forget(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM records WHERE id = ?1")?
+        .execute(params![id])?;
+    Ok(())
+}
+
+/// Which of these blobs the index does not have, in the order asked.
+pub(crate) fn missing(connection: &Connection, asked: &[Digest]) -> rusqlite::Result<Vec<Digest>> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?;
+    let mut missing = Vec::new();
+    for digest in asked {
+        if !statement.exists(params![digest.as_bytes()])? {
+            missing.push(*digest);
+        }
+    }
+    Ok(missing)
+}
+
+/// Notes that results were used.
+pub(crate) fn touch(
+    connection: &Connection,
+    scope: &str,
+    results: &[ResultKey],
+    now_ms: u64,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE records SET last_used_ms = max(last_used_ms, ?3), uses = uses + 1
+         WHERE scope = ?1 AND result_key = ?2",
+    )?;
+    for result in results {
+        statement.execute(params![scope, result.digest().as_bytes(), int(now_ms)])?;
+    }
+    Ok(())
+}
+
+/// Number of records, number of blobs, and the bytes of both.
+pub(crate) fn sizes(connection: &Connection) -> rusqlite::Result<(u64, u64, u64)> {
+    let pair = |sql: &str| {
+        connection.query_row(sql, [], |row| {
+            Ok((uint(row.get(0)?), uint(row.get::<_, i64>(1)?)))
+        })
+    };
+    let (records, record_bytes) = pair("SELECT count(*), coalesce(sum(bytes), 0) FROM records")?;
+    let (blobs, blob_bytes) = pair("SELECT count(*), coalesce(sum(size), 0) FROM blobs")?;
+    Ok((records, blobs, record_bytes + blob_bytes))
+}
+
+/// Reads a digest from a column.
+pub(crate) fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    row.get::<_, [u8; 32]>(column).map(Digest::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::in_memory;
+    use super::*;
+
+    fn row(unit: u8, result: u8, created_ms: u64, blob: &Digest) -> RecordRow {
+        RecordRow {
+            scope: "s".into(),
+            unit_key: UnitKey::new(Digest::of(&[unit])),
+            result_key: ResultKey::new(Digest::of(&[result, 1])),
+            generation: 0,
+            created_ms,
+            used_ms: created_ms,
+            cost_ms: 5,
+            body: vec![b'0' + result],
+            blobs: vec![(*blob, 10)],
+        }
+    }
+
+    #[test]
+    fn records_are_found_newest_first_and_only_with_all_blobs() {
+        let connection = in_memory();
+        let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+        for (result, created, blob) in [(1, 30, &one), (2, 10, &one), (3, 20, &two)] {
+            insert(&connection, &row(0, result, created, blob)).unwrap();
+        }
+        let unit = UnitKey::new(Digest::of(&[0]));
+        let found = |scope: &str| -> Vec<u8> {
+            let rows = of_unit(&connection, scope, &unit).unwrap();
+            rows.into_iter().flat_map(|(_, body)| body).collect()
+        };
+        assert_eq!(found("s"), b"132");
+        assert_eq!(found("other"), b"");
+        forget_blob(&connection, &one).unwrap();
+        assert_eq!(found("s"), b"3");
+        assert_eq!(missing(&connection, &[one, two]).unwrap(), [one]);
+        let result = ResultKey::new(Digest::of(&[1, 1]));
+        assert_eq!(of_result(&connection, "s", &result).unwrap(), None);
+        let stored = stored(&connection, "s", &result).unwrap().unwrap();
+        assert_eq!(stored.blobs, [(one, None)]);
+    }
+
+    #[test]
+    fn lookups_are_bounded() {
+        let connection = in_memory();
+        let blob = Digest::of(b"1");
+        for result in 0..8 {
+            insert(&connection, &row(0, result, u64::from(result), &blob)).unwrap();
+        }
+        let unit = UnitKey::new(Digest::of(&[0]));
+        let count = || of_unit(&connection, "s", &unit).unwrap().len();
+        assert_eq!(count(), MAX_RECORDS_PER_UNIT);
+        let mut large = row(0, 9, 99, &blob);
+        large.body = vec![b' '; MAX_LOOKUP_UNIT_BYTES + 1];
+        insert(&connection, &large).unwrap();
+        assert_eq!(count(), 1);
+    }
+
+    #[test]
+    fn a_new_generation_replaces_and_sizes_add_up() {
+        let connection = in_memory();
+        let blob = Digest::of(b"1");
+        let mut first = row(0, 1, 1, &blob);
+        insert(&connection, &first).unwrap();
+        first.generation = 1;
+        first.body = b"xy".to_vec();
+        insert(&connection, &first).unwrap();
+        assert_eq!(sizes(&connection).unwrap(), (1, 1, 12));
+        let found = stored(&connection, "s", &first.result_key)
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.generation, 1);
+        forget(&connection, found.id).unwrap();
+        assert_eq!(sizes(&connection).unwrap(), (0, 1, 10));
+    }
+}

@@ -1,0 +1,114 @@
+//! Every bound on a size, a count or a time that only the server has to know. Bounds that the
+//! wrapper shares are in [`kiln_storage::limits`].
+
+use std::time::Duration;
+
+/// Fewest and most worker threads of the runtime.
+pub const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// Most threads for blocking work (files, SQLite).
+pub const BLOCKING_THREADS: usize = 16;
+
+/// Most open connections; further ones wait in the listener's backlog.
+pub const MAX_CONNECTIONS: usize = 1024;
+
+/// Most requests worked on at once.
+pub const MAX_REQUESTS: usize = 256;
+
+/// Longest that a request waits for its turn before it is told to come back.
+pub const REQUEST_TURN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest that a client takes for the head of a request, idle time of the connection included.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest head of a request, bytes.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+
+/// Longest that a request with a JSON body is worked on.
+pub const JSON_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest that the upload of a blob takes.
+pub const BLOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Longest that a lookup waits for a record that is being taken over, or for the index to be
+/// rebuilt.
+pub const LOOKUP_WAIT: Duration = Duration::from_secs(2);
+
+/// Records that are taken over at the same time.
+pub const INGEST_WORKERS: usize = 2;
+
+/// Most records that wait to be taken over.
+pub const INGEST_QUEUE_RECORDS: usize = 256;
+
+/// Most open files that belong to records waiting to be taken over.
+pub const INGEST_QUEUE_FILES: usize = 4096;
+
+/// What a client is told to wait when the queue is full, seconds.
+pub const RETRY_AFTER_S: u64 = 1;
+
+/// Open files that the process asks the system for.
+pub const OPEN_FILES: u64 = 16 * 1024;
+
+/// How long a failed write makes publishing answer `read-only` before it is tried again.
+pub const READ_ONLY_RETRY: Duration = Duration::from_secs(10);
+
+/// Longest that a server that leaves works on for what it has begun.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// How often a local server looks whether it is idle and whether its directory is still there.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Idle time after which a local server leaves, when nothing else is configured.
+pub const DEFAULT_IDLE: Duration = Duration::from_secs(600);
+
+/// Size budget of a disk store when nothing else is configured, bytes.
+pub const DEFAULT_CACHE_SIZE: u64 = 10 * 1024 * 1024 * 1024;
+
+/// Longest that a starting server waits for one that is just leaving.
+pub const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Pause between two looks at a lock that is taken.
+pub const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Longest path of a unix socket, bytes. Linux takes 107, macOS 103.
+pub const MAX_SOCKET_PATH_BYTES: usize = 100;
+
+/// Size at which the log is rotated, bytes; one older file is kept.
+pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Most events kept; the oldest go first.
+pub const MAX_STORED_EVENTS: u64 = 100_000;
+
+/// Most different reasons counted one by one, per outcome; the rest count as `other`.
+pub const MAX_REASONS: usize = 256;
+
+/// Most units listed in the statistics of a build.
+pub const MAX_LISTED_UNITS: usize = 200;
+
+/// Longest text of an event that is stored, bytes.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+
+/// Most blobs in one `missing` request.
+pub const MAX_MISSING_BLOBS: usize = 20_000;
+
+/// Most digests named in the detail of a problem.
+pub const MAX_NAMED_DIGESTS: usize = 8;
+
+/// Time that SQLite waits for a lock held by another connection.
+pub const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prepared statements that a connection to SQLite keeps.
+pub const SQLITE_STATEMENTS: usize = 64;
+
+/// Objects read at the same time while the index is rebuilt.
+pub const REBUILD_READS: usize = 8;
+
+/// Rows written in one transaction while the index is rebuilt.
+pub const REBUILD_BATCH: usize = 256;
+
+/// Generations of a result that are tried until one is free.
+pub const MAX_GENERATIONS_TRIED: u32 = 16;
+
+/// Most bytes of a body that is not wanted are read all the same, so that the client sees the
+/// answer instead of a broken connection.
+pub const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;

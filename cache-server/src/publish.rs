@@ -1,0 +1,298 @@
+//! Publishing a result: what is checked at once ([`publish`]), and how a record whose blobs are
+//! all stored becomes visible ([`commit`]).
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use kiln_storage::api::{Offer, PublishRequest};
+use kiln_storage::backend::{Put, StoreError};
+use kiln_storage::{Digest, ObjectName, Record, ResultKey, Scope, limits as shared_limits};
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::index::records::{self, RecordRow};
+use crate::ingest::{self, Job, OpenOffer};
+use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
+use crate::principal::Principal;
+use crate::service::Service;
+
+/// What became of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// A record is there already and stays.
+    Kept,
+    /// It is stored.
+    Created,
+    /// The offered files are open; it is stored as soon as their bytes are taken over.
+    Accepted,
+}
+
+/// A checked record on its way into the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// Where it will be seen.
+    pub scope: Scope,
+    /// The record; [`Record::check`] passed.
+    pub record: Record,
+    /// It, encoded.
+    pub body: Bytes,
+    /// Whether it takes the place of an intact one.
+    pub replace: bool,
+}
+
+/// Checks a publication and stores it, or queues it when bytes have to be taken over.
+///
+/// # Errors
+/// What is wrong with the request or with the store.
+pub(crate) async fn publish(
+    service: &Service,
+    principal: &Principal,
+    key: &ResultKey,
+    request: PublishRequest,
+) -> Result<Published, ApiError> {
+    let PublishRequest {
+        record,
+        offers,
+        replace,
+    } = request;
+    record
+        .check()
+        .map_err(|error| ApiError::Unprocessable(error.to_string()))?;
+    if record.result_key != *key {
+        return Err(ApiError::Unprocessable(
+            "the record has another key than the path".into(),
+        ));
+    }
+    if !offers.is_empty() && !principal.local {
+        return Err(ApiError::Unprocessable(
+            "files can be offered on a unix socket only".into(),
+        ));
+    }
+    let body =
+        serde_json::to_vec(&record).map_err(|error| ApiError::Internal(error.to_string()))?;
+    if body.len() > shared_limits::MAX_RECORD_BYTES {
+        return Err(ApiError::TooLarge("the record"));
+    }
+    let candidate = Candidate {
+        scope: principal.scope.clone(),
+        record,
+        body: body.into(),
+        replace,
+    };
+    if !replace && intact(service, &principal.scope_id, key).await? {
+        return Ok(Published::Kept);
+    }
+    service.store.check_writable()?;
+    let needed = absent_blobs(service, &candidate.record).await?;
+    if needed.is_empty() {
+        return commit(service, &candidate).await;
+    }
+    let files = open_offers(needed, offers).await?;
+    let keys = [
+        *candidate.record.unit_key.digest(),
+        *candidate.record.result_key.digest(),
+    ];
+    let guard = service.pending.begin(&principal.scope_id, &keys);
+    service.queue.push(Job {
+        candidate,
+        files,
+        guard,
+    })?;
+    Ok(Published::Accepted)
+}
+
+/// Whether a record is there with every blob in its right size.
+async fn intact(service: &Service, scope: &str, key: &ResultKey) -> Result<bool, ApiError> {
+    let (scope, key) = (scope.to_owned(), *key);
+    let row = service
+        .index
+        .read(move |index| records::stored(index, &scope, &key))
+        .await?;
+    let Some(row) = row else { return Ok(false) };
+    let (mut whole, mut gone) = (true, Vec::new());
+    for (digest, size) in row.blobs {
+        let found = service.store.blob_size(&digest).await?;
+        if found.is_none() && size.is_some() {
+            gone.push(digest);
+        }
+        whole &= found.is_some() && found == size;
+    }
+    forget_blobs(service, gone).await?;
+    Ok(whole)
+}
+
+/// The blobs of a record that the store does not have, with their sizes. A stored blob of another
+/// size is either damaged, and then removed, or the record is wrong.
+async fn absent_blobs(service: &Service, record: &Record) -> Result<Vec<(Digest, u64)>, ApiError> {
+    let (mut absent, mut gone) = (Vec::new(), Vec::new());
+    for (digest, size) in record.blobs() {
+        match service.store.blob_size(&digest).await? {
+            Some(found) if found == size => {}
+            None => absent.push((digest, size)),
+            Some(_) => {
+                if service.store.verify_blob(&digest).await? {
+                    return Err(ApiError::Unprocessable(format!(
+                        "blob {digest} has another size than the record says"
+                    )));
+                }
+                gone.push(digest);
+                absent.push((digest, size));
+            }
+        }
+    }
+    forget_blobs(service, gone).await?;
+    Ok(absent)
+}
+
+async fn forget_blobs(service: &Service, gone: Vec<Digest>) -> Result<(), ApiError> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    for digest in &gone {
+        service
+            .log
+            .warn(format_args!("blob {digest}: gone or damaged, forgotten"));
+    }
+    service
+        .index
+        .write(move |index| {
+            gone.iter()
+                .try_for_each(|digest| records::forget_blob(index, digest))
+        })
+        .await?;
+    Ok(())
+}
+
+async fn open_offers(
+    needed: Vec<(Digest, u64)>,
+    offers: Vec<Offer>,
+) -> Result<Vec<OpenOffer>, ApiError> {
+    let mut paths: HashMap<Digest, String> = offers
+        .into_iter()
+        .map(|offer| (offer.digest, offer.path))
+        .collect();
+    let missing: Vec<_> = needed
+        .iter()
+        .filter(|(digest, _)| !paths.contains_key(digest))
+        .collect();
+    if !missing.is_empty() {
+        let named: Vec<_> = missing
+            .iter()
+            .take(MAX_NAMED_DIGESTS)
+            .map(|(digest, _)| digest.to_string())
+            .collect();
+        return Err(ApiError::MissingBlobs(format!(
+            "{} missing: {}",
+            missing.len(),
+            named.join(" ")
+        )));
+    }
+    if needed.len() > INGEST_QUEUE_FILES {
+        return Err(ApiError::TooLarge("the number of offered files"));
+    }
+    tokio::task::spawn_blocking(move || {
+        needed
+            .into_iter()
+            .map(|(digest, size)| {
+                let path = paths.remove(&digest).unwrap_or_default();
+                ingest::open_offer(digest, &path, size)
+            })
+            .collect()
+    })
+    .await
+    .map_err(|error| ApiError::Internal(error.to_string()))?
+}
+
+/// Makes a record visible whose blobs are all stored: as an object first, in the index then.
+///
+/// # Errors
+/// [`ApiError::MissingBlobs`] when a blob is gone again; what store and index fail with.
+pub(crate) async fn commit(
+    service: &Service,
+    candidate: &Candidate,
+) -> Result<Published, ApiError> {
+    let record = &candidate.record;
+    let scope_id = candidate.scope.id();
+    let _guard = service.commit.lock().await;
+    if !candidate.replace && intact(service, &scope_id, &record.result_key).await? {
+        return Ok(Published::Kept);
+    }
+    let absent = absent_blobs(service, record).await?;
+    if let Some((digest, _)) = absent.first() {
+        return Err(ApiError::MissingBlobs(format!("{digest} is gone again")));
+    }
+    let (scope, key) = (scope_id.clone(), record.result_key);
+    let older = service
+        .index
+        .read(move |index| records::stored(index, &scope, &key))
+        .await?;
+    let first = older.as_ref().map_or(0, |row| row.generation + 1);
+    let (published, generation, body) = put_generation(service, candidate, first).await?;
+    let now_ms = clock::now_ms();
+    let row = RecordRow {
+        scope: scope_id,
+        unit_key: record.unit_key,
+        result_key: record.result_key,
+        generation,
+        created_ms: now_ms,
+        used_ms: now_ms,
+        cost_ms: record.cost.wall_ms,
+        blobs: record.blobs(),
+        body: body.to_vec(),
+    };
+    let grown = service
+        .index
+        .write(move |index| records::insert(index, &row))
+        .await?;
+    service.grow(grown);
+    if let Some(older) = older {
+        let name = object_name(candidate, older.generation);
+        // One that stays is an older generation, which a rebuild passes over.
+        let _ = service.store.delete(&name).await;
+    }
+    Ok(published)
+}
+
+/// Stores the record under the first free generation. An intact one that the index did not know
+/// (another server's, on the same store) is adopted.
+async fn put_generation(
+    service: &Service,
+    candidate: &Candidate,
+    first: u32,
+) -> Result<(Published, u32, Bytes), ApiError> {
+    for generation in first..first.saturating_add(MAX_GENERATIONS_TRIED) {
+        let name = object_name(candidate, generation);
+        if service.store.put_record(&name, &candidate.body).await? == Put::Created {
+            return Ok((Published::Created, generation, candidate.body.clone()));
+        }
+        match service.store.record(&name).await {
+            Ok(Some((found, body)))
+                if !candidate.replace && found.blobs() == candidate.record.blobs() =>
+            {
+                return Ok((Published::Kept, generation, body));
+            }
+            Err(StoreError::Damaged { name, why }) => {
+                service
+                    .log
+                    .warn(format_args!("record {name}: {why}, removed"));
+                let _ = service.store.delete(&name).await;
+            }
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::Internal(format!(
+        "no free generation of {}",
+        candidate.record.result_key
+    )))
+}
+
+fn object_name(candidate: &Candidate, generation: u32) -> ObjectName {
+    let record = &candidate.record;
+    ObjectName::record(
+        &candidate.scope,
+        &record.unit_key,
+        &record.result_key,
+        generation,
+    )
+}

@@ -1,0 +1,251 @@
+//! `GET`, `HEAD` and `PUT /v1/blobs/{digest}`, `POST /v1/blobs/missing`. Bytes stream both ways.
+
+use std::io::{Seek as _, SeekFrom};
+
+use axum::Json;
+use axum::body::Body as HttpBody;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use kiln_storage::Digest;
+use kiln_storage::api::{MissingRequest, Problem};
+use kiln_storage::backend::{Body, Put, StoreError, StoreResult};
+use kiln_storage::limits::{COPY_BUFFER_BYTES, MAX_BLOB_BYTES};
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::range::{self, Asked};
+use crate::clock;
+use crate::error::ApiError;
+use crate::http::body;
+use crate::index::records;
+use crate::limits::MAX_MISSING_BLOBS;
+use crate::principal::Principal;
+use crate::service::Service;
+
+fn parse_digest(text: &str) -> Result<Digest, ApiError> {
+    text.parse().map_err(|_| {
+        ApiError::BadRequest("the digest is not 64 lower-case hexadecimal digits".into())
+    })
+}
+
+/// The bytes of a blob, or a range of them.
+#[utoipa::path(
+    get,
+    path = "/v1/blobs/{digest}",
+    params(("digest" = String, Path, description = "BLAKE3 digest, hexadecimal")),
+    responses(
+        (status = 200, description = "The bytes", content_type = "application/octet-stream"),
+        (status = 206, description = "The range", content_type = "application/octet-stream"),
+        (status = 404, description = "No such blob", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 416, description = "Nothing is in the range", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn get(
+    State(service): State<Service>,
+    _principal: Principal,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let digest = parse_digest(&digest)?;
+    let blob = service.store.blob(&digest).await?;
+    let blob = blob.ok_or(ApiError::NotFound)?;
+    let size = blob.len();
+    let header = headers.get(RANGE).and_then(|value| value.to_str().ok());
+    let (first, last) = match range::parse(header, size) {
+        Asked::Unsatisfiable => return Ok(unsatisfiable(size)),
+        Asked::Part { first, last } => (first, last),
+        Asked::Whole => {
+            let body = section(blob, 0, size)?;
+            return Ok((StatusCode::OK, head_of(&digest, size), body).into_response());
+        }
+    };
+    let len = last - first + 1;
+    let body = section(blob, first, len)?;
+    let range = [(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))];
+    let status = StatusCode::PARTIAL_CONTENT;
+    Ok((status, head_of(&digest, len), range, body).into_response())
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let range = [(CONTENT_RANGE, format!("bytes */{size}"))];
+    let mut response = ApiError::RangeNotSatisfiable(size).into_response();
+    response.headers_mut().extend(
+        range
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?))),
+    );
+    response
+}
+
+fn head_of(digest: &Digest, len: u64) -> impl axum::response::IntoResponseParts {
+    [
+        (CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (CONTENT_LENGTH, len.to_string()),
+        (ACCEPT_RANGES, "bytes".to_owned()),
+        (ETAG, format!("\"{digest}\"")),
+    ]
+}
+
+/// `len` bytes of a blob from an offset, as the body of an answer.
+fn section(blob: Body, offset: u64, len: u64) -> Result<HttpBody, ApiError> {
+    match blob {
+        Body::Bytes(bytes) => {
+            let outside = |_| ApiError::Internal("a range outside of memory".into());
+            let first = usize::try_from(offset).map_err(outside)?;
+            let end = usize::try_from(offset + len).map_err(outside)?;
+            Ok(HttpBody::from(bytes.slice(first..end)))
+        }
+        Body::File { mut file, .. } => {
+            file.seek(SeekFrom::Start(offset))
+                .map_err(|error| ApiError::Internal(error.to_string()))?;
+            let file = tokio::fs::File::from_std(file).take(len);
+            Ok(HttpBody::from_stream(ReaderStream::with_capacity(
+                file,
+                COPY_BUFFER_BYTES,
+            )))
+        }
+        Body::Stream { stream, .. } => {
+            let (mut skip, mut left) = (offset, len);
+            let stream = stream.map(move |chunk: StoreResult<Bytes>| {
+                let chunk = chunk?;
+                let size = chunk.len() as u64;
+                let first = skip.min(size);
+                let end = (first + left).min(size);
+                skip -= first;
+                left -= end - first;
+                // Both are at most the length of a chunk in memory.
+                Ok::<_, StoreError>(chunk.slice(first as usize..end as usize))
+            });
+            Ok(HttpBody::from_stream(stream))
+        }
+    }
+}
+
+/// Whether there is a blob, and its size.
+#[utoipa::path(
+    head,
+    path = "/v1/blobs/{digest}",
+    params(("digest" = String, Path, description = "BLAKE3 digest, hexadecimal")),
+    responses(
+        (status = 200, description = "It is there"),
+        (status = 404, description = "It is not"),
+    )
+)]
+pub(crate) async fn head(
+    State(service): State<Service>,
+    _principal: Principal,
+    Path(digest): Path<String>,
+) -> Result<Response, ApiError> {
+    let digest = parse_digest(&digest)?;
+    let size = service.store.blob_size(&digest).await?;
+    let size = size.ok_or(ApiError::NotFound)?;
+    Ok((StatusCode::OK, head_of(&digest, size), HttpBody::empty()).into_response())
+}
+
+/// Stores a blob; its digest is verified on the way in.
+#[utoipa::path(
+    put,
+    path = "/v1/blobs/{digest}",
+    params(("digest" = String, Path, description = "BLAKE3 digest, hexadecimal")),
+    request_body(content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "It is there already"),
+        (status = 201, description = "Stored"),
+        (status = 411, description = "No Content-Length", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 413, description = "Over the limit", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 422, description = "`digest-mismatch`: nothing is stored", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn put(
+    State(service): State<Service>,
+    _principal: Principal,
+    Path(digest): Path<String>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let digest = parse_digest(&digest)?;
+    let len = body::content_length(&request).ok_or(ApiError::LengthRequired)?;
+    if len > MAX_BLOB_BYTES {
+        return Err(ApiError::TooLarge("the blob"));
+    }
+    if service.store.blob_size(&digest).await?.is_some() {
+        body::drain(request).await;
+        note(&service, digest).await?;
+        return Ok(StatusCode::OK);
+    }
+    if let Err(error) = service.store.check_writable() {
+        body::drain(request).await;
+        return Err(error);
+    }
+    let stream = request.into_body().into_data_stream().map(|chunk| {
+        chunk.map_err(|error| StoreError::Unavailable(format!("upload broke off: {error}")))
+    });
+    let stream = stream.boxed();
+    let put = service
+        .store
+        .put_blob(&digest, Body::Stream { stream, len })
+        .await;
+    match put {
+        Ok(put) => {
+            note(&service, digest).await?;
+            Ok(match put {
+                Put::Created => StatusCode::CREATED,
+                Put::AlreadyThere => StatusCode::OK,
+            })
+        }
+        Err(StoreError::Damaged { .. }) => Err(ApiError::DigestMismatch),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Notes a stored blob in the index, with the size that the store says.
+async fn note(service: &Service, digest: Digest) -> Result<(), ApiError> {
+    let Some(size) = service.store.blob_size(&digest).await? else {
+        return Ok(());
+    };
+    let new = service
+        .index
+        .write(move |index| records::insert_blob(index, &digest, size, clock::now_ms()))
+        .await
+        .inspect_err(|error| service.index_failed(error))?;
+    if new {
+        service.grow(size);
+    }
+    Ok(())
+}
+
+/// Which of these blobs are not stored.
+#[utoipa::path(
+    post,
+    path = "/v1/blobs/missing",
+    request_body = MissingRequest,
+    responses(
+        (status = 200, description = "Those that are not", body = MissingRequest),
+        (status = 413, description = "Too many", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn missing(
+    State(service): State<Service>,
+    _principal: Principal,
+    request: Request,
+) -> Result<Json<MissingRequest>, ApiError> {
+    let MissingRequest { blobs } = body::json(request).await?;
+    if blobs.len() > MAX_MISSING_BLOBS {
+        return Err(ApiError::TooLarge("the number of blobs"));
+    }
+    let blobs = service
+        .index
+        .read(move |index| records::missing(index, &blobs))
+        .await
+        .inspect_err(|error| service.index_failed(error))?;
+    Ok(Json(MissingRequest { blobs }))
+}

@@ -1,0 +1,112 @@
+//! `POST /v1/events`, `GET /v1/stats`, `POST /v1/stats/zero`.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use kiln_storage::api::{Event, EventsRequest, Problem, StatsResponse, StoreStats};
+use kiln_storage::limits::MAX_EVENTS;
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::http::body;
+use crate::index::{events, records};
+use crate::limits::{MAX_EVENT_BYTES, MAX_STORED_EVENTS};
+use crate::principal::Principal;
+use crate::service::Service;
+
+/// Reports what became of units. The same event sent twice counts once.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    request_body = EventsRequest,
+    responses(
+        (status = 204, description = "Counted"),
+        (status = 413, description = "Too many or too large events", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn add(
+    State(service): State<Service>,
+    principal: Principal,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let EventsRequest { events } = body::json(request).await?;
+    if events.len() > MAX_EVENTS {
+        return Err(ApiError::TooLarge("the number of events"));
+    }
+    if events
+        .iter()
+        .any(|event| text_bytes(event) > MAX_EVENT_BYTES)
+    {
+        return Err(ApiError::TooLarge("an event"));
+    }
+    let scope = principal.scope_id;
+    service
+        .index
+        .write(move |index| {
+            events::add(index, &scope, &events, clock::now_ms())?;
+            events::trim(index, MAX_STORED_EVENTS)
+        })
+        .await
+        .inspect_err(|error| service.index_failed(error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn text_bytes(event: &Event) -> usize {
+    let unit = &event.unit;
+    let fixed = [&event.id, &event.run, &event.job, &event.build]
+        .into_iter()
+        .chain([&unit.crate_name, &unit.version, &unit.kind, &unit.target]);
+    fixed
+        .chain(&event.reason)
+        .chain(&event.detail)
+        .chain(&event.pinned)
+        .chain(event.phases_us.keys())
+        .map(String::len)
+        .sum()
+}
+
+/// Counts since the last reset and of the newest build.
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    responses((status = 200, description = "Counts", body = StatsResponse))
+)]
+pub(crate) async fn stats(
+    State(service): State<Service>,
+    principal: Principal,
+) -> Result<Json<StatsResponse>, ApiError> {
+    let scope = principal.scope_id;
+    let (mut stats, (results, blobs, bytes)) = service
+        .index
+        .read(move |index| Ok((events::stats(index, &scope)?, records::sizes(index)?)))
+        .await
+        .inspect_err(|error| service.index_failed(error))?;
+    stats.store = StoreStats {
+        results,
+        blobs,
+        bytes,
+        budget_bytes: service.config.cache_size,
+        storage: service.store.display(),
+    };
+    Ok(Json(stats))
+}
+
+/// Begins to count anew.
+#[utoipa::path(
+    post,
+    path = "/v1/stats/zero",
+    responses((status = 204, description = "Done"))
+)]
+pub(crate) async fn zero(
+    State(service): State<Service>,
+    principal: Principal,
+) -> Result<StatusCode, ApiError> {
+    let scope = principal.scope_id;
+    service
+        .index
+        .write(move |index| events::zero(index, &scope))
+        .await
+        .inspect_err(|error| service.index_failed(error))?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,63 @@
+//! The calls of the API, one file per group. [`table`] is the list of all routes; router and
+//! OpenAPI document are held against it by a test.
+
+pub(crate) mod blobs;
+pub(crate) mod events;
+pub(crate) mod lookup;
+pub(crate) mod openapi;
+pub(crate) mod range;
+pub(crate) mod results;
+pub(crate) mod server;
+
+use axum::Router;
+use axum::routing::{MethodRouter, get, post, put};
+
+use crate::error::ApiError;
+use crate::http::middleware;
+use crate::service::Service;
+
+/// A path, its methods in lower case, and what answers.
+type Route = (&'static str, &'static [&'static str], MethodRouter<Service>);
+
+/// Every route.
+pub(crate) fn table() -> Vec<Route> {
+    vec![
+        ("/v1/lookup", &["post"], post(lookup::lookup)),
+        (
+            "/v1/blobs/{digest}",
+            &["get", "head", "put"],
+            get(blobs::get).head(blobs::head).put(blobs::put),
+        ),
+        ("/v1/blobs/missing", &["post"], post(blobs::missing)),
+        ("/v1/results/{key}", &["put"], put(results::publish)),
+        ("/v1/results/{key}/reject", &["post"], post(results::reject)),
+        ("/v1/events", &["post"], post(events::add)),
+        ("/v1/stats", &["get"], get(events::stats)),
+        ("/v1/stats/zero", &["post"], post(events::zero)),
+        ("/v1/server", &["get"], get(server::info)),
+        ("/v1/shutdown", &["post"], post(server::shutdown)),
+        ("/healthz", &["get"], get(server::healthz)),
+        ("/readyz", &["get"], get(server::readyz)),
+        ("/openapi.json", &["get"], get(openapi::document)),
+    ]
+}
+
+/// The router of a service.
+pub(crate) fn router(service: &Service) -> Router {
+    table()
+        .into_iter()
+        .fold(Router::new(), |router, (path, _, answer)| {
+            router.route(path, answer)
+        })
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(axum::middleware::from_fn_with_state(
+            service.clone(),
+            middleware::bounded,
+        ))
+        .layer(axum::middleware::from_fn_with_state(
+            service.clone(),
+            middleware::outer,
+        ))
+        .with_state(service.clone())
+}

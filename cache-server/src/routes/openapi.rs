@@ -1,0 +1,53 @@
+//! `GET /openapi.json`: the document of the API, generated from the handlers and wire types.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use utoipa::OpenApi;
+
+/// The document.
+#[derive(Debug, Clone, Copy, OpenApi)]
+#[openapi(
+    info(
+        title = "Kiln",
+        description = "A content-addressed compiler cache, version 1 of its API."
+    ),
+    paths(
+        super::lookup::lookup,
+        super::blobs::get,
+        super::blobs::head,
+        super::blobs::put,
+        super::blobs::missing,
+        super::results::publish,
+        super::results::reject,
+        super::events::add,
+        super::events::stats,
+        super::events::zero,
+        super::server::info,
+        super::server::shutdown,
+        super::server::healthz,
+        super::server::readyz,
+        document,
+    )
+)]
+pub(crate) struct ApiDocument;
+
+/// The document as text, as it is in docs/openapi.json.
+///
+/// # Errors
+/// The document cannot be written as JSON.
+pub fn text() -> Result<String, serde_json::Error> {
+    let mut text = ApiDocument::openapi().to_pretty_json()?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    responses((status = 200, description = "OpenAPI", content_type = "application/json"))
+)]
+pub(crate) async fn document() -> impl IntoResponse {
+    let text = text().map_err(|error| crate::error::ApiError::Internal(error.to_string()));
+    ([(CONTENT_TYPE, "application/json")], text)
+}

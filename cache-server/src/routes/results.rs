@@ -1,0 +1,113 @@
+//! `PUT /v1/results/{key}` and `POST /v1/results/{key}/reject`.
+
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use kiln_storage::api::{Problem, PublishRequest, RejectRequest};
+use kiln_storage::{ObjectName, ResultKey};
+
+use crate::error::ApiError;
+use crate::http::body;
+use crate::index::records;
+use crate::principal::Principal;
+use crate::publish::{self, Published};
+use crate::service::Service;
+
+fn parse_key(text: &str) -> Result<ResultKey, ApiError> {
+    text.parse()
+        .map_err(|_| ApiError::BadRequest("the key is not 64 lower-case hexadecimal digits".into()))
+}
+
+/// Stores a record unless an intact one is there.
+#[utoipa::path(
+    put,
+    path = "/v1/results/{key}",
+    params(("key" = String, Path, description = "The result key")),
+    request_body = PublishRequest,
+    responses(
+        (status = 200, description = "An intact record is there and stays"),
+        (status = 201, description = "Stored"),
+        (status = 202, description = "The offered files are open; stored once taken over"),
+        (status = 409, description = "`missing-blobs`: neither stored nor offered",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The record is not what it says", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 503, description = "`read-only` or `busy`", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 507, description = "The store is full", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn publish(
+    State(service): State<Service>,
+    principal: Principal,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let key = parse_key(&key)?;
+    let request: PublishRequest = body::json(request).await?;
+    Ok(
+        match publish::publish(&service, &principal, &key, request).await? {
+            Published::Kept => StatusCode::OK,
+            Published::Created => StatusCode::CREATED,
+            Published::Accepted => StatusCode::ACCEPTED,
+        },
+    )
+}
+
+/// Verifies the blobs of a record that could not be restored; forgets those that are damaged or
+/// gone, and the record with them.
+#[utoipa::path(
+    post,
+    path = "/v1/results/{key}/reject",
+    params(("key" = String, Path, description = "The result key")),
+    request_body = RejectRequest,
+    responses(
+        (status = 204, description = "Looked after"),
+        (status = 404, description = "No such record", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn reject(
+    State(service): State<Service>,
+    principal: Principal,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let key = parse_key(&key)?;
+    let request: RejectRequest = body::json(request).await?;
+    let scope = principal.scope_id.clone();
+    let row = service
+        .index
+        .read(move |index| records::stored(index, &scope, &key))
+        .await?
+        .ok_or(ApiError::NotFound)?;
+    let reason: String = request.reason.chars().take(500).collect();
+    service
+        .log
+        .info(format_args!("result {key} rejected: {reason}"));
+    let mut bad = Vec::new();
+    for (digest, _) in &row.blobs {
+        if !service.store.verify_blob(digest).await? {
+            bad.push(*digest);
+        }
+    }
+    if bad.is_empty() {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    service.log.warn(format_args!(
+        "result {key} forgotten: {} bad blobs",
+        bad.len()
+    ));
+    service
+        .index
+        .write(move |index| {
+            bad.iter()
+                .try_for_each(|digest| records::forget_blob(index, digest))?;
+            records::forget(index, row.id)
+        })
+        .await?;
+    let name = ObjectName::record(&principal.scope, &row.unit_key, &key, row.generation);
+    // The row is gone: an object that stays is found without blobs by the next rebuild.
+    let _ = service.store.delete(&name).await;
+    Ok(StatusCode::NO_CONTENT)
+}

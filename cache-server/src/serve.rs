@@ -1,0 +1,289 @@
+//! A server from start to end: [`serve`], or [`Server`] for callers that want to know where it
+//! listens before it runs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use crate::config::{Role, ServeConfig};
+use crate::http::connection::Connections;
+use crate::index::{self, open::FILE_NAME};
+use crate::limits::{BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, WATCH_INTERVAL, WORKER_THREADS};
+use crate::log::Log;
+use crate::place::{Place, Socket};
+use crate::service::Service;
+use crate::store::Store;
+use crate::{evict, ingest, rebuild, routes};
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another server has the directory; that is no fault.
+    #[error("a server of this directory is running already")]
+    AlreadyRunning,
+    /// The directory cannot be used.
+    #[error("the directory {} cannot be used: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The place of the socket is not the server's.
+    #[error("no socket can be at {}: {why}", path.display())]
+    SocketPath {
+        /// The place.
+        path: PathBuf,
+        /// Why.
+        why: &'static str,
+    },
+    /// It cannot listen.
+    #[error("cannot listen on {place}: {source}")]
+    Listen {
+        /// Path or address.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("the store cannot be opened: {0}")]
+    Store(#[from] kiln_storage::StoreError),
+    /// Not even an index in memory can be had.
+    #[error("{0}")]
+    Index(#[from] index::IndexError),
+    /// Threads or signals are not to be had.
+    #[error("the runtime cannot start: {0}")]
+    Runtime(io::Error),
+}
+
+/// Runs a server until it leaves: when it is told to, when it is idle, when its directory is gone.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn serve(config: ServeConfig) -> Result<(), ServeError> {
+    Server::bind(config)?.run()
+}
+
+/// A server that listens and does not answer yet. Dropped, it removes its socket and then gives up
+/// its lock.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Runtime,
+    service: Service,
+    unix: Option<(Socket, StdUnixListener)>,
+    tcp: Option<TcpListener>,
+    fresh_index: bool,
+    // Last, so that it is given up last.
+    place: Place,
+}
+
+impl Server {
+    /// Takes the lock, opens store and index, and listens.
+    ///
+    /// # Errors
+    /// Why it cannot start.
+    pub fn bind(config: ServeConfig) -> Result<Self, ServeError> {
+        let dir = config.kiln_dir.clone();
+        let place = Place::take(&dir, config.listen.socket.as_deref())?;
+        let stderr = config.role == Role::Shared;
+        let log = Log::open(&dir.join("server.log"), config.log, stderr);
+        let bound = Self::bind_in(place, config, log.clone());
+        if let Err(error) = &bound {
+            log.error(format_args!("{error}"));
+        }
+        bound
+    }
+
+    fn bind_in(place: Place, config: ServeConfig, log: Log) -> Result<Self, ServeError> {
+        raise_open_files();
+        let runtime = runtime()?;
+        let uid = rustix::process::geteuid().as_raw();
+        let unix = match &config.listen.socket {
+            Some(path) => Some(Socket::bind(path, &config.kiln_dir, uid)?),
+            None => None,
+        };
+        let tcp = match config.listen.tcp {
+            Some(address) => Some(runtime.block_on(TcpListener::bind(address)).map_err(
+                |source| ServeError::Listen {
+                    place: address.to_string(),
+                    source,
+                },
+            )?),
+            None => None,
+        };
+        let store = Store::open(&config.storage, config.cache_size)?;
+        let store_id = runtime.block_on(store.id());
+        let opened = index::open::open(&config.kiln_dir, &store_id)?;
+        for note in &opened.notes {
+            log.warn(format_args!("{note}"));
+        }
+        log.info(format_args!(
+            "kiln server {} ({}) of {} over {}",
+            env!("CARGO_PKG_VERSION"),
+            config.role.word(),
+            config.kiln_dir.display(),
+            store.display()
+        ));
+        Ok(Self {
+            runtime,
+            service: Service::new(config, store, opened.index, log),
+            unix,
+            tcp,
+            fresh_index: opened.fresh,
+            place,
+        })
+    }
+
+    /// The address for TCP, with the port that the system chose.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref()?.local_addr().ok()
+    }
+
+    /// Answers until the server leaves.
+    ///
+    /// # Errors
+    /// [`ServeError::Runtime`].
+    pub fn run(self) -> Result<(), ServeError> {
+        let Self {
+            runtime,
+            service,
+            unix,
+            tcp,
+            fresh_index,
+            place,
+        } = self;
+        let (socket, unix) = unix.unzip();
+        let ended = runtime.block_on(async {
+            let unix = unix
+                .map(UnixListener::from_std)
+                .transpose()
+                .map_err(ServeError::Runtime)?;
+            let connections = Connections::new(service.clone(), routes::router(&service));
+            start_background(&service, fresh_index);
+            if let Some(listener) = unix {
+                tokio::spawn(connections.clone().accept(listener));
+            }
+            if let Some(listener) = tcp {
+                tokio::spawn(connections.clone().accept(listener));
+            }
+            until_leaving(&service, &connections, &place, socket.as_ref()).await?;
+            // Gone at once: the next wrapper starts a new server instead of asking this one.
+            drop(socket);
+            service.leave();
+            finish(&service, &connections).await;
+            Ok(())
+        });
+        runtime.shutdown_timeout(SHUTDOWN_GRACE);
+        if service.index_damaged.load(Ordering::Relaxed) {
+            index::open::put_aside(&service.config.kiln_dir.join(FILE_NAME));
+        }
+        service.log.info(format_args!("left"));
+        drop(place);
+        ended
+    }
+}
+
+fn runtime() -> Result<Runtime, ServeError> {
+    let threads = std::thread::available_parallelism().map_or(*WORKER_THREADS.start(), usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.clamp(*WORKER_THREADS.start(), *WORKER_THREADS.end()))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("kiln-server")
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)
+}
+
+/// Offers waiting to be taken over are open files; the usual soft limit of 1024 is tight for that.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: limit.maximum,
+        };
+        let _ = setrlimit(Resource::Nofile, raised);
+    }
+}
+
+fn start_background(service: &Service, fresh_index: bool) {
+    ingest::start(service);
+    let service = service.clone();
+    tokio::spawn(async move {
+        if fresh_index {
+            match rebuild::run(&service).await {
+                Ok(rebuilt) => service.log.info(format_args!("index rebuilt: {rebuilt:?}")),
+                Err(error) => service.log.error(format_args!("index rebuild: {error}")),
+            }
+        }
+        service.complete.send_replace(true);
+        evict::run(service).await;
+    });
+}
+
+/// Waits for the reason to leave.
+async fn until_leaving(
+    service: &Service,
+    connections: &Connections,
+    place: &Place,
+    socket: Option<&Socket>,
+) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
+    let mut watch = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        tokio::select! {
+            () = service.leaving() => return Ok(()),
+            _ = terminate.recv() => {
+                service.log.info(format_args!("terminated"));
+                return Ok(());
+            }
+            _ = interrupt.recv() => {
+                service.log.info(format_args!("interrupted"));
+                return Ok(());
+            }
+            _ = watch.tick() => {}
+        }
+        if service.config.role == Role::Shared {
+            continue;
+        }
+        if !place.is_there() || !socket.is_none_or(Socket::is_there) {
+            service
+                .log
+                .info(format_args!("directory or socket is gone"));
+            return Ok(());
+        }
+        let idle = connections.activity().idle();
+        let over = service
+            .config
+            .idle
+            .zip(idle)
+            .is_some_and(|(limit, idle)| idle >= limit);
+        if over && service.queue.is_idle() {
+            service.log.info(format_args!("idle"));
+            return Ok(());
+        }
+    }
+}
+
+/// Ends what was begun: requests first, then the results that are being taken over.
+async fn finish(service: &Service, connections: &Connections) {
+    let finished = timeout(SHUTDOWN_GRACE, async {
+        connections.ended().await;
+        service.queue.drain(SHUTDOWN_GRACE).await
+    });
+    if !finished.await.unwrap_or(false) {
+        service
+            .log
+            .warn(format_args!("left before everything was finished"));
+    }
+}

@@ -1,0 +1,125 @@
+//! [`Service`]: what all requests and background tasks share. It owns the parts and no logic.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use kiln_storage::Scope;
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+
+use crate::config::ServeConfig;
+use crate::index::{Index, IndexError};
+use crate::ingest::Queue;
+use crate::limits::MAX_REQUESTS;
+use crate::log::Log;
+use crate::pending::Pending;
+use crate::principal::Policy;
+use crate::store::Store;
+
+/// A handle on the parts; clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Service(Arc<Parts>);
+
+/// The parts.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The resolved configuration.
+    pub config: ServeConfig,
+    /// Where blobs and records are.
+    pub store: Store,
+    /// What is where.
+    pub index: Index,
+    /// The log.
+    pub log: Log,
+    /// Who may ask for what.
+    pub policy: Policy,
+    /// Records that are being taken over.
+    pub pending: Pending,
+    /// Work of taking over.
+    pub queue: Queue,
+    /// Held while a record becomes visible, and while objects are evicted: nothing that is being
+    /// published is evicted.
+    pub commit: Mutex<()>,
+    /// Bytes that the store holds, near enough to know when to evict.
+    pub held: AtomicU64,
+    /// Wakes the eviction.
+    pub grown: Notify,
+    /// Whether the index holds all that the store holds.
+    pub complete: watch::Sender<bool>,
+    /// Whether the server is to leave.
+    pub stop: watch::Sender<bool>,
+    /// Requests worked on at once.
+    pub turns: Semaphore,
+    /// When it started.
+    pub started: Instant,
+    /// The index turned out to be damaged and is to be rebuilt by the next start.
+    pub index_damaged: AtomicBool,
+}
+
+impl Deref for Service {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Service {
+    /// The parts of a server, put together.
+    pub(crate) fn new(config: ServeConfig, store: Store, index: Index, log: Log) -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        let tcp_scope = config
+            .tcp_scope
+            .clone()
+            .unwrap_or_else(|| Scope::local_user(uid));
+        Self(Arc::new(Parts {
+            config,
+            store,
+            index,
+            log,
+            policy: Policy { uid, tcp_scope },
+            pending: Pending::default(),
+            queue: Queue::default(),
+            commit: Mutex::default(),
+            held: AtomicU64::new(0),
+            grown: Notify::new(),
+            complete: watch::Sender::new(false),
+            stop: watch::Sender::new(false),
+            turns: Semaphore::new(MAX_REQUESTS),
+            started: Instant::now(),
+            index_damaged: AtomicBool::new(false),
+        }))
+    }
+
+    /// Makes the server leave.
+    pub(crate) fn leave(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits until the server is to leave.
+    pub(crate) async fn leaving(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as the parts.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Notes that the store holds more; wakes the eviction when that is too much.
+    pub(crate) fn grow(&self, bytes: u64) {
+        let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.config.cache_size.is_some_and(|budget| held > budget) {
+            self.grown.notify_one();
+        }
+    }
+
+    /// Notes a failure of the index. A damaged one cannot be repaired under way: the server leaves
+    /// and the next start rebuilds it.
+    pub(crate) fn index_failed(&self, error: &IndexError) {
+        if let IndexError::Damaged(_) = error
+            && !self.index_damaged.swap(true, Ordering::Relaxed)
+        {
+            self.log
+                .error(format_args!("{error}; leaving, the next start rebuilds it"));
+            self.leave();
+        }
+    }
+}
