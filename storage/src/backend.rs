@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -200,5 +201,32 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// is one on this machine.
     fn local_dir(&self) -> Option<PathBuf> {
         None
+    }
+}
+
+#[async_trait]
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    async fn get(&self, name: &ObjectName) -> StoreResult<Option<Body>> {
+        (**self).get(name).await
+    }
+
+    async fn put_if_absent(&self, name: &ObjectName, body: Body) -> StoreResult<Put> {
+        (**self).put_if_absent(name, body).await
+    }
+
+    async fn size(&self, name: &ObjectName) -> StoreResult<Option<u64>> {
+        (**self).size(name).await
+    }
+
+    async fn delete(&self, name: &ObjectName) -> StoreResult<bool> {
+        (**self).delete(name).await
+    }
+
+    fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<Listed>> {
+        (**self).list(prefix)
+    }
+
+    fn local_dir(&self) -> Option<PathBuf> {
+        (**self).local_dir()
     }
 }

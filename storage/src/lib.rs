@@ -14,6 +14,10 @@ pub mod key;
 pub mod limits;
 pub mod memory;
 pub mod record;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tiered;
+pub mod verify;
 
 pub use backend::{Backend, Body, Listed, Put, StoreError, StoreResult};
 pub use digest::Digest;
@@ -21,3 +25,5 @@ pub use disk::{DiskBackend, DiskOptions, DiskStore};
 pub use key::{ObjectName, ResultKey, Scope, UnitKey};
 pub use memory::MemoryBackend;
 pub use record::Record;
+pub use tiered::Tiered;
+pub use verify::Verified;

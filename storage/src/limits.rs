@@ -90,3 +90,6 @@ pub const REUSE_HALF_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Time for which a blob that no result names is kept: its result may be on its way.
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(60 * 60);
+
+/// Largest stream that a layer takes into memory to verify it or to hand it on twice, bytes.
+pub const LAYER_BUFFER_BYTES: u64 = 1024 * 1024;

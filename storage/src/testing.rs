@@ -1,0 +1,16 @@
+//! The suites that every backend and every layer runs, and the tools they need (feature
+//! `testing`). Nothing here is part of a running Kiln.
+//!
+//! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
+//! - [`faults`]: a backend that fails on purpose;
+//! - [`model`]: random operations against a reference.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a suite fails by panicking, like the tests that call it"
+)]
+
+pub mod bodies;
+pub mod conformance;
+pub mod faults;
+pub mod model;
