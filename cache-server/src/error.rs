@@ -64,125 +64,132 @@ pub(crate) enum ApiError {
     Internal(String),
 }
 
-/// What a client is told about an [`ApiError`].
-struct Projection {
+/// A kind of error as clients know it.
+struct Kind {
+    /// Last segment of the type URI.
     name: &'static str,
-    title: &'static str,
     status: StatusCode,
-    detail: Option<String>,
+    title: &'static str,
 }
 
+const fn kind(name: &'static str, status: StatusCode, title: &'static str) -> Kind {
+    Kind {
+        name,
+        status,
+        title,
+    }
+}
+
+const NOT_FOUND: Kind = kind(
+    "not-found",
+    StatusCode::NOT_FOUND,
+    "There is nothing of this name",
+);
+const METHOD_NOT_ALLOWED: Kind = kind(
+    "method-not-allowed",
+    StatusCode::METHOD_NOT_ALLOWED,
+    "This path does not take this method",
+);
+const BAD_REQUEST: Kind = kind(
+    "bad-request",
+    StatusCode::BAD_REQUEST,
+    "The request is malformed",
+);
+const UNPROCESSABLE: Kind = kind(
+    "unprocessable",
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "The request contradicts itself",
+);
+const DIGEST_MISMATCH: Kind = kind(
+    "digest-mismatch",
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "The bytes are not those that the digest names",
+);
+const MISSING_BLOBS: Kind = kind(
+    "missing-blobs",
+    StatusCode::CONFLICT,
+    "Blobs of the record are neither stored nor offered",
+);
+const TOO_LARGE: Kind = kind(
+    "too-large",
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "The request is over a bound",
+);
+const LENGTH_REQUIRED: Kind = kind(
+    "length-required",
+    StatusCode::LENGTH_REQUIRED,
+    "The length of the body has to be given",
+);
+const RANGE_NOT_SATISFIABLE: Kind = kind(
+    "range-not-satisfiable",
+    StatusCode::RANGE_NOT_SATISFIABLE,
+    "No byte of the blob is in the range",
+);
+const FORBIDDEN: Kind = kind(
+    "forbidden",
+    StatusCode::FORBIDDEN,
+    "The caller may not do this",
+);
+const READ_ONLY: Kind = kind(
+    "read-only",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The store takes no writes",
+);
+const INSUFFICIENT_STORAGE: Kind = kind(
+    "insufficient-storage",
+    StatusCode::INSUFFICIENT_STORAGE,
+    "The store is full",
+);
+const BUSY: Kind = kind(
+    "busy",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The server has too much to do at once",
+);
+const UNAVAILABLE: Kind = kind(
+    "storage-unavailable",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The storage behind the server does not answer",
+);
+const TIMEOUT: Kind = kind(
+    "timeout",
+    StatusCode::REQUEST_TIMEOUT,
+    "The request took too long",
+);
+const INTERNAL: Kind = kind(
+    "internal",
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "Something failed inside the server",
+);
+
 impl ApiError {
-    fn project(&self) -> Projection {
-        let (name, title, status, detail) = match self {
-            Self::NotFound => (
-                "not-found",
-                "There is nothing of this name",
-                StatusCode::NOT_FOUND,
-                None,
-            ),
-            Self::MethodNotAllowed => (
-                "method-not-allowed",
-                "This path does not take this method",
-                StatusCode::METHOD_NOT_ALLOWED,
-                None,
-            ),
-            Self::BadRequest(detail) => (
-                "bad-request",
-                "The request is malformed",
-                StatusCode::BAD_REQUEST,
-                Some(detail.clone()),
-            ),
-            Self::Unprocessable(detail) => (
-                "unprocessable",
-                "The request contradicts itself",
-                StatusCode::UNPROCESSABLE_ENTITY,
-                Some(detail.clone()),
-            ),
-            Self::DigestMismatch => (
-                "digest-mismatch",
-                "The bytes are not those that the digest names",
-                StatusCode::UNPROCESSABLE_ENTITY,
-                None,
-            ),
-            Self::MissingBlobs(detail) => (
-                "missing-blobs",
-                "Blobs of the record are neither stored nor offered",
-                StatusCode::CONFLICT,
-                Some(detail.clone()),
-            ),
-            Self::TooLarge(what) => (
-                "too-large",
-                "The request is over a bound",
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Some((*what).to_owned()),
-            ),
-            Self::LengthRequired => (
-                "length-required",
-                "The length of the body has to be given",
-                StatusCode::LENGTH_REQUIRED,
-                None,
-            ),
+    /// The kind, and what may be said about this case of it.
+    fn project(&self) -> (Kind, Option<String>) {
+        match self {
+            Self::NotFound => (NOT_FOUND, None),
+            Self::MethodNotAllowed => (METHOD_NOT_ALLOWED, None),
+            Self::BadRequest(detail) => (BAD_REQUEST, Some(detail.clone())),
+            Self::Unprocessable(detail) => (UNPROCESSABLE, Some(detail.clone())),
+            Self::DigestMismatch => (DIGEST_MISMATCH, None),
+            Self::MissingBlobs(detail) => (MISSING_BLOBS, Some(detail.clone())),
+            Self::TooLarge(what) => (TOO_LARGE, Some((*what).to_owned())),
+            Self::LengthRequired => (LENGTH_REQUIRED, None),
             Self::RangeNotSatisfiable(size) => (
-                "range-not-satisfiable",
-                "No byte of the blob is in the range",
-                StatusCode::RANGE_NOT_SATISFIABLE,
+                RANGE_NOT_SATISFIABLE,
                 Some(format!("the blob has {size} bytes")),
             ),
-            Self::Forbidden(detail) => (
-                "forbidden",
-                "The caller may not do this",
-                StatusCode::FORBIDDEN,
-                Some((*detail).to_owned()),
-            ),
-            Self::ReadOnly(detail) => (
-                "read-only",
-                "The store takes no writes",
-                StatusCode::SERVICE_UNAVAILABLE,
-                Some((*detail).to_owned()),
-            ),
-            Self::InsufficientStorage => (
-                "insufficient-storage",
-                "The store is full",
-                StatusCode::INSUFFICIENT_STORAGE,
-                None,
-            ),
-            Self::Busy(detail) => (
-                "busy",
-                "The server has too much to do at once",
-                StatusCode::SERVICE_UNAVAILABLE,
-                Some((*detail).to_owned()),
-            ),
-            Self::Unavailable(_) => (
-                "storage-unavailable",
-                "The storage behind the server does not answer",
-                StatusCode::SERVICE_UNAVAILABLE,
-                None,
-            ),
-            Self::Timeout => (
-                "timeout",
-                "The request took too long",
-                StatusCode::REQUEST_TIMEOUT,
-                None,
-            ),
-            Self::Internal(_) => (
-                "internal",
-                "Something failed inside the server",
-                StatusCode::INTERNAL_SERVER_ERROR,
-                None,
-            ),
-        };
-        Projection {
-            name,
-            title,
-            status,
-            detail,
+            Self::Forbidden(detail) => (FORBIDDEN, Some((*detail).to_owned())),
+            Self::ReadOnly(detail) => (READ_ONLY, Some((*detail).to_owned())),
+            Self::InsufficientStorage => (INSUFFICIENT_STORAGE, None),
+            Self::Busy(detail) => (BUSY, Some((*detail).to_owned())),
+            Self::Unavailable(_) => (UNAVAILABLE, None),
+            Self::Timeout => (TIMEOUT, None),
+            Self::Internal(_) => (INTERNAL, None),
         }
     }
 
     /// The status it is answered with.
     pub(crate) fn status(&self) -> StatusCode {
-        self.project().status
+        self.project().0.status
     }
 
     /// Seconds after which it makes sense to ask again, where it does.
@@ -192,12 +199,12 @@ impl ApiError {
 
     /// The problem document.
     pub(crate) fn problem(&self, request_id: &str) -> Problem {
-        let projection = self.project();
+        let (kind, detail) = self.project();
         Problem {
-            kind: format!("/problems/{}", projection.name),
-            title: projection.title.to_owned(),
-            status: projection.status.as_u16(),
-            detail: projection.detail,
+            kind: format!("/problems/{}", kind.name),
+            title: kind.title.to_owned(),
+            status: kind.status.as_u16(),
+            detail,
             request_id: request_id.to_owned(),
         }
     }

@@ -12,8 +12,11 @@ pub const BLOCKING_THREADS: usize = 16;
 /// Most open connections; further ones wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 1024;
 
-/// Most requests worked on at once.
+/// Most requests worked on at once, transfers of blobs aside.
 pub const MAX_REQUESTS: usize = 256;
+
+/// Most requests for blobs worked on at once.
+pub const MAX_TRANSFERS: usize = 128;
 
 /// Longest that a request waits for its turn before it is told to come back.
 pub const REQUEST_TURN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +57,9 @@ pub const READ_ONLY_RETRY: Duration = Duration::from_secs(10);
 
 /// Longest that a server that leaves works on for what it has begun.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Longest that blocking work which is still under way then is waited for.
+pub const SHUTDOWN_LAST: Duration = Duration::from_secs(1);
 
 /// How often a local server looks whether it is idle and whether its directory is still there.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);

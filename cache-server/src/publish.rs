@@ -124,35 +124,39 @@ async fn intact(service: &Service, scope: &str, key: &ResultKey) -> Result<bool,
 /// The blobs of a record that the store does not have, with their sizes. A stored blob of another
 /// size is either damaged, and then removed, or the record is wrong.
 async fn absent_blobs(service: &Service, record: &Record) -> Result<Vec<(Digest, u64)>, ApiError> {
-    let (mut absent, mut gone) = (Vec::new(), Vec::new());
+    let mut absent = Vec::new();
     for (digest, size) in record.blobs() {
         match service.store.blob_size(&digest).await? {
             Some(found) if found == size => {}
-            None => absent.push((digest, size)),
-            Some(_) => {
-                if service.store.verify_blob(&digest).await? {
-                    return Err(ApiError::Unprocessable(format!(
-                        "blob {digest} has another size than the record says"
-                    )));
-                }
-                gone.push(digest);
-                absent.push((digest, size));
+            Some(_) if service.store.verify_blob(&digest).await? => {
+                return Err(ApiError::Unprocessable(format!(
+                    "blob {digest} has another size than the record says"
+                )));
             }
+            Some(_) | None => absent.push((digest, size)),
         }
     }
-    forget_blobs(service, gone).await?;
+    forget_blobs(service, absent.iter().map(|(digest, _)| *digest).collect()).await?;
     Ok(absent)
 }
 
+/// Forgets blobs that the store does not have and the index may think it has.
 async fn forget_blobs(service: &Service, gone: Vec<Digest>) -> Result<(), ApiError> {
     if gone.is_empty() {
         return Ok(());
     }
-    for digest in &gone {
-        service
-            .log
-            .warn(format_args!("blob {digest}: gone or damaged, forgotten"));
+    let asked = gone.clone();
+    let unknown = service
+        .index
+        .read(move |index| records::missing(index, &asked))
+        .await?;
+    if unknown.len() == gone.len() {
+        return Ok(());
     }
+    service.log.warn(format_args!(
+        "{} blobs gone or damaged, forgotten",
+        gone.len() - unknown.len()
+    ));
     service
         .index
         .write(move |index| {

@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use crate::config::{Role, ServeConfig};
 use crate::http::connection::Connections;
 use crate::index::{self, open::FILE_NAME};
-use crate::limits::{BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, WATCH_INTERVAL, WORKER_THREADS};
+use crate::limits::{
+    BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, WATCH_INTERVAL, WORKER_THREADS,
+};
 use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
@@ -181,7 +183,7 @@ impl Server {
             finish(&service, &connections).await;
             Ok(())
         });
-        runtime.shutdown_timeout(SHUTDOWN_GRACE);
+        runtime.shutdown_timeout(SHUTDOWN_LAST);
         if service.index_damaged.load(Ordering::Relaxed) {
             index::open::put_aside(&service.config.kiln_dir.join(FILE_NAME));
         }

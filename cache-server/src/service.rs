@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use crate::config::ServeConfig;
 use crate::index::{Index, IndexError};
 use crate::ingest::Queue;
-use crate::limits::MAX_REQUESTS;
+use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
 use crate::log::Log;
 use crate::pending::Pending;
 use crate::principal::Policy;
@@ -49,8 +49,10 @@ pub(crate) struct Parts {
     pub complete: watch::Sender<bool>,
     /// Whether the server is to leave.
     pub stop: watch::Sender<bool>,
-    /// Requests worked on at once.
+    /// Requests worked on at once, but for blobs.
     pub turns: Semaphore,
+    /// Requests for blobs worked on at once: slow uploads keep no lookup waiting.
+    pub transfers: Semaphore,
     /// When it started.
     pub started: Instant,
     /// The index turned out to be damaged and is to be rebuilt by the next start.
@@ -86,6 +88,7 @@ impl Service {
             complete: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             turns: Semaphore::new(MAX_REQUESTS),
+            transfers: Semaphore::new(MAX_TRANSFERS),
             started: Instant::now(),
             index_damaged: AtomicBool::new(false),
         }))

@@ -47,13 +47,19 @@ impl Store {
     /// # Errors
     /// There is no such place and it cannot be made.
     pub(crate) fn open(url: &StorageUrl, budget: Option<u64>) -> StoreResult<Self> {
-        let backend: Arc<dyn Backend> = match url {
+        match url {
             StorageUrl::File(dir) => {
-                Arc::new(DiskBackend::open(dir.clone(), DiskOptions::default())?)
+                let disk = DiskBackend::open(dir.clone(), DiskOptions::default())?;
+                let writable = disk.store().check_writable();
+                let store = Self::new(Arc::new(disk), url.clone());
+                store.note(&writable.map(|()| Put::Created));
+                Ok(store)
             }
-            StorageUrl::Memory => Arc::new(MemoryBackend::new(budget.unwrap_or(u64::MAX))),
-        };
-        Ok(Self::new(backend, url.clone()))
+            StorageUrl::Memory => {
+                let memory = MemoryBackend::new(budget.unwrap_or(u64::MAX));
+                Ok(Self::new(Arc::new(memory), url.clone()))
+            }
+        }
     }
 
     /// A store over any backend.
@@ -244,14 +250,15 @@ impl Store {
             .clone()
     }
 
-    fn note<T>(&self, result: &StoreResult<T>) {
+    fn note(&self, result: &StoreResult<Put>) {
         let fault = match result {
-            Ok(_) => None,
+            Ok(Put::Created) => None,
             Err(StoreError::ReadOnly(why)) => Some(Fault {
                 error: read_only(why),
                 at: Instant::now(),
             }),
-            Err(_) => return,
+            // Nothing was written.
+            Ok(Put::AlreadyThere) | Err(_) => return,
         };
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }

@@ -2,7 +2,7 @@
 //! of its error.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -10,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
 
 use crate::error::ApiError;
 use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
@@ -74,23 +75,20 @@ pub(crate) async fn bounded(
     request: Request,
     next: Next,
 ) -> Response {
-    let limit = time_limit(request.uri().path());
-    let turn = tokio::time::timeout(REQUEST_TURN_TIMEOUT, service.turns.acquire()).await;
+    let path = request.uri().path();
+    let transfer = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
+    let (turns, limit) = if transfer {
+        (&service.transfers, BLOB_REQUEST_TIMEOUT)
+    } else {
+        (&service.turns, JSON_REQUEST_TIMEOUT)
+    };
+    let turn = timeout(REQUEST_TURN_TIMEOUT, turns.acquire()).await;
     let Ok(Ok(_turn)) = turn else {
         return ApiError::Busy("too many requests at once").into_response();
     };
-    match tokio::time::timeout(limit, next.run(request)).await {
+    match timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::Timeout.into_response(),
-    }
-}
-
-fn time_limit(path: &str) -> Duration {
-    let blob = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
-    if blob {
-        BLOB_REQUEST_TIMEOUT
-    } else {
-        JSON_REQUEST_TIMEOUT
     }
 }
 
