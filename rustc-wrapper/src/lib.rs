@@ -1,1 +1,47 @@
-//! wrapper
+//! Kiln's wrapper and command line: all that knows of compilers.
+//!
+//! The stages of a wrapper run, each importing only earlier ones: [`env`], [`config`], [`args`],
+//! [`roots`], [`tool`], [`unit`], then [`lookup`] and [`outputs`] (a hit) or [`compile`],
+//! [`inputs`] and [`publish`] (a miss). [`wrapper`] joins them; [`cli`] holds the commands.
+
+pub mod args;
+pub mod cli;
+pub mod client;
+pub mod closure;
+pub mod compile;
+pub mod config;
+pub mod depinfo;
+pub mod diagnostics;
+pub mod env;
+pub mod envuse;
+pub mod identity;
+pub mod inputs;
+pub mod limits;
+pub mod linker;
+pub mod local;
+pub mod lookup;
+pub mod members;
+pub mod memo;
+pub mod outputs;
+pub mod publish;
+pub mod reasons;
+pub mod roots;
+pub mod say;
+pub mod session;
+pub mod silent;
+mod spawn;
+pub mod tool;
+pub mod unit;
+pub mod wrapper;
+
+use std::process::ExitCode;
+
+use crate::env::Env;
+
+/// The whole program: a wrapper when its first argument is a path or a compiler's name, else the
+/// command line.
+pub fn main() -> ExitCode {
+    let env = Env::of_process();
+    let arguments = Env::arguments();
+    if cli::is_wrapper_call(&arguments) { wrapper::main(&env, &arguments) } else { cli::main(&env, &arguments) }
+}

@@ -1,0 +1,217 @@
+//! The command line: one module a command.
+
+mod doctor;
+mod exports;
+mod serve;
+mod server;
+mod stats;
+mod trial;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::client::{Client, ClientError};
+use crate::config::Config;
+use crate::env::{Env, SETTINGS};
+use crate::{local, say};
+
+/// Exit status for a wrong use or a malformed setting.
+const USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "kiln",
+    version,
+    about = "A compiler cache for Rust: each crate is compiled once",
+    long_about = "A compiler cache for Rust: each crate is compiled once.\n\n\
+                  Set RUSTC_WRAPPER=kiln and CARGO_INCREMENTAL=0, then build with cargo as always. \
+                  Nothing else has to be set up: a local server starts by itself and leaves when idle.",
+    after_help = "To see it work on a project: kiln try [PATH]\n\
+                  Called as `kiln RUSTC ARGS...` (what cargo does with RUSTC_WRAPPER=kiln) it is the wrapper.",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build a cargo project twice through a throw-away cache and show what happened
+    Try {
+        /// The project [default: the current directory]
+        path: Option<PathBuf>,
+        /// Build with optimisations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Show what hit, missed and was saved
+    Stats {
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Start counting anew
+        #[arg(long)]
+        zero: bool,
+    },
+    /// Check settings, server, store and toolchain, and say what to change
+    Doctor,
+    /// Print the variables that turn Kiln on
+    Env {
+        /// For whom
+        #[arg(long = "for", value_enum, default_value_t = exports::Shell::Sh)]
+        shell: exports::Shell,
+    },
+    /// Start, stop or look at the local server
+    Server {
+        #[command(subcommand)]
+        action: server::Action,
+    },
+    /// Run a server in the foreground
+    Serve(serve::Arguments),
+    /// Print a generated page of the documentation
+    #[command(hide = true)]
+    Doc {
+        /// Which
+        #[arg(value_enum)]
+        page: Page,
+    },
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Page {
+    Flags,
+    Settings,
+    Reasons,
+}
+
+/// Whether Kiln is called as a wrapper: the first argument is a path or the name of a compiler.
+pub fn is_wrapper_call(arguments: &[OsString]) -> bool {
+    let Some(first) = arguments.first() else { return false };
+    let text = first.to_string_lossy();
+    text.contains('/') || text.starts_with("rustc") || text == "clippy-driver"
+}
+
+/// Runs a command.
+pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
+    let words = std::iter::once(OsString::from("kiln")).chain(arguments.iter().cloned());
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let help = !error.use_stderr();
+            match help {
+                true => say::result(&error.render().to_string()),
+                false => say::progress(error.render().to_string().trim_end()),
+            }
+            return if help { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+        }
+    };
+    if let Command::Doc { page } = cli.command {
+        say::result(&page_text(page));
+        return ExitCode::SUCCESS;
+    }
+    let config = match Config::resolve(env) {
+        Ok(config) => config,
+        Err(error) => {
+            say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
+            return ExitCode::from(USAGE);
+        }
+    };
+    match cli.command {
+        Command::Try { path, release } => trial::run(env, path, release),
+        Command::Stats { format, zero } => stats::run(env, &config, format, zero),
+        Command::Doctor => doctor::run(env, &config),
+        Command::Env { shell } => exports::run(env, shell),
+        Command::Server { action } => server::run(env, &config, &action),
+        Command::Serve(arguments) => serve::run(env, &config, &arguments),
+        Command::Doc { .. } => ExitCode::SUCCESS,
+    }
+}
+
+/// Connects to the server for a command, without starting one.
+fn connect(env: &Env, config: &Config) -> Result<Client, ClientError> {
+    let none = || ClientError::Absent(std::io::Error::other("no directory for local state"));
+    Client::connect(&local::address(env, config).ok_or_else(none)?)
+}
+
+fn page_text(page: Page) -> String {
+    match page {
+        Page::Flags => crate::args::table::page(),
+        Page::Reasons => crate::reasons::page(),
+        Page::Settings => {
+            let mut page = String::from(
+                "# Settings\n\nGenerated from `rustc-wrapper/src/env.rs`; `kiln doc settings` prints it.\n\n\
+                 An unset or empty variable means the default. A malformed value stops a build at once, with \
+                 exit status 2: the one thing in Kiln that does.\n\n\
+                 | variable | accepts | default | what it does |\n| --- | --- | --- | --- |\n",
+            );
+            for s in SETTINGS {
+                page.push_str(&format!("| `{}` | {} | {} | {} |\n", s.name, s.accepts, s.default, s.about));
+            }
+            page
+        }
+    }
+}
+
+/// Bytes for people.
+fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Milliseconds for people.
+fn time(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{} min {} s", ms / 60_000, ms % 60_000 / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrapper_calls_are_told_from_commands() {
+        for call in ["/x/rustc", "rustc", "./rustc", "clippy-driver", "rustc-1.95"] {
+            assert!(is_wrapper_call(&[call.into()]), "{call}");
+        }
+        for command in ["try", "stats", "--version", "--help"] {
+            assert!(!is_wrapper_call(&[command.into()]), "{command}");
+        }
+        assert!(!is_wrapper_call(&[]));
+    }
+
+    #[test]
+    fn figures_for_people() {
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(time(999), "999 ms");
+        assert_eq!(time(61_000), "1 min 1 s");
+    }
+}

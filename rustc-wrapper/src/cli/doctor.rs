@@ -1,0 +1,168 @@
+//! `kiln doctor`: settings, server, store and toolchain, checked one by one, each with what to
+//! change.
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use super::{bytes, server, stats};
+use crate::config::{Config, Mode, ServerPlace};
+use crate::env::{Env, SETTINGS};
+use crate::local::{self, Faults};
+use crate::members::find_program;
+use crate::{memo, say};
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Good,
+    Note,
+    Bad,
+}
+
+/// The lines so far, and whether one of them is bad.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    bad: bool,
+}
+
+impl Lines {
+    fn add(&mut self, mark: Mark, fact: &str, hint: &str) {
+        let word = match mark {
+            Mark::Good => "ok  ",
+            Mark::Note => "note",
+            Mark::Bad => "FAIL",
+        };
+        self.bad |= mark == Mark::Bad;
+        self.text.push_str(&format!("{word}  {fact}\n"));
+        if !hint.is_empty() {
+            self.text.push_str(&format!("      hint: {hint}\n"));
+        }
+    }
+}
+
+pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
+    let mut lines = Lines::default();
+    settings(env, config, &mut lines);
+    match &config.dir {
+        Some(dir) => directory(dir, &mut lines),
+        None => lines.add(Mark::Bad, "no directory for local state", "set HOME or KILN_DIR; without one nothing is cached"),
+    }
+    service(env, config, &mut lines);
+    toolchain(env, &mut lines);
+    say::result(&lines.text);
+    if lines.bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn settings(env: &Env, config: &Config, lines: &mut Lines) {
+    let set: Vec<String> = SETTINGS
+        .iter()
+        .filter_map(|s| Some(format!("{}={}", s.name, env.text(s.name)?)))
+        .collect();
+    let known = |name: &&str| SETTINGS.iter().any(|s| s.name == *name);
+    for name in env.names().filter(|n| n.starts_with("KILN_") && !known(n)) {
+        lines.add(Mark::Note, &format!("{name} is no setting of Kiln"), "kiln doc settings lists them all");
+    }
+    match set.is_empty() {
+        true => lines.add(Mark::Good, "settings: all defaults", ""),
+        false => lines.add(Mark::Good, &format!("settings: {}", set.join(" ")), ""),
+    }
+    if config.mode == Mode::Off {
+        lines.add(Mark::Note, "KILN_MODE=off: nothing is cached", "unset it");
+    }
+    match env.text("RUSTC_WRAPPER") {
+        Some(wrapper) => lines.add(Mark::Good, &format!("RUSTC_WRAPPER={wrapper}"), ""),
+        None => lines.add(Mark::Note, "RUSTC_WRAPPER is not set in this shell", "eval \"$(kiln env)\""),
+    }
+    if env.text("CARGO_INCREMENTAL") != Some("0") {
+        lines.add(
+            Mark::Note,
+            "CARGO_INCREMENTAL is not 0: workspace crates of dev builds are compiled incrementally and not cached",
+            "eval \"$(kiln env)\"",
+        );
+    }
+}
+
+fn directory(dir: &Path, lines: &mut Lines) {
+    let probe = dir.join(format!("doctor-{}-{}", std::process::id(), memo::now_ns()));
+    let written = local::create_dir(dir).and_then(|()| std::fs::write(&probe, b"x"));
+    let _ = std::fs::remove_file(&probe);
+    match written {
+        Ok(()) => lines.add(Mark::Good, &format!("state directory {} can be written", dir.display()), ""),
+        Err(error) => lines.add(
+            Mark::Bad,
+            &format!("state directory {} cannot be written: {error}", dir.display()),
+            "make it writable or set KILN_DIR to another place",
+        ),
+    }
+    let faults = Faults::new(dir);
+    if faults.are_too_many() {
+        lines.add(Mark::Note, "the server failed repeatedly and is left alone for half a minute", "kiln server start tries at once");
+    }
+}
+
+fn service(env: &Env, config: &Config, lines: &mut Lines) {
+    let mut client = match local::connect(env, config) {
+        Ok(client) => client,
+        Err(error) => {
+            let hint = match config.server {
+                ServerPlace::Local => "server.log in the state directory says why; another program may hold the socket",
+                _ => "check KILN_SERVER, and that the server runs",
+            };
+            lines.add(Mark::Bad, &format!("no server: {error}"), hint);
+            return;
+        }
+    };
+    let Some(info) = server::info(&mut client) else {
+        lines.add(Mark::Bad, "what listens at the server's place is not Kiln", "remove it, or set KILN_DIR to another place");
+        return;
+    };
+    lines.add(Mark::Good, &format!("server {} ({}), process {}", info.version, info.role, info.pid), "");
+    if info.version != env!("CARGO_PKG_VERSION") {
+        lines.add(
+            Mark::Note,
+            &format!("this is Kiln {}", env!("CARGO_PKG_VERSION")),
+            "kiln server stop lets the next build start a server of this version",
+        );
+    }
+    if let Some(why) = &info.read_only {
+        lines.add(Mark::Bad, &format!("nothing can be stored: {why}"), "make room or make the store writable");
+    }
+    if let Ok(stats) = stats::read(&mut client) {
+        let budget = stats.store.budget_bytes.map_or("no budget".into(), bytes);
+        let fact = format!("store {}: {} of {budget}", stats.store.storage, bytes(stats.store.bytes));
+        lines.add(Mark::Good, &fact, "");
+    }
+    lines.add(
+        Mark::Note,
+        "whatever builds as this user shares this cache",
+        "on a self-hosted runner give each trust domain a KILN_DIR of its own",
+    );
+}
+
+fn toolchain(env: &Env, lines: &mut Lines) {
+    let version = |program: &str, argument: &str| {
+        let output = Command::new(program).arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let output = output.ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
+    };
+    match version("rustc", "-V") {
+        Some(text) => lines.add(Mark::Good, &text, ""),
+        None => lines.add(Mark::Bad, "rustc cannot be run", "install Rust, or put it into PATH"),
+    }
+    match find_program(env, "cc") {
+        Some(path) => {
+            let traced = version(&path.to_string_lossy(), "-Wl,--dependency-file=/dev/null,--version");
+            match traced {
+                Some(text) => lines.add(Mark::Good, &format!("linker can be traced: {text}"), ""),
+                None => lines.add(
+                    Mark::Note,
+                    "the linker behind cc cannot list what it reads: executables and proc macros are not cached",
+                    "GNU ld 2.35 or newer, lld or mold can",
+                ),
+            }
+        }
+        None => lines.add(Mark::Note, "there is no cc in PATH", "rustc needs one to link"),
+    }
+    lines.add(Mark::Note, "inputs are found without observation: what a proc macro reads outside of its user's package is not seen", "");
+}

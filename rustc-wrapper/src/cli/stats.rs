@@ -1,0 +1,146 @@
+//! `kiln stats`: what hit, missed and was saved.
+
+use std::process::ExitCode;
+
+use kiln_storage::api::{Counts, StatsResponse};
+use kiln_storage::limits;
+
+use super::{Format, bytes, time};
+use crate::client::Client;
+use crate::config::Config;
+use crate::env::Env;
+use crate::{local, reasons, say};
+
+/// Most units named under each heading.
+const MAX_NAMED: usize = 12;
+
+pub(super) fn run(env: &Env, config: &Config, format: Format, zero: bool) -> ExitCode {
+    let fail = |why: String| {
+        say::error(&format!("no figures: {why}"), &["kiln doctor looks for the reason"]);
+        ExitCode::FAILURE
+    };
+    // The figures are kept by the server; one is started to read them.
+    let mut client = match local::connect(env, config) {
+        Ok(client) => client,
+        Err(error) => return fail(error.to_string()),
+    };
+    if zero && let Err(error) = client.request("POST", "/v1/stats/zero", b"{}", limits::LOOKUP_TIMEOUT) {
+        return fail(error.to_string());
+    }
+    match read(&mut client) {
+        Ok(stats) => {
+            say::result(&match format {
+                Format::Json => serde_json::to_string_pretty(&stats).unwrap_or_default(),
+                Format::Text => text(&stats),
+            });
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(error.to_string()),
+    }
+}
+
+/// The server's figures.
+pub(super) fn read(client: &mut Client) -> Result<StatsResponse, crate::client::ClientError> {
+    let answer = client.request("GET", "/v1/stats", &[], limits::LOOKUP_TIMEOUT)?;
+    serde_json::from_slice(&answer).map_err(|_| crate::client::ClientError::Foreign("stats"))
+}
+
+fn hits(counts: &Counts) -> u64 {
+    counts.hit_local + counts.hit_remote + counts.joined
+}
+
+/// Share of hits among the units that could be answered, in percent.
+fn rate(counts: &Counts) -> String {
+    let asked = hits(counts) + counts.miss + counts.error;
+    match asked {
+        0 => "-".into(),
+        _ => format!("{:.0} %", hits(counts) as f64 * 100.0 / asked as f64),
+    }
+}
+
+/// The figures for people.
+pub(super) fn text(stats: &StatsResponse) -> String {
+    let (build, total) = (&stats.build, &stats.total);
+    let mut out = format!("{:<22}{:>12}{:>12}\n", "", "last build", "in all");
+    let mut row = |name: &str, a: String, b: String| out.push_str(&format!("{name:<22}{a:>12}{b:>12}\n"));
+    let number = |n: u64| n.to_string();
+    row("units", number(build.units), number(total.units));
+    row("hits, local", number(build.hit_local), number(total.hit_local));
+    row("hits, remote", number(build.hit_remote), number(total.hit_remote));
+    row("misses", number(build.miss), number(total.miss));
+    row("bypasses", number(build.bypass), number(total.bypass));
+    row("errors", number(build.error), number(total.error));
+    row("hit rate", rate(build), rate(total));
+    row("compile time saved", time(build.saved_ms), time(total.saved_ms));
+    row("restored", bytes(build.restored_bytes), bytes(total.restored_bytes));
+    let budget = stats.store.budget_bytes.map_or(String::new(), |b| format!(" of {}", bytes(b)));
+    out.push_str(&format!(
+        "\nstore: {} in {} results{budget}, {}\n",
+        bytes(stats.store.bytes),
+        stats.store.results,
+        stats.store.storage
+    ));
+    let all = [
+        ("misses", &build.miss_reasons),
+        ("bypasses", &build.bypass_reasons),
+        ("errors", &build.error_reasons),
+    ];
+    for (heading, counted) in all {
+        if !counted.is_empty() {
+            out.push_str(&format!("\n{heading} of the last build:\n"));
+        }
+        for (reason, count) in counted {
+            let note = reasons::note(reason).map_or(String::new(), |n| format!(": {n}"));
+            out.push_str(&format!("  {count:>4}  {reason}{note}\n"));
+        }
+    }
+    if !stats.pinned.is_empty() {
+        out.push_str("\nunits that hit at this place only, and what holds them:\n");
+    }
+    for unit in stats.pinned.iter().take(MAX_NAMED) {
+        out.push_str(&format!("  {} ({}): {}\n", unit.unit.crate_name, unit.unit.kind, unit.by.join(", ")));
+    }
+    more(&mut out, stats.pinned.len());
+    if !stats.missed.is_empty() {
+        out.push_str("\nnot answered in the last build, slowest first:\n");
+    }
+    for unit in stats.missed.iter().take(MAX_NAMED) {
+        out.push_str(&format!(
+            "  {:>9}  {} {} ({}): {}\n",
+            time(unit.cost_ms),
+            unit.unit.crate_name,
+            unit.unit.version,
+            unit.unit.kind,
+            unit.reason
+        ));
+    }
+    more(&mut out, stats.missed.len());
+    out
+}
+
+fn more(out: &mut String, count: usize) {
+    if count > MAX_NAMED {
+        out.push_str(&format!("  ... and {} more\n", count - MAX_NAMED));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_leaves_bypasses_out() {
+        let counts = Counts { units: 5, hit_local: 3, miss: 1, bypass: 1, ..Counts::default() };
+        assert_eq!(rate(&counts), "75 %");
+        assert_eq!(rate(&Counts::default()), "-");
+    }
+
+    #[test]
+    fn every_reason_that_is_counted_is_shown() {
+        let mut stats = StatsResponse::default();
+        stats.build.bypass_reasons.insert("incremental".into(), 3);
+        let text = text(&stats);
+        assert!(text.contains("incremental: "), "{text}");
+        assert!(text.contains("CARGO_INCREMENTAL=0"), "{text}");
+    }
+}

@@ -1,0 +1,290 @@
+//! A small blocking HTTP/1.1 client: what a short-lived process needs to ask one server a few
+//! questions over a unix socket or TCP.
+//!
+//! No async runtime on this path: starting one costs more than a hit. Every wait has a deadline
+//! and every answer a bound. Parsing is `httparse`'s.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kiln_storage::limits;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_HEADERS: usize = 32;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+/// Why a server did not answer as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there.
+    #[error("no server: {0}")]
+    Absent(io::Error),
+    /// The connection broke or took too long.
+    #[error("{0}")]
+    Broken(#[from] io::Error),
+    /// The answer is none that Kiln gives.
+    #[error("not an answer of Kiln: {0}")]
+    Foreign(&'static str),
+    /// The server refused; the status and what it said.
+    #[error("status {0}: {1}")]
+    Refused(u16, String),
+}
+
+trait Stream: Read + Write {
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
+}
+
+impl Stream for UnixStream {
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(timeout))?;
+        self.set_write_timeout(Some(timeout))
+    }
+}
+
+impl Stream for TcpStream {
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(timeout))?;
+        self.set_write_timeout(Some(timeout))
+    }
+}
+
+/// One connection.
+pub struct Client {
+    stream: Box<dyn Stream>,
+    local: bool,
+    alive: bool,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("local", &self.local).field("alive", &self.alive).finish()
+    }
+}
+
+/// The head of an answer.
+struct Head {
+    status: u16,
+    length: u64,
+    close: bool,
+    /// Bytes of the body that came with the head.
+    start: Vec<u8>,
+}
+
+impl Client {
+    /// Connects within [`limits::CONNECT_TIMEOUT`].
+    ///
+    /// # Errors
+    /// [`ClientError::Absent`].
+    pub fn connect(address: &Address) -> Result<Self, ClientError> {
+        let (stream, local): (Box<dyn Stream>, bool) = match address {
+            Address::Unix(path) => {
+                (Box::new(UnixStream::connect(path).map_err(ClientError::Absent)?), true)
+            }
+            Address::Tcp(host) => {
+                let mut last = io::Error::other("the name has no address");
+                let addresses = host.to_socket_addrs().map_err(ClientError::Absent)?;
+                let mut found = None;
+                for address in addresses {
+                    match TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT) {
+                        Ok(stream) => {
+                            stream.set_nodelay(true)?;
+                            found = Some(stream);
+                            break;
+                        }
+                        Err(error) => last = error,
+                    }
+                }
+                (Box::new(found.ok_or(ClientError::Absent(last))?), false)
+            }
+        };
+        Ok(Self { stream, local, alive: true })
+    }
+
+    /// Whether the server is on this machine and sees the same files.
+    pub fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// Whether another request may be sent.
+    pub fn is_alive(&self) -> bool {
+        self.alive
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(), ClientError> {
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: kiln\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(body);
+        self.stream.write_all(&request)?;
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<Head, ClientError> {
+        let mut bytes = Vec::with_capacity(4096);
+        let mut chunk = [0_u8; 8192];
+        loop {
+            let read = self.stream.read(&mut chunk)?;
+            if read == 0 {
+                return Err(ClientError::Foreign("the connection was closed"));
+            }
+            bytes.extend_from_slice(&chunk[..read]);
+            let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+            let mut response = httparse::Response::new(&mut headers);
+            match response.parse(&bytes).map_err(|_| ClientError::Foreign("not HTTP"))? {
+                httparse::Status::Partial if bytes.len() > MAX_HEADER_BYTES => {
+                    return Err(ClientError::Foreign("the head is too long"));
+                }
+                httparse::Status::Partial => {}
+                httparse::Status::Complete(end) => {
+                    let status = response.code.unwrap_or(0);
+                    let header = |name: &str| {
+                        let found = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+                        found.and_then(|h| std::str::from_utf8(h.value).ok())
+                    };
+                    if header("transfer-encoding").is_some() {
+                        return Err(ClientError::Foreign("no content length"));
+                    }
+                    let length = match header("content-length") {
+                        Some(text) => text.parse().map_err(|_| ClientError::Foreign("content length"))?,
+                        None if status == 204 => 0,
+                        None => return Err(ClientError::Foreign("no content length")),
+                    };
+                    let close = header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+                    return Ok(Head { status, length, close, start: bytes[end..].to_vec() });
+                }
+            }
+        }
+    }
+
+    fn body(&mut self, head: &mut Head) -> Result<Vec<u8>, ClientError> {
+        let length = usize::try_from(head.length).unwrap_or(usize::MAX);
+        if length > limits::MAX_JSON_RESPONSE_BYTES {
+            return Err(ClientError::Foreign("the answer is too long"));
+        }
+        let mut body = std::mem::take(&mut head.start);
+        let have = body.len().min(length);
+        body.resize(length, 0);
+        self.stream.read_exact(&mut body[have..])?;
+        Ok(body)
+    }
+
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] for every status but 2xx; the connection then stays usable.
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Vec<u8>, ClientError> {
+        self.alive = false;
+        self.stream.set_timeout(timeout)?;
+        self.send(method, path, body)?;
+        let mut head = self.head()?;
+        let body = self.body(&mut head)?;
+        self.alive = !head.close;
+        match head.status {
+            200..300 => Ok(body),
+            status => Err(ClientError::Refused(status, brief(&body))),
+        }
+    }
+
+    /// A request with JSON both ways.
+    ///
+    /// # Errors
+    /// As [`Client::request`]; an answer of another shape is [`ClientError::Foreign`].
+    pub fn json<Q: Serialize, A: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &Q,
+        timeout: Duration,
+    ) -> Result<A, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
+        let answer = self.request(method, path, &body, timeout)?;
+        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign("not the JSON expected"))
+    }
+
+    /// Sends a request without waiting for an answer; the connection is used up.
+    ///
+    /// # Errors
+    /// What writing fails with.
+    pub fn tell<Q: Serialize>(&mut self, path: &str, body: &Q) -> Result<(), ClientError> {
+        self.alive = false;
+        self.stream.set_timeout(limits::CONNECT_TIMEOUT)?;
+        let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
+        self.send("POST", path, &body)
+    }
+
+    /// Reads a blob of known size into a writer.
+    ///
+    /// # Errors
+    /// When it is not there, has another size, or the connection breaks.
+    pub fn fetch(&mut self, path: &str, size: u64, to: &mut impl Write, timeout: Duration) -> Result<(), ClientError> {
+        self.alive = false;
+        self.stream.set_timeout(timeout)?;
+        self.send("GET", path, &[])?;
+        let mut head = self.head()?;
+        if head.status != 200 {
+            let body = self.body(&mut head)?;
+            return Err(ClientError::Refused(head.status, brief(&body)));
+        }
+        if head.length != size || head.start.len() as u64 > size {
+            return Err(ClientError::Foreign("a blob of another size"));
+        }
+        to.write_all(&head.start)?;
+        let rest = size - head.start.len() as u64;
+        if io::copy(&mut (&mut self.stream).take(rest), to)? != rest {
+            return Err(ClientError::Foreign("the blob ended early"));
+        }
+        self.alive = !head.close;
+        Ok(())
+    }
+
+    /// Sends the bytes of a reader as a blob.
+    ///
+    /// # Errors
+    /// As [`Client::request`].
+    pub fn upload(&mut self, path: &str, size: u64, from: &mut impl Read, timeout: Duration) -> Result<(), ClientError> {
+        self.alive = false;
+        self.stream.set_timeout(timeout)?;
+        let head = format!("PUT {path} HTTP/1.1\r\nhost: kiln\r\ncontent-length: {size}\r\n\r\n");
+        self.stream.write_all(head.as_bytes())?;
+        if io::copy(&mut from.take(size), &mut self.stream)? != size {
+            return Err(ClientError::Foreign("the file became shorter"));
+        }
+        let mut head = self.head()?;
+        let body = self.body(&mut head)?;
+        self.alive = !head.close;
+        match head.status {
+            200..300 => Ok(()),
+            status => Err(ClientError::Refused(status, brief(&body))),
+        }
+    }
+}
+
+/// The detail of a problem answer, or the beginning of another one.
+fn brief(body: &[u8]) -> String {
+    match serde_json::from_slice::<kiln_storage::api::Problem>(body) {
+        Ok(problem) => problem.detail.unwrap_or(problem.title),
+        Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Running the real tool: standard error live to cargo and kept, standard output likewise.
+//!
+//! Knows nothing of keys or results. Signals end the tool with the wrapper; its status is passed
+//! on as it is.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::Instant;
+
+use kiln_storage::limits::MAX_STREAM_BYTES;
+use kiln_storage::record::Cost;
+
+use crate::spawn;
+
+/// Variables that tools must not see.
+const HIDDEN: &[&str] = &["KILN_TOKEN"];
+
+/// How a finished tool did.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its status.
+    pub status: ExitStatus,
+    /// All of its standard output, unless it was too long or not UTF-8.
+    pub stdout: Option<String>,
+    /// All of its standard error as the tool wrote it, likewise.
+    pub stderr: Option<String>,
+    /// What it cost.
+    pub cost: Cost,
+}
+
+/// Bytes kept up to a bound.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    overflow: bool,
+}
+
+impl Kept {
+    fn add(&mut self, bytes: &[u8]) {
+        if self.overflow || self.bytes.len() + bytes.len() > MAX_STREAM_BYTES {
+            self.overflow = true;
+            self.bytes.clear();
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    fn text(self) -> Option<String> {
+        if self.overflow { None } else { String::from_utf8(self.bytes).ok() }
+    }
+}
+
+/// The tool with its arguments, prepared but not started.
+pub fn command(tool: &OsString, args: &[OsString]) -> Command {
+    let mut command = Command::new(tool);
+    command.args(args);
+    for name in HIDDEN {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Copies lines as they come; each is changed by `show` on its way and kept as it was.
+fn pump(from: impl Read, mut to: impl Write, show: impl Fn(&str) -> Option<String>) -> Kept {
+    let mut kept = Kept::default();
+    let mut from = BufReader::with_capacity(64 * 1024, from);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match from.read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return kept,
+            Ok(_) => {}
+        }
+        kept.add(&line);
+        let shown = std::str::from_utf8(&line).ok().and_then(&show);
+        // cargo may have gone; the tool ends by itself then.
+        let _ = to.write_all(shown.as_ref().map_or(&line[..], |s| s.as_bytes()));
+        let _ = to.flush();
+    }
+}
+
+/// Runs a command to its end. `show` turns a line of standard error into what people see; none
+/// leaves it as it is.
+///
+/// # Errors
+/// When the tool cannot be started.
+pub fn run(
+    mut command: Command,
+    show: impl Fn(&str) -> Option<String>,
+) -> io::Result<Finished> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    spawn::die_with_parent(&mut command);
+    let began = Instant::now();
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (out, err) = std::thread::scope(|scope| {
+        let out = scope.spawn(|| stdout.map(|pipe| pump(pipe, io::stdout(), |_| None)));
+        let err = stderr.map(|pipe| pump(pipe, io::stderr(), show));
+        (out.join().ok().flatten(), err)
+    });
+    let status = child.wait()?;
+    let wall_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(Finished {
+        status,
+        stdout: out.and_then(Kept::text),
+        stderr: err.and_then(Kept::text),
+        cost: Cost { wall_ms, cpu_ms: children_cpu_ms().unwrap_or(wall_ms) },
+    })
+}
+
+/// User and system time of all children that ended, milliseconds.
+fn children_cpu_ms() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(13)?.parse::<u64>().ok()? + fields.get(14)?.parse::<u64>().ok()?;
+    Some(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
+}
+
+/// Ends this process as the tool ended: same status, or the same signal.
+pub fn exit_as(status: ExitStatus) -> ExitCode {
+    if let Some(signal) = status.signal() {
+        // An uncaught signal of the tool shows as such to cargo. Where raising it does not end this
+        // process, the shell's number says the same.
+        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+        }
+        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+    }
+    ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
+}
+
+/// Replaces this process by the tool. Returns only when that fails.
+pub fn become_tool(argv: &[OsString]) -> ExitCode {
+    use std::os::unix::process::CommandExt;
+    let Some((tool, args)) = argv.split_first() else {
+        return ExitCode::FAILURE;
+    };
+    let error = command(tool, args).exec();
+    crate::say::error(&format!("cannot run {}: {error}", tool.to_string_lossy()), &[]);
+    match error.kind() {
+        io::ErrorKind::NotFound => ExitCode::from(127),
+        _ => ExitCode::from(126),
+    }
+}
+
+/// Runs a probe: its output passes through, and its standard output is returned.
+///
+/// # Errors
+/// When the tool cannot be started.
+pub fn probe(tool: &OsString, args: &[OsString]) -> io::Result<(ExitStatus, Option<String>)> {
+    let mut command = command(tool, args);
+    command.stdout(Stdio::piped());
+    spawn::die_with_parent(&mut command);
+    let mut child = command.spawn()?;
+    let kept = child.stdout.take().map(|pipe| pump(pipe, io::stdout(), |_| None));
+    Ok((child.wait()?, kept.and_then(Kept::text)))
+}

@@ -1,0 +1,212 @@
+//! [`Config`]: the wrapper's settings, resolved once from the environment.
+//!
+//! A malformed setting is the one thing in Kiln that stops a build: at once, with exit status 2,
+//! naming the setting and what it accepts.
+
+use std::path::{Path, PathBuf};
+
+use kiln_server::{ServeConfig, Settings};
+
+use crate::env::{Env, SETTINGS};
+
+/// Where answers come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerPlace {
+    /// The local server of [`Config::dir`], started on first use.
+    Local,
+    /// A server on a unix socket that somebody else started.
+    Unix(PathBuf),
+    /// A server reached by TCP, as `host:port`.
+    Tcp(String),
+}
+
+/// What the wrapper may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Look up and store.
+    ReadWrite,
+    /// Look up only.
+    Read,
+    /// Run the compiler, nothing else.
+    Off,
+    /// Compile and replace what is stored.
+    Refresh,
+}
+
+/// How paths are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// Roots are remapped: results hold in other places.
+    Portable,
+    /// Nothing is remapped: results hold at one place, byte for byte what plain rustc makes.
+    Exact,
+}
+
+/// The wrapper's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// All local state; none when there is no home to put it in.
+    pub dir: Option<PathBuf>,
+    /// Where answers come from.
+    pub server: ServerPlace,
+    /// What the wrapper may do.
+    pub mode: Mode,
+    /// How paths are treated.
+    pub paths: Paths,
+    /// Identity of the run, when it was told.
+    pub run: Option<String>,
+    /// Identity of the job, when it was told.
+    pub job: Option<String>,
+    /// Settings of a local server, as they were written; checked.
+    pub serve: Settings,
+}
+
+/// A setting has a value that it does not accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A setting of the wrapper.
+    #[error("{name} is {value:?}: {why}; it accepts {accepts}")]
+    Wrapper {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+        /// What it accepts.
+        accepts: &'static str,
+    },
+    /// A setting of the server that the wrapper would start.
+    #[error(transparent)]
+    Server(#[from] kiln_server::ConfigError),
+}
+
+fn error(name: &'static str, value: &str, why: impl Into<String>) -> ConfigError {
+    let accepts = SETTINGS.iter().find(|s| s.name == name).map_or("", |s| s.accepts);
+    ConfigError::Wrapper { name, value: value.to_owned(), why: why.into(), accepts }
+}
+
+/// The value of a setting that is one of a few words; empty counts as unset.
+fn word<T: Copy>(env: &Env, name: &'static str, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    let Some(value) = env.get(name).filter(|v| !v.is_empty()) else { return Ok(words[0].1) };
+    let value = value.to_string_lossy();
+    let found = words.iter().find(|(word, _)| *word == value);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| error(name, &value, "not one of its words"))
+}
+
+fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
+    let Some(value) = env.get("KILN_SERVER").filter(|v| !v.is_empty()) else {
+        return Ok(ServerPlace::Local);
+    };
+    let value = value.to_string_lossy();
+    let fail = |why: &str| Err(error("KILN_SERVER", &value, why));
+    if let Some(path) = value.strip_prefix("unix://") {
+        return match path.starts_with('/') {
+            true => Ok(ServerPlace::Unix(path.into())),
+            false => fail("the path is not absolute"),
+        };
+    }
+    if value.starts_with("https://") {
+        return fail("TLS is not available in this version");
+    }
+    let Some(rest) = value.strip_prefix("http://") else { return fail("not a server address") };
+    let host = rest.trim_end_matches('/');
+    match host.rsplit_once(':').map(|(name, port)| (name.is_empty(), port.parse::<u16>())) {
+        Some((false, Ok(1..))) if !host.contains('/') => Ok(ServerPlace::Tcp(host.to_owned())),
+        _ => fail("host and port are needed"),
+    }
+}
+
+impl Config {
+    /// Resolves every setting.
+    ///
+    /// # Errors
+    /// The first setting with a value that it does not accept.
+    pub fn resolve(env: &Env) -> Result<Self, ConfigError> {
+        let dir = match env.get("KILN_DIR").filter(|v| !v.is_empty()) {
+            Some(value) => match env.absolute("KILN_DIR") {
+                Some(path) => Some(path),
+                None => {
+                    return Err(error("KILN_DIR", &value.to_string_lossy(), "not an absolute path"));
+                }
+            },
+            None => env
+                .absolute("XDG_CACHE_HOME")
+                .or_else(|| env.absolute("HOME").map(|home| home.join(".cache")))
+                .map(|cache| cache.join("kiln")),
+        };
+        let setting = |name| env.text(name).map(str::to_owned);
+        let serve = Settings {
+            listen: None,
+            storage: setting("KILN_STORAGE"),
+            cache_size: setting("KILN_CACHE_SIZE"),
+            idle: setting("KILN_IDLE"),
+            log: setting("KILN_LOG"),
+        };
+        ServeConfig::local(Path::new("/"), None, 0).with(&serve)?;
+        Ok(Self {
+            dir,
+            server: server(env)?,
+            mode: word(
+                env,
+                "KILN_MODE",
+                &[
+                    ("read-write", Mode::ReadWrite),
+                    ("read", Mode::Read),
+                    ("off", Mode::Off),
+                    ("refresh", Mode::Refresh),
+                ],
+            )?,
+            paths: word(
+                env,
+                "KILN_PATHS",
+                &[("portable", Paths::Portable), ("exact", Paths::Exact)],
+            )?,
+            run: env.text("KILN_RUN").map(str::to_owned),
+            job: env.text("KILN_JOB").map(str::to_owned),
+            serve,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::resolve(&Env::of_pairs(pairs.iter().copied()))
+    }
+
+    #[test]
+    fn defaults_need_nothing_but_a_home() {
+        let config = resolve(&[("HOME", "/home/ann")]).unwrap();
+        assert_eq!(config.dir, Some("/home/ann/.cache/kiln".into()));
+        assert_eq!(config.server, ServerPlace::Local);
+        assert_eq!(config.mode, Mode::ReadWrite);
+        assert_eq!(resolve(&[]).unwrap().dir, None);
+    }
+
+    #[test]
+    fn malformed_values_name_the_setting() {
+        for (name, value) in [
+            ("KILN_DIR", "relative"),
+            ("KILN_SERVER", "localhost:1"),
+            ("KILN_SERVER", "http://host"),
+            ("KILN_SERVER", "http://host:0"),
+            ("KILN_SERVER", "unix://x"),
+            ("KILN_MODE", "write"),
+            ("KILN_PATHS", "short"),
+            ("KILN_IDLE", "0"),
+            ("KILN_IDLE", "soon"),
+            ("KILN_CACHE_SIZE", "10 parsecs"),
+            ("KILN_CACHE_SIZE", "0"),
+            ("KILN_STORAGE", "ftp://x"),
+            ("KILN_STORAGE", "s3://bucket"),
+            ("KILN_LOG", "loud"),
+        ] {
+            let error = resolve(&[(name, value)]).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("it accepts "), "{text}");
+        }
+    }
+}

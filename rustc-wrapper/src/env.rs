@@ -1,0 +1,140 @@
+//! The environment, read once: the only module that touches `std::env`.
+//!
+//! Everything else gets an [`Env`] or values resolved from it, so that every stage is a function
+//! of its arguments. [`SETTINGS`] is the registry of Kiln's own names; `docs/settings.md` is
+//! generated from it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// One variable that Kiln obeys.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name.
+    pub name: &'static str,
+    /// What it accepts.
+    pub accepts: &'static str,
+    /// What holds when it is unset.
+    pub default: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+/// Every variable that Kiln obeys.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "KILN_SERVER",
+        accepts: "`http://host:port` or `unix:///path`",
+        default: "a local server, found or started",
+        about: "The server that answers.",
+    },
+    Setting {
+        name: "KILN_DIR",
+        accepts: "an absolute path",
+        default: "`$XDG_CACHE_HOME/kiln`, else `~/.cache/kiln`",
+        about: "All local state: socket, store, index, logs. Two values never meet.",
+    },
+    Setting {
+        name: "KILN_CACHE_SIZE",
+        accepts: "bytes, or a number with `KB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`",
+        default: "`10GiB`",
+        about: "Size budget of the disk store.",
+    },
+    Setting {
+        name: "KILN_STORAGE",
+        accepts: "`file:///path` or `memory:`",
+        default: "`file://$KILN_DIR/store`",
+        about: "Where the server keeps blobs and results.",
+    },
+    Setting {
+        name: "KILN_RUN",
+        accepts: "text",
+        default: "derived",
+        about: "Identity of the run that this job belongs to.",
+    },
+    Setting {
+        name: "KILN_JOB",
+        accepts: "text",
+        default: "derived",
+        about: "Identity of the job in its run.",
+    },
+    Setting {
+        name: "KILN_MODE",
+        accepts: "`read-write`, `read`, `off` or `refresh`",
+        default: "`read-write`",
+        about: "`read` stores nothing, `off` only runs the compiler, `refresh` compiles and replaces.",
+    },
+    Setting {
+        name: "KILN_PATHS",
+        accepts: "`portable` or `exact`",
+        default: "`portable`",
+        about: "`portable` remaps roots so that other checkouts hit; `exact` leaves paths alone and \
+                hits at the same place only.",
+    },
+    Setting {
+        name: "KILN_IDLE",
+        accepts: "seconds, 1 to 2592000",
+        default: "`600`",
+        about: "Seconds until an idle local server goes.",
+    },
+    Setting {
+        name: "KILN_LOG",
+        accepts: "`error`, `warn`, `info` or `debug`",
+        default: "`warn`",
+        about: "What the local server writes to `server.log`.",
+    },
+];
+
+/// A snapshot of the process environment, arguments and working directory.
+#[derive(Debug, Clone, Default)]
+pub struct Env {
+    vars: BTreeMap<OsString, OsString>,
+    /// The working directory, where there is one.
+    pub cwd: Option<PathBuf>,
+    /// The path of this program, where it is known.
+    pub program: Option<PathBuf>,
+}
+
+impl Env {
+    /// The environment of this process.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
+    pub fn of_process() -> Self {
+        Self {
+            vars: std::env::vars_os().collect(),
+            cwd: std::env::current_dir().ok(),
+            program: std::env::current_exe().ok(),
+        }
+    }
+
+    /// The arguments of this process, without its own name.
+    pub fn arguments() -> Vec<OsString> {
+        std::env::args_os().skip(1).collect()
+    }
+
+    /// An environment made of pairs, for tests.
+    pub fn of_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let vars = pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Self { vars, ..Self::default() }
+    }
+
+    /// The raw value of a variable.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.vars.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// The value of a variable that is set, not empty and UTF-8.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name)?.to_str().filter(|value| !value.is_empty())
+    }
+
+    /// The value of a variable as an absolute path.
+    pub fn absolute(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    /// The names of all variables, as far as they are UTF-8.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.vars.keys().filter_map(|name| name.to_str())
+    }
+}

@@ -1,0 +1,327 @@
+//! The input set of a unit, found after it ran, without observation: what dep-info names, the
+//! crates given and everything their metadata mentions, what the linker listed, the rows of
+//! [`crate::silent`], and for a unit that loads procedural macros its whole package.
+//!
+//! Errs on the side of more inputs: a superfluous one costs a miss, a missing one a false hit.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter};
+
+use crate::args::Parsed;
+use crate::closure::closure;
+use crate::env::Env;
+use crate::roots::Roots;
+use crate::tool::Tool;
+use crate::{depinfo, envuse, linker, silent};
+
+/// Largest source that is scanned for uses of variables, bytes.
+const MAX_SCANNED_SOURCE: u64 = 16 * 1024 * 1024;
+
+/// A run of the tool, as far as it says what it read.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The arguments.
+    pub parsed: &'a Parsed,
+    /// The compiler.
+    pub tool: &'a Tool,
+    /// The roots.
+    pub roots: &'a Roots,
+    /// The environment.
+    pub env: &'a Env,
+    /// The working directory.
+    pub cwd: &'a Path,
+    /// The output directory.
+    pub out_dir: &'a Path,
+    /// Whether clippy-driver ran.
+    pub clippy: bool,
+    /// The text of the dep-info file.
+    pub dep_info: &'a str,
+    /// For a link step: the linker and its helpers, and the linker's list.
+    pub link: Option<(&'a [Member], &'a str)>,
+    /// Names of the outputs.
+    pub outputs: &'a [String],
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The members.
+    pub members: BTreeSet<Member>,
+    /// Variables that hold a root and are baked in, so that the result holds at one place only.
+    pub pinned: Vec<String>,
+}
+
+/// Why no input set could be made: the unit is not stored. The words are in docs/reasons.md.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct Unknown {
+    /// A word from docs/reasons.md.
+    pub reason: &'static str,
+    /// More for people.
+    pub detail: String,
+}
+
+fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
+    Unknown { reason, detail: detail.to_string() }
+}
+
+/// Finds the input set of a run.
+///
+/// # Errors
+/// When something that was read cannot be named.
+pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
+    let mut inputs = Inputs::default();
+    let info = depinfo::parse(run.dep_info).ok_or_else(|| unknown("no-dep-info", "unreadable"))?;
+    for file in &info.files {
+        let path = absolute(run, Path::new(file))?;
+        inputs.members.extend(sibling_module(run, &path).map(|p| file_member(run, &p)));
+        inputs.members.insert(file_member(run, &path));
+    }
+    variables(run, &info, &mut inputs);
+    for file in &run.parsed.files {
+        inputs.members.insert(file_member(run, &absolute(run, file)?));
+    }
+    let loads_macros = crates(run, &mut inputs)?;
+    searched(run, &mut inputs)?;
+    if let Some((members, list)) = run.link {
+        inputs.members.extend(members.iter().cloned());
+        linked(run, list, &mut inputs)?;
+    }
+    for name in silent::variables(run.link.is_some(), run.clippy) {
+        inputs.members.insert(Member::Env(name.to_owned(), form_of_silent(name)));
+    }
+    if run.clippy {
+        clippy(run, &mut inputs);
+    }
+    if loads_macros {
+        macros(run, &mut inputs);
+    }
+    Ok(inputs)
+}
+
+/// These hold lists of directories that cargo puts together; what is found there counts itself.
+fn form_of_silent(name: &str) -> EnvForm {
+    match name {
+        "LD_LIBRARY_PATH" | "CARGO_MANIFEST_DIR" => EnvForm::Tokens,
+        _ => EnvForm::Raw,
+    }
+}
+
+fn absolute(run: &Run<'_>, path: &Path) -> Result<String, Unknown> {
+    let path = run.cwd.join(path);
+    path.to_str().map(str::to_owned).ok_or_else(|| unknown("non-utf8-path", path.display()))
+}
+
+fn token(run: &Run<'_>, path: &str) -> TokenPath {
+    TokenPath(run.roots.tokenise(path))
+}
+
+fn file_member(run: &Run<'_>, path: &str) -> Member {
+    Member::File(token(run, path))
+}
+
+/// The other place of a module, which must stay absent: `foo.rs` and `foo/mod.rs` exclude each
+/// other (E0761).
+fn sibling_module(run: &Run<'_>, path: &str) -> Option<String> {
+    let path = Path::new(path);
+    if path.extension()? != "rs" || path == run.cwd.join(&run.parsed.input) {
+        return None;
+    }
+    let other = match path.file_stem()?.to_str()? {
+        "mod" => path.parent()?.with_extension("rs"),
+        _ => path.with_extension("").join("mod.rs"),
+    };
+    other.to_str().map(str::to_owned)
+}
+
+fn variables(run: &Run<'_>, info: &depinfo::DepInfo, inputs: &mut Inputs) {
+    let mut sources: Option<Vec<String>> = None;
+    for name in &info.variables {
+        let value = run.env.get(name).and_then(|v| v.to_str());
+        let rooted = value.is_some_and(|v| run.roots.occurs_in(v));
+        let form = match rooted {
+            false => EnvForm::Raw,
+            true => {
+                let sources = sources.get_or_insert_with(|| read_sources(run, info));
+                let included = envuse::include_only(name, sources.iter().map(String::as_str));
+                if included { EnvForm::Tokens } else { EnvForm::Raw }
+            }
+        };
+        if rooted && form == EnvForm::Raw {
+            inputs.pinned.push(name.clone());
+        }
+        inputs.members.insert(Member::Env(name.clone(), form));
+    }
+}
+
+fn read_sources(run: &Run<'_>, info: &depinfo::DepInfo) -> Vec<String> {
+    let read = |file: &String| {
+        let path = run.cwd.join(file);
+        let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_SCANNED_SOURCE);
+        small.then(|| std::fs::read_to_string(&path).ok()).flatten()
+    };
+    info.files.iter().filter_map(read).collect()
+}
+
+/// The crates given and all that their metadata mentions. Whether procedural macros are among
+/// them.
+fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<bool, Unknown> {
+    let given: Vec<PathBuf> =
+        run.parsed.externs.iter().filter_map(|e| Some(run.cwd.join(e.path.as_ref()?))).collect();
+    let mut files: BTreeSet<PathBuf> = given.iter().cloned().collect();
+    let dirs: Vec<PathBuf> = run
+        .parsed
+        .search
+        .iter()
+        .filter(|s| matches!(s.kind.as_str(), "dependency" | "crate" | "all"))
+        .map(|s| run.cwd.join(&s.path))
+        .collect();
+    let given: Vec<&Path> = given.iter().map(PathBuf::as_path).collect();
+    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+    let found = closure(&given, &dirs, &run.tool.std_suffixes, run.link.is_some())
+        .map_err(|error| unknown("unreadable-crate", error))?;
+    files.extend(found.files);
+    for file in &files {
+        inputs.members.insert(file_member(run, &absolute(run, file)?));
+    }
+    if found.everything {
+        for dir in &dirs {
+            let dir = token(run, &absolute(run, dir)?);
+            inputs.members.insert(Member::Tree(dir, TreeFilter::Crates));
+        }
+    }
+    let shared = |f: &PathBuf| f.extension().is_some_and(|e| e == "so" || e == "dylib");
+    Ok(found.everything || files.iter().any(shared))
+}
+
+/// Directories in which libraries are looked for by name: all libraries in them, so that one that
+/// appears earlier is seen; of the system's directories those that were asked for.
+fn searched(run: &Run<'_>, inputs: &mut Inputs) -> Result<(), Unknown> {
+    let mut dirs: Vec<(String, bool)> = Vec::new();
+    for search in &run.parsed.search {
+        let path = absolute(run, &search.path)?;
+        match search.kind.as_str() {
+            "dependency" => {}
+            "native" | "framework" => dirs.push((path, false)),
+            _ => dirs.push((path, true)),
+        }
+    }
+    if run.link.is_some() {
+        for word in run.parsed.link_args() {
+            if let Some(dir) = word.strip_prefix("-L").filter(|d| !d.is_empty()) {
+                dirs.push((absolute(run, Path::new(dir))?, false));
+            }
+            arguments_files(run, word, inputs)?;
+        }
+        for dir in run.env.text("LIBRARY_PATH").unwrap_or("").split(':').filter(|d| !d.is_empty()) {
+            dirs.push((absolute(run, Path::new(dir))?, false));
+        }
+    }
+    for (dir, crates) in dirs {
+        if silent::is_system_dir(&dir) {
+            inputs.members.extend(named_libraries(run, &dir));
+            continue;
+        }
+        if crates {
+            inputs.members.insert(Member::Tree(token(run, &dir), TreeFilter::Crates));
+        }
+        inputs.members.insert(Member::Tree(token(run, &dir), TreeFilter::Libraries));
+    }
+    Ok(())
+}
+
+fn named_libraries(run: &Run<'_>, dir: &str) -> Vec<Member> {
+    let mut members = Vec::new();
+    for lib in &run.parsed.libs {
+        let name = lib.rsplit_once('=').map_or(lib.as_str(), |(_, name)| name);
+        let name = name.split(':').next().unwrap_or(name);
+        for end in ["a", "so"] {
+            members.push(file_member(run, &format!("{dir}/lib{name}.{end}")));
+        }
+    }
+    members
+}
+
+/// Files that a linker argument names, e.g. a linker script; present ones only: a word may be
+/// anything.
+fn arguments_files(run: &Run<'_>, word: &str, inputs: &mut Inputs) -> Result<(), Unknown> {
+    for part in word.split([',', '=']) {
+        let part = part.strip_prefix("-T").unwrap_or(part);
+        if !part.is_empty() && run.cwd.join(part).is_file() {
+            inputs.members.insert(file_member(run, &absolute(run, Path::new(part))?));
+        }
+    }
+    Ok(())
+}
+
+/// What the linker listed. Objects that the run made itself are gone or are outputs.
+fn linked(run: &Run<'_>, list: &str, inputs: &mut Inputs) -> Result<(), Unknown> {
+    let files = linker::parse_list(list).ok_or_else(|| unknown("no-linker-list", "unreadable"))?;
+    let sysroot = run.tool.sysroot.join("lib");
+    for file in files {
+        let path = run.cwd.join(&file);
+        let own = |p: &Path| {
+            p.parent() == Some(run.out_dir)
+                && p.file_name().is_some_and(|n| run.outputs.iter().any(|o| n == o.as_str()))
+        };
+        if path.starts_with(&sysroot) || own(&path) {
+            continue;
+        }
+        if !path.exists() {
+            if is_temporary(run, &path) {
+                continue;
+            }
+            return Err(unknown("input-vanished", path.display()));
+        }
+        inputs.members.insert(file_member(run, &absolute(run, &file)?));
+    }
+    Ok(())
+}
+
+/// Whether a vanished file is one that rustc made for the linker: an object of the crate, or
+/// something in its own temporary directory (`rustcXXXXXX`).
+fn is_temporary(run: &Run<'_>, path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let object = name.ends_with(".o") && path.parent() == Some(run.out_dir);
+    let private = |dir: &Path| {
+        let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        name.strip_prefix("rustc").is_some_and(|rest| rest.len() == 6 && !rest.contains('.'))
+    };
+    object || path.ancestors().skip(1).take(3).any(private)
+}
+
+fn clippy(run: &Run<'_>, inputs: &mut Inputs) {
+    let names = [".clippy.toml", "clippy.toml"].map(str::to_owned).to_vec();
+    for variable in ["CLIPPY_CONF_DIR", "CARGO_MANIFEST_DIR"] {
+        if let Some(dir) = run.env.text(variable) {
+            inputs.members.insert(Member::Upward(token(run, dir), names.clone()));
+        }
+    }
+    if let Some(dir) = run.env.text("CARGO_MANIFEST_DIR") {
+        inputs.members.insert(file_member(run, &format!("{dir}/Cargo.toml")));
+    }
+    inputs.members.insert(Member::Upward(TokenPath(run.roots.tokenise(&run.cwd.to_string_lossy())), names));
+}
+
+/// A procedural macro may read anything; without observation its package and cargo's variables
+/// stand for it.
+fn macros(run: &Run<'_>, inputs: &mut Inputs) {
+    let package = run.env.text("CARGO_MANIFEST_DIR").map(str::to_owned);
+    let package = package.unwrap_or_else(|| run.cwd.to_string_lossy().into_owned());
+    inputs.members.insert(Member::Tree(token(run, &package), TreeFilter::Package));
+    for name in run.env.names().filter(|name| silent::is_macro_variable(name)) {
+        let known = |m: &Member| matches!(m, Member::Env(n, _) if n == name);
+        if !inputs.members.iter().any(known) {
+            inputs.members.insert(Member::Env(name.to_owned(), EnvForm::Tokens));
+        }
+    }
+    // Absent ones count too: `CARGO_BIN_NAME` is set for executables only.
+    for name in ["OUT_DIR", "CARGO_BIN_NAME", "CARGO_PRIMARY_PACKAGE"] {
+        let known = |m: &Member| matches!(m, Member::Env(n, _) if n == name);
+        if !inputs.members.iter().any(known) {
+            inputs.members.insert(Member::Env(name.to_owned(), EnvForm::Tokens));
+        }
+    }
+}

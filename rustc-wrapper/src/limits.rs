@@ -1,0 +1,9 @@
+//! Bounds that only the wrapper knows. Shared ones are in [`kiln_storage::limits`].
+
+use std::time::Duration;
+
+/// Longest the wrapper waits while a blob comes or goes by TCP.
+pub const BLOB_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Private directories of runs in `KILN_DIR/tmp` older than this are left-overs.
+pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);

@@ -1,0 +1,126 @@
+//! Asking the server for a unit and checking its answers against this tree.
+//!
+//! One round trip brings the newest records of the unit, each with its input set and the values
+//! that were found when it was made. The members are evaluated here; the record whose values all
+//! agree is the answer. Only when there may be more records than were sent, a second question asks
+//! for exactly the result that belongs here.
+
+use std::path::PathBuf;
+
+use kiln_storage::api::{LookupRequest, LookupResponse};
+use kiln_storage::limits;
+use kiln_storage::record::{Member, Record, result_key};
+
+use crate::members::Evaluator;
+use crate::session::Session;
+
+/// What a lookup found.
+#[derive(Debug)]
+pub enum Found {
+    /// A record that holds here, and where the server's disk store is.
+    Record(Box<Record>, Option<PathBuf>),
+    /// Nothing holds here: a word from docs/reasons.md, and more for people.
+    Nothing(&'static str, String),
+    /// The server cannot be asked.
+    Fault(&'static str, String),
+}
+
+/// Looks a unit up.
+pub fn lookup(session: &mut Session<'_>) -> Found {
+    if session.faults.are_too_many() {
+        return Found::Fault("server-left-alone", "it failed repeatedly".into());
+    }
+    let request = LookupRequest { units: vec![session.unit.key], results: vec![] };
+    let response = match ask(session, &request) {
+        Ok(response) => response,
+        Err(fault) => return fault,
+    };
+    let width = session.parsed.width.clone();
+    let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
+    let mut first_difference = None;
+    for record in &response.records {
+        match difference(&mut evaluator, record, session) {
+            None => return found(record.clone(), response.local_store),
+            Some(member) => {
+                first_difference.get_or_insert(member);
+            }
+        }
+    }
+    let Some(member) = first_difference else {
+        return Found::Nothing("new-unit", String::new());
+    };
+    if response.records.len() >= limits::MAX_RECORDS_PER_UNIT {
+        let results = expected(&mut evaluator, &response.records);
+        if !results.is_empty() {
+            match exact(session, results) {
+                Ok(Some(found)) => return found,
+                Ok(None) => {}
+                Err(fault) => return fault,
+            }
+        }
+    }
+    Found::Nothing("input-changed", describe(&member))
+}
+
+fn found(record: Record, store: Option<String>) -> Found {
+    Found::Record(Box::new(record), store.map(PathBuf::from))
+}
+
+fn ask(session: &mut Session<'_>, request: &LookupRequest) -> Result<LookupResponse, Found> {
+    let absent = |error: String| Found::Fault("server-absent", error);
+    let client = session.connect().map_err(|error| absent(error.to_string()))?;
+    client.json("POST", "/v1/lookup", request, limits::LOOKUP_TIMEOUT).map_err(|error| {
+        session.client = None;
+        session.faults.count();
+        Found::Fault("lookup-failed", error.to_string())
+    })
+}
+
+/// The first member whose value here is not the record's; none when the record holds here.
+fn difference(evaluator: &mut Evaluator<'_>, record: &Record, session: &Session<'_>) -> Option<Member> {
+    let foreign = || Some(Member::Program("a record of another unit".into()));
+    if record.unit_key != session.unit.key || record.check().is_err() {
+        return foreign();
+    }
+    let mut pairs = record.members.iter().zip(&record.values);
+    pairs.find(|(member, value)| evaluator.value(member) != Some(**value)).map(|(m, _)| m.clone())
+}
+
+/// The keys of the results that would hold here, one for each distinct input set.
+fn expected(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Vec<kiln_storage::ResultKey> {
+    let mut keys = Vec::new();
+    for (i, record) in records.iter().enumerate() {
+        if records[..i].iter().any(|other| other.members == record.members) {
+            continue;
+        }
+        let values: Option<Vec<_>> = record.members.iter().map(|m| evaluator.value(m)).collect();
+        keys.extend(values.map(|values| result_key(&record.unit_key, &record.members, &values)));
+    }
+    keys
+}
+
+fn exact(
+    session: &mut Session<'_>,
+    results: Vec<kiln_storage::ResultKey>,
+) -> Result<Option<Found>, Found> {
+    let response = ask(session, &LookupRequest { units: vec![], results })?;
+    let width = session.parsed.width.clone();
+    let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
+    let holds = |record: &&Record| difference(&mut evaluator, record, session).is_none();
+    let record = response.records.iter().find(holds).cloned();
+    Ok(record.map(|record| found(record, response.local_store)))
+}
+
+/// A member for people.
+pub fn describe(member: &Member) -> String {
+    match member {
+        Member::File(path) => format!("file {}", path.0),
+        Member::Listing(path) => format!("names in {}", path.0),
+        Member::Tree(path, _) => format!("files below {}", path.0),
+        Member::Env(name, _) => format!("variable {name}"),
+        Member::Program(name) => format!("program {name}"),
+        Member::Upward(path, names) => format!("{} above {}", names.join(" or "), path.0),
+        Member::Root(name) => format!("place of <{name}>"),
+        Member::DiagnosticWidth => "width of diagnostics".to_owned(),
+    }
+}

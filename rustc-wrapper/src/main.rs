@@ -1,0 +1,7 @@
+//! The `kiln` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kiln::main()
+}

@@ -1,0 +1,277 @@
+//! The value of a [`Member`] here and now: what the file holds, what the variable says.
+//!
+//! Values are digests; what went into each is labelled, so that "absent", "a directory" and an
+//! empty file are three values. Called on lookup, for every member of a candidate's input set, and
+//! after a compile, for the set that was found.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use kiln_storage::Digest;
+use kiln_storage::encode::Encoder;
+use kiln_storage::record::{EnvForm, Member, TreeFilter};
+
+use crate::env::Env;
+use crate::memo::{Memo, changed_ns};
+use crate::roots::Roots;
+
+/// Most files in one tree; a larger one makes the unit uncacheable.
+const MAX_TREE_FILES: usize = 20_000;
+/// Deepest directory in a tree.
+const MAX_TREE_DEPTH: usize = 64;
+
+/// Evaluates members, each at most once.
+#[derive(Debug)]
+pub struct Evaluator<'a> {
+    /// The environment of the unit.
+    pub env: &'a Env,
+    /// Its roots.
+    pub roots: &'a Roots,
+    /// The shared memo.
+    pub memo: &'a Memo,
+    /// The width that diagnostics are wrapped at, as given.
+    pub width: Option<String>,
+    known: HashMap<Member, Option<Digest>>,
+    newest_ns: i128,
+}
+
+impl<'a> Evaluator<'a> {
+    /// An evaluator that knows nothing yet.
+    pub fn new(env: &'a Env, roots: &'a Roots, memo: &'a Memo, width: Option<String>) -> Self {
+        Self { env, roots, memo, width, known: HashMap::new(), newest_ns: 0 }
+    }
+
+    /// When the newest of all files read so far was changed, nanoseconds since 1970.
+    pub fn newest_ns(&self) -> i128 {
+        self.newest_ns
+    }
+
+    /// The value of a member; none when it has none here (a missing root, an unreadable file, a
+    /// tree over its bound): then nothing can be said, and that is a miss.
+    pub fn value(&mut self, member: &Member) -> Option<Digest> {
+        if let Some(known) = self.known.get(member) {
+            return *known;
+        }
+        let value = self.evaluate(member);
+        self.known.insert(member.clone(), value);
+        value
+    }
+
+    fn evaluate(&mut self, member: &Member) -> Option<Digest> {
+        let mut encoder = Encoder::new("kiln member value v1");
+        match member {
+            Member::File(path) => {
+                let path = self.roots.resolve(&path.0)?;
+                self.file(&mut encoder, &path)?;
+            }
+            Member::Listing(path) => {
+                encoder.set("names", &names(&self.roots.resolve(&path.0)?)?);
+            }
+            Member::Tree(path, filter) => {
+                let path = self.roots.resolve(&path.0)?;
+                self.tree(&mut encoder, &path, *filter)?;
+            }
+            Member::Env(name, form) => self.variable(&mut encoder, name, *form),
+            Member::Program(name) => {
+                let found = find_program(self.env, name);
+                let text = found.as_ref().and_then(|p| p.to_str()).map(|p| self.roots.tokenise(p));
+                encoder.optional("place", text.as_ref().map(String::as_bytes));
+                if let Some(path) = found {
+                    self.file(&mut encoder, &path)?;
+                }
+            }
+            Member::Upward(path, names) => {
+                let path = self.roots.resolve(&path.0)?;
+                let here = path.ancestors().flat_map(|dir| names.iter().map(|n| dir.join(n)));
+                match here.into_iter().find(|candidate| candidate.is_file()) {
+                    None => drop(encoder.text("none", "")),
+                    Some(found) => {
+                        let text = found.to_str().map(|p| self.roots.tokenise(p));
+                        encoder.optional("place", text.as_ref().map(String::as_bytes));
+                        self.file(&mut encoder, &found)?;
+                    }
+                }
+            }
+            Member::Root(name) => {
+                encoder.optional("root", self.roots.place(name).map(str::as_bytes));
+            }
+            Member::DiagnosticWidth => {
+                encoder.optional("width", self.width.as_ref().map(String::as_bytes));
+            }
+        }
+        Some(encoder.finish())
+    }
+
+    fn variable(&self, encoder: &mut Encoder, name: &str, form: EnvForm) {
+        use std::os::unix::ffi::OsStrExt;
+        let value = self.env.get(name);
+        match (form, value.and_then(|v| v.to_str())) {
+            (EnvForm::Tokens, Some(text)) => {
+                encoder.optional("tokens", Some(self.roots.tokenise_text(text).as_bytes()))
+            }
+            _ => encoder.optional("raw", value.map(OsStrExt::as_bytes)),
+        };
+    }
+
+    fn file(&mut self, encoder: &mut Encoder, path: &Path) -> Option<()> {
+        match self.memo.digest(path) {
+            Ok((digest, meta)) => {
+                self.newest_ns = self.newest_ns.max(changed_ns(&meta));
+                encoder.digest("content", &digest);
+            }
+            Err(error) => match error.kind() {
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+                    encoder.text("absent", "");
+                }
+                std::io::ErrorKind::IsADirectory => {
+                    encoder.text("directory", "");
+                }
+                _ => return None,
+            },
+        }
+        Some(())
+    }
+
+    fn tree(&mut self, encoder: &mut Encoder, dir: &Path, filter: TreeFilter) -> Option<()> {
+        let mut files = Vec::new();
+        match std::fs::metadata(dir) {
+            Err(_) => {
+                encoder.text("absent", "");
+                return Some(());
+            }
+            Ok(_) => collect(dir, "", filter, 0, &mut files)?,
+        }
+        files.sort_unstable();
+        encoder.number("files", files.len() as u64);
+        for relative in files {
+            encoder.text("name", &relative);
+            let path = dir.join(&relative);
+            let link = std::fs::read_link(&path).ok();
+            let link = link.as_ref().and_then(|l| l.to_str()).map(|l| self.roots.tokenise(l));
+            encoder.optional("link", link.as_ref().map(String::as_bytes));
+            self.file(encoder, &path)?;
+        }
+        Some(())
+    }
+}
+
+/// The names in a directory as text; an absent directory has none.
+fn names(dir: &Path) -> Option<Vec<String>> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Some(vec!["<absent>".into()]) };
+    entries.map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn wanted(name: &str, filter: TreeFilter) -> bool {
+    let has = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    match filter {
+        TreeFilter::Package | TreeFilter::All => true,
+        TreeFilter::Libraries => {
+            has(&[".a", ".so", ".o", ".lib", ".dylib", ".tbd"]) || name.contains(".so.")
+        }
+        TreeFilter::Crates => has(&[".rlib", ".rmeta", ".so", ".dylib"]),
+    }
+}
+
+/// The files of a tree that a filter wants, as paths relative to it.
+fn collect(
+    dir: &Path,
+    prefix: &str,
+    filter: TreeFilter,
+    depth: usize,
+    files: &mut Vec<String>,
+) -> Option<()> {
+    if depth > MAX_TREE_DEPTH {
+        return None;
+    }
+    for entry in std::fs::read_dir(dir).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let path = entry.path();
+        let is_dir = entry.file_type().ok()?.is_dir();
+        if is_dir {
+            let skip = filter == TreeFilter::Package
+                && (name == ".git" || path.join("CACHEDIR.TAG").exists());
+            if matches!(filter, TreeFilter::Package | TreeFilter::All) && !skip {
+                collect(&path, &format!("{prefix}{name}/"), filter, depth + 1, files)?;
+            }
+        } else if wanted(&name, filter) {
+            files.push(format!("{prefix}{name}"));
+            if files.len() > MAX_TREE_FILES {
+                return None;
+            }
+        }
+    }
+    Some(())
+}
+
+/// The file that a bare program name finds through `PATH`.
+pub fn find_program(env: &Env, name: &str) -> Option<PathBuf> {
+    let path = env.get("PATH")?.to_str()?;
+    let runnable = |candidate: &PathBuf| {
+        std::fs::metadata(candidate)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name)).find(runnable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_storage::record::TokenPath;
+
+    fn value(env: &[(&str, &str)], root: &Path, member: &Member) -> Option<Digest> {
+        let env = Env::of_pairs(env.iter().copied());
+        let roots = Roots::from_pairs([("workspace", root.to_owned())]);
+        Evaluator::new(&env, &roots, &Memo::default(), None).value(member)
+    }
+
+    fn file(name: &str) -> Member {
+        Member::File(TokenPath(format!("<workspace>/{name}")))
+    }
+
+    #[test]
+    fn absent_empty_and_directory_are_three_values() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("empty"), "").unwrap();
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        let all = ["absent", "empty", "dir"].map(|n| value(&[], dir.path(), &file(n)).unwrap());
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+        assert_eq!(value(&[], dir.path(), &Member::File(TokenPath("<cargo>/x".into()))), None);
+    }
+
+    #[test]
+    fn unset_empty_and_set_are_three_values() {
+        let member = Member::Env("X".into(), EnvForm::Raw);
+        let root = Path::new("/a/b");
+        let all = [&[][..], &[("X", "")], &[("X", "1")]].map(|e| value(e, root, &member).unwrap());
+        assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+    }
+
+    #[test]
+    fn a_variable_with_tokens_is_the_same_elsewhere() {
+        let at = |root: &str, form| {
+            let member = Member::Env("OUT_DIR".into(), form);
+            value(&[("OUT_DIR", &format!("{root}/out"))], Path::new(root), &member)
+        };
+        assert_eq!(at("/a/one", EnvForm::Tokens), at("/b/two", EnvForm::Tokens));
+        assert_ne!(at("/a/one", EnvForm::Raw), at("/b/two", EnvForm::Raw));
+    }
+
+    #[test]
+    fn trees_see_names_contents_and_appearing_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let member = Member::Tree(TokenPath("<workspace>/t".into()), TreeFilter::Libraries);
+        let look = || value(&[], dir.path(), &member).unwrap();
+        let absent = look();
+        std::fs::create_dir(dir.path().join("t")).unwrap();
+        let empty = look();
+        std::fs::write(dir.path().join("t/note.txt"), "x").unwrap();
+        assert_eq!(look(), empty, "not a library");
+        std::fs::write(dir.path().join("t/libx.a"), "1").unwrap();
+        let one = look();
+        std::fs::write(dir.path().join("t/libx.a"), "2").unwrap();
+        let two = look();
+        assert!(absent != empty && empty != one && one != two);
+    }
+}

@@ -1,0 +1,231 @@
+//! [`Memo`]: the digests of files that did not change since they were hashed.
+//!
+//! One file per `KILN_DIR`, shared by all wrappers without locks: a table of fixed size whose rows
+//! are keyed by what the kernel says of a file (device, inode, size, mtime, ctime) and carry a
+//! checksum, so that a torn or foreign row is no answer. A row is written only when the last
+//! change of the file is older than the current tick of the kernel's file clock: a later change
+//! then gets another ctime, which nobody can set back.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use kiln_storage::Digest;
+use rustix::time::{ClockId, clock_gettime};
+
+const FILE_NAME: &str = "memo.v1";
+/// Rows in a bucket, and buckets in the table: 8 MiB, sparse until used.
+const BUCKET_ROWS: usize = 8;
+const BUCKETS: u64 = 16 * 1024;
+/// 16 bytes of key, 32 of digest, 8 of checksum, 8 unused.
+const ROW_BYTES: usize = 64;
+const BUCKET_BYTES: usize = BUCKET_ROWS * ROW_BYTES;
+/// File systems that keep whole seconds need that much distance, nanoseconds.
+const COARSE_FILE_SYSTEM_NS: i128 = 2_100_000_000;
+
+/// The shared table; without a directory it answers nothing.
+#[derive(Debug, Default)]
+pub struct Memo {
+    file: Option<File>,
+}
+
+/// A moment on the kernel's coarse clock, which stamps ordinary writes, nanoseconds since 1970.
+pub fn coarse_now_ns() -> i128 {
+    nanoseconds(clock_gettime(ClockId::RealtimeCoarse))
+}
+
+/// This moment on the exact clock, nanoseconds since 1970.
+pub fn now_ns() -> i128 {
+    nanoseconds(clock_gettime(ClockId::Realtime))
+}
+
+fn nanoseconds(time: rustix::time::Timespec) -> i128 {
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}
+
+/// When a file was last changed (content or inode), nanoseconds since 1970.
+pub fn changed_ns(meta: &Metadata) -> i128 {
+    let ctime = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
+    let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+    // A modification time in the future of the change time is set by hand and says nothing.
+    if meta.ctime_nsec() == 0 && meta.mtime_nsec() == 0 { ctime.max(mtime) } else { ctime }
+}
+
+/// Whether a file with this metadata, hashed from `hashed_from_ns` (coarse clock) on, cannot have
+/// been changed since without another ctime.
+fn settled(meta: &Metadata, hashed_from_ns: i128) -> bool {
+    let margin = if meta.ctime_nsec() == 0 { COARSE_FILE_SYSTEM_NS } else { 0 };
+    changed_ns(meta) + margin < hashed_from_ns
+}
+
+/// What identifies an unchanged file.
+fn row_key(meta: &Metadata) -> [u8; 32] {
+    let mut bytes = [0_u8; 56];
+    let fields = [
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.mtime().cast_unsigned(),
+        meta.mtime_nsec().cast_unsigned(),
+        meta.ctime().cast_unsigned(),
+        meta.ctime_nsec().cast_unsigned(),
+    ];
+    for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields) {
+        chunk.copy_from_slice(&field.to_le_bytes());
+    }
+    *Digest::of(&bytes).as_bytes()
+}
+
+fn checksum(row: &[u8]) -> [u8; 8] {
+    let digest = Digest::of(row);
+    let mut sum = [0_u8; 8];
+    sum.copy_from_slice(&digest.as_bytes()[..8]);
+    sum
+}
+
+impl Memo {
+    /// The memo of a state directory. When it cannot be opened it answers nothing.
+    pub fn open(dir: &Path) -> Self {
+        let mut options = OpenOptions::new();
+        let path = dir.join(FILE_NAME);
+        let file = options.read(true).write(true).open(&path).or_else(|_| {
+            options.create(true).truncate(false).open(&path)
+        });
+        Self { file: file.ok() }
+    }
+
+    fn bucket(key: &[u8; 32]) -> u64 {
+        let mut index = [0_u8; 8];
+        index.copy_from_slice(&key[16..24]);
+        (u64::from_le_bytes(index) % BUCKETS) * BUCKET_BYTES as u64
+    }
+
+    /// The digest of a file with this metadata, if it was noted.
+    pub fn get(&self, meta: &Metadata) -> Option<Digest> {
+        let file = self.file.as_ref()?;
+        let key = row_key(meta);
+        let mut bucket = [0_u8; BUCKET_BYTES];
+        let read = file.read_at(&mut bucket, Self::bucket(&key)).ok()?;
+        bucket[..read].chunks_exact(ROW_BYTES).find_map(|row| {
+            if row[..16] != key[..16] || checksum(&row[..48]) != row[48..56] {
+                return None;
+            }
+            let mut digest = [0_u8; 32];
+            digest.copy_from_slice(&row[16..48]);
+            Some(Digest::from_bytes(digest))
+        })
+    }
+
+    /// Notes the digest of a file, if it cannot have been changed unseen since the coarse clock
+    /// showed `hashed_from_ns`.
+    pub fn put(&self, meta: &Metadata, hashed_from_ns: i128, digest: &Digest) {
+        let Some(file) = self.file.as_ref().filter(|_| settled(meta, hashed_from_ns)) else {
+            return;
+        };
+        let key = row_key(meta);
+        let at = Self::bucket(&key);
+        let mut bucket = [0_u8; BUCKET_BYTES];
+        let read = file.read_at(&mut bucket, at).unwrap_or(0);
+        let rows = || bucket[..read].chunks_exact(ROW_BYTES);
+        let same_or_free = rows().position(|row| row[..16] == key[..16] || row[48..56] == [0; 8]);
+        // Rows beyond the end of the file are free; in a full bucket chance decides.
+        let free = (read / ROW_BYTES < BUCKET_ROWS).then_some(read / ROW_BYTES);
+        let place = same_or_free.or(free).unwrap_or(usize::from(key[24]) % BUCKET_ROWS);
+        let mut row = [0_u8; ROW_BYTES];
+        row[..16].copy_from_slice(&key[..16]);
+        row[16..48].copy_from_slice(digest.as_bytes());
+        let sum = checksum(&row[..48]);
+        row[48..56].copy_from_slice(&sum);
+        // A row that cannot be written is hashed again next time.
+        let _ = file.write_at(&row, at + (place * ROW_BYTES) as u64);
+    }
+
+    /// The digest of a file's content, from the memo or by hashing it now, and its metadata.
+    ///
+    /// # Errors
+    /// What opening or reading fails with.
+    pub fn digest(&self, path: &Path) -> std::io::Result<(Digest, Metadata)> {
+        let meta = std::fs::metadata(path)?;
+        if let Some(digest) = self.get(&meta) {
+            return Ok((digest, meta));
+        }
+        let hashed_from_ns = coarse_now_ns();
+        let mut file = File::open(path)?;
+        let before = file.metadata()?;
+        let (digest, _) = Digest::of_reader(&mut file)?;
+        let after = file.metadata()?;
+        if row_key(&before) == row_key(&after) {
+            self.put(&after, hashed_from_ns, &digest);
+        }
+        Ok((digest, after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn wait_for_the_next_tick() {
+        let start = coarse_now_ns();
+        while coarse_now_ns() <= start + 1_000_000 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_settled_file_is_hashed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let memo = Memo::open(dir.path());
+        let path = dir.path().join("a");
+        std::fs::write(&path, "one").unwrap();
+        wait_for_the_next_tick();
+        let (digest, meta) = memo.digest(&path).unwrap();
+        assert_eq!(digest, Digest::of(b"one"));
+        assert_eq!(memo.get(&meta), Some(digest));
+        assert_eq!(Memo::open(dir.path()).get(&meta), Some(digest), "another process sees it");
+    }
+
+    #[test]
+    fn a_file_changed_within_the_tick_is_never_remembered_wrongly() {
+        let dir = tempfile::tempdir().unwrap();
+        let memo = Memo::open(dir.path());
+        let path = dir.path().join("a");
+        for round in 0..2000_u32 {
+            let text = format!("{round:08}");
+            std::fs::write(&path, &text).unwrap();
+            let (digest, _) = memo.digest(&path).unwrap();
+            assert_eq!(digest, Digest::of(text.as_bytes()), "round {round}");
+        }
+    }
+
+    #[test]
+    fn same_size_and_mtime_with_other_content_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let memo = Memo::open(dir.path());
+        let path = dir.path().join("a");
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for text in ["one", "two"] {
+            std::fs::write(&path, text).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+            wait_for_the_next_tick();
+            assert_eq!(memo.digest(&path).unwrap().0, Digest::of(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn damage_is_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let memo = Memo::open(dir.path());
+        let path = dir.path().join("a");
+        std::fs::write(&path, "one").unwrap();
+        wait_for_the_next_tick();
+        let (digest, meta) = memo.digest(&path).unwrap();
+        let table = dir.path().join(FILE_NAME);
+        let mut bytes = std::fs::read(&table).unwrap();
+        let at = bytes.windows(32).position(|w| w == digest.as_bytes()).unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&table, bytes).unwrap();
+        assert_eq!(memo.get(&meta), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! The files of a unit: found after a compile ([`collect`]), put back on a hit ([`restore`]).
+//!
+//! A restore is all or nothing: into temporary names beside the outputs, then renamed. Files are
+//! reflinked where the file system can, else copied; never hard-linked, since a link shares its
+//! inode with the store (ARCHITECTURE.md, "Why no hard links").
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use kiln_storage::limits::COPY_BUFFER_BYTES;
+use kiln_storage::record::{Content, Output, Record};
+use kiln_storage::{Digest, disk};
+use memchr::memmem;
+
+use crate::client::Client;
+use crate::memo::changed_ns;
+use crate::roots::{Escape, Roots};
+use crate::unit::Unit;
+
+/// Mode bits that the umask may take from.
+const FILE_MODE: u32 = 0o666;
+const EXECUTABLE_MODE: u32 = 0o777;
+
+/// A file that a compile left.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Its name in the output directory.
+    pub name: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Whether it is executable.
+    pub executable: bool,
+}
+
+/// The outputs of a unit that was compiled since a moment (exact clock, nanoseconds).
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn collect(unit: &Unit, since_ns: i128) -> io::Result<Vec<Made>> {
+    let mut made = Vec::new();
+    for entry in std::fs::read_dir(&unit.out_dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !unit.owns(&name) {
+            continue;
+        }
+        let meta = entry.metadata()?;
+        if meta.is_file() && changed_ns(&meta) >= since_ns {
+            let executable = meta.permissions().mode() & 0o111 != 0;
+            made.push(Made { name, path: entry.path(), executable });
+        }
+    }
+    made.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(made)
+}
+
+/// Digest and size of a file, and which of some byte strings occur in it.
+///
+/// # Errors
+/// What reading fails with.
+pub fn hash_and_scan(path: &Path, needles: &[&[u8]]) -> io::Result<(Digest, u64, Vec<bool>)> {
+    struct Scan<'a> {
+        file: File,
+        finders: Vec<memmem::Finder<'a>>,
+        found: Vec<bool>,
+        tail: Vec<u8>,
+        overlap: usize,
+    }
+    impl Read for Scan<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let read = self.file.read(buffer)?;
+            self.tail.extend_from_slice(&buffer[..read]);
+            for (finder, found) in self.finders.iter().zip(&mut self.found) {
+                *found = *found || finder.find(&self.tail).is_some();
+            }
+            let cut = self.tail.len().saturating_sub(self.overlap);
+            self.tail.drain(..cut);
+            Ok(read)
+        }
+    }
+    let overlap = needles.iter().map(|n| n.len()).max().unwrap_or(1).saturating_sub(1);
+    let mut scan = Scan {
+        file: File::open(path)?,
+        finders: needles.iter().map(memmem::Finder::new).collect(),
+        found: vec![false; needles.len()],
+        tail: Vec::with_capacity(COPY_BUFFER_BYTES + overlap),
+        overlap,
+    };
+    let (digest, size) = Digest::of_reader(&mut scan)?;
+    Ok((digest, size, scan.found))
+}
+
+/// Where blobs come from.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// A disk store on this machine.
+    Store(&'a Path),
+    /// A server.
+    Server(&'a mut Client),
+}
+
+/// Why a result could not be put back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A blob is gone or damaged: the server should look at it.
+    #[error("blob {0}: {1}")]
+    Blob(Digest, String),
+    /// The output directory does not take it.
+    #[error("{0}: {1}")]
+    Target(PathBuf, io::Error),
+    /// A stored text names a root that is not here.
+    #[error("{0} cannot be written for this place")]
+    Text(String),
+}
+
+/// Files under temporary names, removed unless they were all renamed.
+#[derive(Default)]
+struct Pending(Vec<(PathBuf, PathBuf)>);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        for (temporary, _) in &self.0 {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// Puts all outputs of a record into a directory; returns the bytes written.
+///
+/// # Errors
+/// The first failure; then no output was touched, or all were whole when a rename failed.
+pub fn restore(
+    record: &Record,
+    out_dir: &Path,
+    roots: &Roots,
+    source: &mut Source<'_>,
+) -> Result<u64, RestoreError> {
+    let mut pending = Pending::default();
+    let mut total = 0;
+    for output in &record.outputs {
+        let to = out_dir.join(&output.name);
+        let temporary = out_dir.join(format!(".{}.kiln{}", output.name, std::process::id()));
+        // A name at its limit has no room for more.
+        let temporary = match output.name.len() > 200 {
+            true => out_dir.join(format!(".{}.kiln{}", Digest::of(output.name.as_bytes()).short(), std::process::id())),
+            false => temporary,
+        };
+        pending.0.push((temporary.clone(), to));
+        total += write(output, &temporary, roots, source)?;
+    }
+    for (temporary, to) in std::mem::take(&mut pending.0) {
+        if let Err(error) = std::fs::rename(&temporary, &to) {
+            let _ = std::fs::remove_file(&temporary);
+            return Err(RestoreError::Target(to, error));
+        }
+    }
+    Ok(total)
+}
+
+fn write(
+    output: &Output,
+    path: &Path,
+    roots: &Roots,
+    source: &mut Source<'_>,
+) -> Result<u64, RestoreError> {
+    let target = |error| RestoreError::Target(path.to_owned(), error);
+    let mode = if output.executable { EXECUTABLE_MODE } else { FILE_MODE };
+    let create = || {
+        let _ = std::fs::remove_file(path);
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+    };
+    match &output.content {
+        Content::Text(template) => {
+            let text = roots.fill(template, Escape::DepInfo);
+            let text = text.ok_or_else(|| RestoreError::Text(output.name.clone()))?;
+            let mut file = create().map_err(target)?;
+            file.write_all(text.as_bytes()).map_err(target)?;
+            Ok(text.len() as u64)
+        }
+        Content::Blob { digest, size } => {
+            let mut file = create().map_err(target)?;
+            match source {
+                Source::Store(store) => copy(&disk::blob_path(store, digest), digest, *size, &mut file)?,
+                Source::Server(client) => fetch(client, digest, *size, &mut file)?,
+            }
+            Ok(*size)
+        }
+    }
+}
+
+/// Copies a blob of the store. One whose size and time are what the store last set is trusted;
+/// any other is verified on the way.
+fn copy(from: &Path, digest: &Digest, size: u64, to: &mut File) -> Result<(), RestoreError> {
+    let bad = |error: io::Error| RestoreError::Blob(*digest, error.to_string());
+    let mut blob = File::open(from).map_err(bad)?;
+    let meta = blob.metadata().map_err(bad)?;
+    if meta.size() != size {
+        return Err(RestoreError::Blob(*digest, "has another size".into()));
+    }
+    if disk::is_sealed(&meta, digest, size) {
+        if rustix::fs::ioctl_ficlone(&*to, &blob).is_ok() {
+            return Ok(());
+        }
+        let copied = io::copy(&mut blob, to).map_err(bad)?;
+        return match copied == size {
+            true => Ok(()),
+            false => Err(RestoreError::Blob(*digest, "became shorter".into())),
+        };
+    }
+    let mut checked = Checked { hasher: blake3::Hasher::new(), to };
+    io::copy(&mut blob.take(size), &mut checked).map_err(bad)?;
+    checked.finish(digest)
+}
+
+fn fetch(client: &mut Client, digest: &Digest, size: u64, to: &mut File) -> Result<(), RestoreError> {
+    let mut checked = Checked { hasher: blake3::Hasher::new(), to };
+    let path = format!("/v1/blobs/{digest}");
+    client
+        .fetch(&path, size, &mut checked, crate::limits::BLOB_TIMEOUT)
+        .map_err(|error| RestoreError::Blob(*digest, error.to_string()))?;
+    checked.finish(digest)
+}
+
+/// A writer that knows the digest of what it wrote.
+struct Checked<'a> {
+    hasher: blake3::Hasher,
+    to: &'a mut File,
+}
+
+impl Checked<'_> {
+    fn finish(self, digest: &Digest) -> Result<(), RestoreError> {
+        match Digest::from_bytes(*self.hasher.finalize().as_bytes()) == *digest {
+            true => Ok(()),
+            false => Err(RestoreError::Blob(*digest, "has other bytes".into())),
+        }
+    }
+}
+
+impl Write for Checked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hasher.update(bytes);
+        self.to.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}

@@ -1,0 +1,220 @@
+//! From a finished compile to a stored result: outputs hashed and scanned, the input set found and
+//! evaluated, the record handed to the server.
+//!
+//! Nothing is stored in doubt: an input that changed while the tool ran, an output that is
+//! missing, a text that cannot be written for another place. Each has its reason.
+
+use std::path::Path;
+
+use kiln_storage::api::{MissingRequest, Offer, PublishRequest};
+use kiln_storage::record::{
+    Content, Member, Output, Producer, RECORD_VERSION, Record, result_key,
+};
+use kiln_storage::{Digest, ResultKey, limits};
+
+use crate::client::{Client, ClientError};
+use crate::compile::Finished;
+use crate::config::Mode;
+use crate::diagnostics::has_diagnostics;
+use crate::inputs::{self, Inputs, Run, Unknown};
+use crate::linker::LinkPlan;
+use crate::members::Evaluator;
+use crate::outputs::{self, Made};
+use crate::roots::Escape;
+use crate::session::Session;
+
+/// What the stages before know of a compile.
+#[derive(Debug)]
+pub struct Compiled<'a> {
+    /// How the tool ended.
+    pub finished: &'a Finished,
+    /// When it was started, coarse clock, nanoseconds.
+    pub started_ns: i128,
+    /// The run's private directory.
+    pub private: &'a Path,
+    /// How the link step was traced, if there was one.
+    pub link: Option<&'a LinkPlan>,
+}
+
+fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
+    Unknown { reason, detail: detail.to_string() }
+}
+
+/// Stores the result of a compile; its key.
+///
+/// # Errors
+/// Why it was not stored.
+pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<ResultKey, Unknown> {
+    let made = outputs::collect(&session.unit, compiled.started_ns)
+        .map_err(|error| unknown("unreadable-output", error))?;
+    if let Some(name) = session.unit.required.iter().find(|n| made.iter().all(|m| m.name != **n)) {
+        return Err(unknown("missing-output", name));
+    }
+    if session.parsed.emit.iter().any(|e| e == "link")
+        && made.iter().all(|m| m.name.ends_with(".d") || m.name.ends_with(".rmeta"))
+    {
+        return Err(unknown("missing-output", "the linked file"));
+    }
+    let dep_info = dep_info(session, compiled)?;
+    let mut inputs = find_inputs(session, compiled, &dep_info, &made)?;
+    let (record_outputs, offers) = describe_outputs(session, &made, &mut inputs)?;
+    let text = |text: &Option<String>| -> Result<String, Unknown> {
+        let text = text.as_ref().ok_or_else(|| unknown("long-output", "over its bound or not UTF-8"))?;
+        session.roots.template(text, escape(session)).ok_or_else(|| unknown("odd-output", "control character"))
+    };
+    let (stdout, stderr) = (text(&compiled.finished.stdout)?, text(&compiled.finished.stderr)?);
+    if has_diagnostics(&stderr) {
+        inputs.members.insert(Member::DiagnosticWidth);
+    }
+    let members: Vec<Member> = inputs.members.into_iter().collect();
+    let values = evaluate(session, &members)?;
+    let record = Record {
+        version: RECORD_VERSION,
+        unit_key: session.unit.key,
+        result_key: result_key(&session.unit.key, &members, &values),
+        unit: session.unit.name.clone(),
+        members,
+        values,
+        outputs: record_outputs,
+        stdout,
+        stderr,
+        cost: compiled.finished.cost,
+        producer: Producer {
+            run: session.event.run.clone(),
+            job: session.event.job.clone(),
+            toolchain: session.tool.digest.short(),
+            created_at_ms: session.event.at_ms,
+        },
+    };
+    session.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
+    session.event.pinned = inputs.pinned;
+    let key = record.result_key;
+    let request =
+        PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
+    send(session, &request).map_err(|error| unknown("publish-failed", error))?;
+    Ok(key)
+}
+
+/// How paths are written in what the tool prints.
+pub fn escape(session: &Session<'_>) -> Escape {
+    if session.parsed.is_json() { Escape::Json } else { Escape::Plain }
+}
+
+fn dep_info(session: &Session<'_>, compiled: &Compiled<'_>) -> Result<String, Unknown> {
+    let own = session.unit.required.iter().find(|n| n.ends_with(".d"));
+    let path = match own {
+        Some(name) => session.unit.out_dir.join(name),
+        None => compiled.private.join(crate::wrapper::DEP_INFO),
+    };
+    std::fs::read_to_string(path).map_err(|error| unknown("no-dep-info", error))
+}
+
+fn find_inputs(
+    session: &Session<'_>,
+    compiled: &Compiled<'_>,
+    dep_info: &str,
+    made: &[Made],
+) -> Result<Inputs, Unknown> {
+    let list = compiled.private.join(crate::wrapper::LINK_LIST);
+    let list = match compiled.link {
+        Some(_) => std::fs::read_to_string(list).map_err(|error| unknown("no-linker-list", error))?,
+        None => String::new(),
+    };
+    let names: Vec<String> = made.iter().map(|m| m.name.clone()).collect();
+    inputs::find(&Run {
+        parsed: &session.parsed,
+        tool: &session.tool,
+        roots: &session.roots,
+        env: session.env,
+        cwd: &session.cwd,
+        out_dir: &session.unit.out_dir,
+        clippy: session.unit.clippy,
+        dep_info,
+        link: compiled.link.map(|plan| (plan.members.as_slice(), list.as_str())),
+        outputs: &names,
+    })
+}
+
+/// Hashes the outputs and looks for places of roots in them; one that is found pins the result.
+fn describe_outputs(
+    session: &Session<'_>,
+    made: &[Made],
+    inputs: &mut Inputs,
+) -> Result<(Vec<Output>, Vec<Offer>), Unknown> {
+    let roots: Vec<(&str, &str)> = session.roots.iter().map(|r| (r.name, r.path.as_str())).collect();
+    let needles: Vec<&[u8]> = roots.iter().map(|(_, path)| path.as_bytes()).collect();
+    let mut pinned = vec![!session.unit.remapped; roots.len()];
+    let (mut described, mut offers) = (Vec::new(), Vec::new());
+    for file in made {
+        let unreadable = |error| unknown("unreadable-output", error);
+        let content = if file.name.ends_with(".d") {
+            let text = std::fs::read_to_string(&file.path).map_err(unreadable)?;
+            let template = session.roots.template(&text, Escape::DepInfo);
+            Content::Text(template.ok_or_else(|| unknown("odd-output", "control character"))?)
+        } else {
+            let (digest, size, found) = hash(session, &file.path, &needles).map_err(unreadable)?;
+            pinned.iter_mut().zip(found).for_each(|(pinned, found)| *pinned |= found);
+            let path = file.path.to_str().ok_or_else(|| unknown("non-utf8-path", &file.name))?;
+            offers.push(Offer { digest, path: path.to_owned() });
+            Content::Blob { digest, size }
+        };
+        described.push(Output { name: file.name.clone(), executable: file.executable, content });
+    }
+    for ((name, _), _) in roots.iter().zip(&pinned).filter(|(_, pinned)| **pinned) {
+        inputs.members.insert(Member::Root((*name).to_owned()));
+        inputs.pinned.push(format!("<{name}>"));
+    }
+    Ok((described, offers))
+}
+
+fn hash(session: &Session<'_>, path: &Path, needles: &[&[u8]]) -> std::io::Result<(Digest, u64, Vec<bool>)> {
+    let from_ns = crate::memo::coarse_now_ns();
+    let result = outputs::hash_and_scan(path, needles)?;
+    session.memo.put(&std::fs::metadata(path)?, from_ns, &result.0);
+    Ok(result)
+}
+
+/// The values of all members; refused when one has none or changed while the tool ran.
+fn evaluate(session: &Session<'_>, members: &[Member]) -> Result<Vec<Digest>, Unknown> {
+    let width = session.parsed.width.clone();
+    let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
+    let mut values = Vec::with_capacity(members.len());
+    for member in members {
+        let value = evaluator.value(member);
+        values.push(value.ok_or_else(|| unknown("unknown-input", crate::lookup::describe(member)))?);
+        if evaluator.newest_ns() > session.began_ns {
+            return Err(unknown("input-changed-meanwhile", crate::lookup::describe(member)));
+        }
+    }
+    Ok(values)
+}
+
+fn send(session: &mut Session<'_>, request: &PublishRequest) -> Result<(), ClientError> {
+    let client = session.connect()?;
+    if !client.is_local() {
+        upload(client, request)?;
+    }
+    let offers = if client.is_local() { request.offers.clone() } else { Vec::new() };
+    let path = format!("/v1/results/{}", request.record.result_key);
+    let request = PublishRequest { offers, ..request.clone() };
+    let body = serde_json::to_vec(&request).map_err(|_| ClientError::Foreign("the question"))?;
+    let sent = client.request("PUT", &path, &body, limits::PUBLISH_TIMEOUT);
+    if sent.is_err() {
+        session.client = None;
+    }
+    sent.map(drop)
+}
+
+/// Sends the blobs that a server elsewhere does not have.
+fn upload(client: &mut Client, request: &PublishRequest) -> Result<(), ClientError> {
+    let blobs = request.offers.iter().map(|offer| offer.digest).collect();
+    let missing: MissingRequest =
+        client.json("POST", "/v1/blobs/missing", &MissingRequest { blobs }, limits::LOOKUP_TIMEOUT)?;
+    for offer in request.offers.iter().filter(|o| missing.blobs.contains(&o.digest)) {
+        let mut file = std::fs::File::open(&offer.path)?;
+        let size = file.metadata()?.len();
+        let path = format!("/v1/blobs/{}", offer.digest);
+        client.upload(&path, size, &mut file, crate::limits::BLOB_TIMEOUT)?;
+    }
+    Ok(())
+}

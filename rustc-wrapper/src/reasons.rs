@@ -1,0 +1,113 @@
+//! Every reason for a miss, a bypass or an error, with what to change. `docs/reasons.md` is
+//! generated from it.
+
+/// One reason.
+#[derive(Debug, Clone, Copy)]
+pub struct Reason {
+    /// The word in figures and events.
+    pub word: &'static str,
+    /// Which outcome it explains.
+    pub outcome: &'static str,
+    /// What it means, and what to change.
+    pub note: &'static str,
+}
+
+const fn row(word: &'static str, outcome: &'static str, note: &'static str) -> Reason {
+    Reason { word, outcome, note }
+}
+
+/// All reasons.
+pub const REASONS: &[Reason] = &[
+    row("new-unit", "miss", "nothing is stored for this crate with these arguments"),
+    row("input-changed", "miss", "something that the compile reads differs; the event names the first"),
+    row("refresh", "miss", "KILN_MODE=refresh compiles everything"),
+    row("damaged", "miss", "what was stored was damaged; it is replaced"),
+    row("odd-output", "miss", "the compiler printed control characters that cannot be stored"),
+    row("long-output", "miss", "the compiler printed more than is kept, or not UTF-8"),
+    row("missing-output", "miss", "an output that was expected is not there; not stored"),
+    row("unreadable-output", "miss", "an output cannot be read; not stored"),
+    row("no-dep-info", "miss", "the compiler left no dep-info; not stored"),
+    row("no-linker-list", "miss", "the linker left no list of what it read; not stored"),
+    row("unreadable-crate", "miss", "a crate given by --extern cannot be read; not stored"),
+    row("unknown-input", "miss", "an input cannot be evaluated, e.g. a package of too many files; not stored"),
+    row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
+    row("input-changed-meanwhile", "miss", "a file changed while the compiler ran; not stored"),
+    row("publish-failed", "miss", "the server did not take the result; see kiln doctor"),
+    row("incremental", "bypass", "incremental compilation is on; set CARGO_INCREMENTAL=0 (kiln env prints it)"),
+    row("stdin-source", "bypass", "the source comes from standard input"),
+    row("output-file", "bypass", "-o with more than one output, or to standard output"),
+    row("emit-to-file", "bypass", "--emit=KIND=FILE"),
+    row("save-temps", "bypass", "-C save-temps leaves files with unpredictable names"),
+    row("print", "bypass", "--print together with a compile"),
+    row("unsupported-flag", "bypass", "a flag whose effects are not stored; see docs/rustc-flags.md"),
+    row("unknown-flag", "bypass", "a flag that is not known and names a file"),
+    row("unknown-emit", "bypass", "a kind of output that is not known"),
+    row("unknown-crate-type", "bypass", "a crate type that is not known"),
+    row("malformed-arguments", "bypass", "arguments that the compiler will refuse"),
+    row("argument-file", "bypass", "an @file that cannot be read"),
+    row("non-utf8-argument", "bypass", "an argument that is not UTF-8"),
+    row("non-utf8-path", "bypass", "a path that is not UTF-8"),
+    row("no-working-directory", "bypass", "the working directory is gone"),
+    row("no-tool", "bypass", "no program to run"),
+    row("unknown-tool", "bypass", "the program is no rustc, or its files cannot be read"),
+    row("unknown-wrapper", "bypass", "another wrapper stands between Kiln and rustc"),
+    row("linker-untraceable", "bypass", "the linker cannot list what it reads (GNU ld 2.35, lld or mold can)"),
+    row("server-absent", "error", "no server can be reached or started; see kiln doctor"),
+    row("lookup-failed", "error", "the server did not answer in time or not as it should"),
+    row("server-left-alone", "error", "after repeated faults the server is not asked for half a minute"),
+    row("restore-failed", "error", "the target directory does not take the files"),
+];
+
+/// What a reason means.
+pub fn note(word: &str) -> Option<&'static str> {
+    REASONS.iter().find(|r| r.word == word).map(|r| r.note)
+}
+
+/// The page `docs/reasons.md`.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Reasons\n\nGenerated from `rustc-wrapper/src/reasons.rs`; `kiln doc reasons` prints it.\n\n\
+         Every unit that is no hit has one of these, in `kiln stats` and in its event.\n\n\
+         | reason | outcome | what it means, what to change |\n| --- | --- | --- |\n",
+    );
+    for reason in REASONS {
+        page.push_str(&format!("| `{}` | {} | {} |\n", reason.word, reason.outcome, reason.note));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every word that the sources use as a reason is in the table.
+    #[test]
+    fn every_reason_is_listed() {
+        let sources = [
+            include_str!("args.rs"),
+            include_str!("args/parse.rs"),
+            include_str!("inputs.rs"),
+            include_str!("linker.rs"),
+            include_str!("lookup.rs"),
+            include_str!("publish.rs"),
+            include_str!("session.rs"),
+            include_str!("tool.rs"),
+            include_str!("unit.rs"),
+            include_str!("wrapper.rs"),
+        ];
+        let starts = ["Bypass::new(\"", "unknown(\"", "Nothing(\"", "Fault(\"", "Outcome::Miss, \"", "Outcome::Error, \""];
+        let mut seen = 0;
+        for source in sources {
+            for start in starts {
+                for part in source.split(start).skip(1) {
+                    let word = part.split('"').next().unwrap();
+                    if word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'8') && word.contains('-') {
+                        seen += 1;
+                        assert!(note(word).is_some(), "{word} is not listed");
+                    }
+                }
+            }
+        }
+        assert!(seen > 25, "the scan finds the reasons ({seen})");
+    }
+}

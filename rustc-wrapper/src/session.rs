@@ -1,0 +1,249 @@
+//! [`Session`]: what the stages of one wrapper run share, and the event that ends it.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use kiln_storage::ResultKey;
+use kiln_storage::api::{Event, EventsRequest, Outcome};
+
+use crate::args::{Bypass, Invocation, Parsed};
+use crate::client::{Client, ClientError};
+use crate::config::{Config, Paths};
+use crate::env::Env;
+use crate::identity::Identity;
+use crate::local::{self, Faults};
+use crate::memo::{self, Memo};
+use crate::roots::{Places, Roots, find_target};
+use crate::tool::{self, Tool};
+use crate::unit::{self, Unit};
+
+/// One run of the wrapper for one unit, from arguments to event.
+#[derive(Debug)]
+pub struct Session<'a> {
+    /// The environment.
+    pub env: &'a Env,
+    /// The settings.
+    pub config: &'a Config,
+    /// The state directory.
+    pub dir: &'a Path,
+    /// The working directory.
+    pub cwd: PathBuf,
+    /// Tool and arguments as given.
+    pub invocation: Invocation,
+    /// The arguments, understood.
+    pub parsed: Parsed,
+    /// The compiler.
+    pub tool: Tool,
+    /// The roots.
+    pub roots: Roots,
+    /// The unit.
+    pub unit: Unit,
+    /// The digest memo.
+    pub memo: Memo,
+    /// Resolved colour of human-readable diagnostics.
+    pub color: &'static str,
+    /// When the wrapper began, exact clock, nanoseconds.
+    pub began_ns: i128,
+    /// The connection, while it is usable.
+    pub client: Option<Client>,
+    /// Counts faults of the server.
+    pub faults: Faults,
+    /// The event so far.
+    pub event: Event,
+    clock: Instant,
+    phase: Instant,
+}
+
+/// An event with what is known from the start.
+fn event(env: &Env, config: &Config, cwd: &Path, parsed: Option<&Parsed>) -> Event {
+    let who = Identity::find(config, cwd);
+    let now_ms = u64::try_from(memo::now_ns() / 1_000_000).unwrap_or(0);
+    Event {
+        id: format!("{}-{}-{}", who.build, std::process::id(), memo::now_ns()),
+        at_ms: now_ms,
+        run: who.run,
+        job: who.job,
+        build: who.build,
+        unit: parsed.map(|p| unit::name(env, p)).unwrap_or_default(),
+        unit_key: None,
+        result_key: None,
+        outcome: Outcome::Error,
+        reason: None,
+        detail: None,
+        pinned: Vec::new(),
+        phases_us: Default::default(),
+        bytes: 0,
+        cost_ms: 0,
+        wall_us: 0,
+    }
+}
+
+/// The colour of human-readable diagnostics: `auto` means what it means without a wrapper.
+fn color(parsed: &Parsed) -> &'static str {
+    match parsed.color.as_deref() {
+        Some("always") => "always",
+        Some("never") => "never",
+        _ if std::io::stderr().is_terminal() => "always",
+        _ => "never",
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Understands an invocation: everything up to the unit.
+    ///
+    /// # Errors
+    /// A bypass, with the arguments as far as they were understood.
+    pub fn open(
+        env: &'a Env,
+        config: &'a Config,
+        dir: &'a Path,
+        invocation: Invocation,
+        began_ns: i128,
+    ) -> Result<Self, (Bypass, Option<Parsed>)> {
+        let clock = Instant::now();
+        let early = |bypass| (bypass, None);
+        let cwd = env.cwd.clone().ok_or_else(|| early(Bypass::new("no-working-directory", "")))?;
+        let words = crate::args::expand(&invocation.args, &cwd).map_err(early)?;
+        let parsed = crate::args::parse(&words).map_err(|bypass| (bypass, crate_name(&words)))?;
+        let memo = Memo::open(dir);
+        let clippy = invocation.inner.is_some();
+        let opened = (|| {
+            let tool = tool::identify(dir, env, &invocation, &parsed, &memo)?;
+            let target = find_target(&unit::out_dir(&parsed, &cwd));
+            let places =
+                Places { cwd: cwd.clone(), target: Some(target), sysroot: Some(tool.sysroot.clone()) };
+            let roots = Roots::new(env, &parsed, &places);
+            let color = color(&parsed);
+            let identity = unit::Identity {
+                parsed: &parsed,
+                tool: &tool,
+                roots: &roots,
+                env,
+                clippy,
+                portable: config.paths == Paths::Portable,
+                color,
+            };
+            let unit = Unit::new(&identity, &cwd)?;
+            Ok((tool, roots, unit, color))
+        })();
+        let (tool, roots, unit, color) = match opened {
+            Ok(opened) => opened,
+            Err(bypass) => return Err((bypass, Some(parsed))),
+        };
+        let mut event = event(env, config, &cwd, Some(&parsed));
+        event.unit_key = Some(unit.key);
+        let faults = Faults::new(dir);
+        let mut session = Self {
+            env,
+            config,
+            dir,
+            cwd,
+            invocation,
+            parsed,
+            tool,
+            roots,
+            unit,
+            memo,
+            color,
+            began_ns,
+            client: None,
+            faults,
+            event,
+            clock,
+            phase: clock,
+        };
+        session.end_phase("plan");
+        Ok(session)
+    }
+
+    /// Ends a phase and notes how long it took.
+    pub fn end_phase(&mut self, name: &str) {
+        let took = u64::try_from(self.phase.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.phase = Instant::now();
+        *self.event.phases_us.entry(name.to_owned()).or_default() += took;
+    }
+
+    /// A usable connection: the one there is, or a new one.
+    ///
+    /// # Errors
+    /// When no server can be reached, which counts as a fault.
+    pub fn connect(&mut self) -> Result<&mut Client, ClientError> {
+        if self.client.as_ref().is_none_or(|client| !client.is_alive()) {
+            self.client = None;
+            match local::connect(self.env, self.config) {
+                Ok(client) => self.client = Some(client),
+                Err(error) => {
+                    self.faults.count();
+                    return Err(error);
+                }
+            }
+        }
+        self.client.as_mut().ok_or(ClientError::Foreign("no connection"))
+    }
+
+    /// Tells the server what became of the unit. Nothing waits for it and nothing depends on it.
+    pub fn report(&mut self, outcome: Outcome, reason: Option<(&str, String)>, result: Option<ResultKey>) {
+        self.event.outcome = outcome;
+        if let Some((reason, detail)) = reason {
+            self.event.reason = Some(reason.to_owned());
+            self.event.detail = Some(detail).filter(|d| !d.is_empty());
+        }
+        self.event.result_key = result;
+        self.event.wall_us = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if self.faults.are_too_many() {
+            return;
+        }
+        let events = EventsRequest { events: vec![self.event.clone()] };
+        if let Ok(client) = self.connect() {
+            let _ = client.tell("/v1/events", &events);
+        }
+        self.client = None;
+    }
+
+    /// The tool's arguments for a compile: Kiln's own first, so that the user's win.
+    pub fn tool_arguments(&self, own: Vec<String>) -> Vec<OsString> {
+        let inner = self.invocation.inner.iter().cloned();
+        inner.chain(own.into_iter().map(OsString::from)).chain(self.invocation.args.iter().cloned()).collect()
+    }
+}
+
+/// The crate name in arguments that were not understood, for the report.
+fn crate_name(words: &[String]) -> Option<Parsed> {
+    let at = words.iter().position(|w| w == "--crate-name")?;
+    let crate_name = words.get(at + 1)?.clone();
+    let value = |flag: &str| {
+        let at = words.iter().position(|w| w == flag)?;
+        words.get(at + 1).cloned()
+    };
+    Some(Parsed {
+        crate_name,
+        crate_types: value("--crate-type").into_iter().collect(),
+        test: words.iter().any(|w| w == "--test"),
+        emit: vec!["link".into()],
+        ..Parsed::default()
+    })
+}
+
+/// Tells the server of a run that is handed to the tool.
+pub fn report_bypass(
+    env: &Env,
+    config: &Config,
+    dir: &Path,
+    bypass: &Bypass,
+    parsed: Option<&Parsed>,
+) {
+    if Faults::new(dir).are_too_many() {
+        return;
+    }
+    let cwd = env.cwd.clone().unwrap_or_default();
+    let mut event = event(env, config, &cwd, parsed);
+    event.outcome = Outcome::Bypass;
+    event.reason = Some(bypass.reason.to_owned());
+    event.detail = Some(bypass.detail.chars().take(400).collect());
+    match local::connect(env, config) {
+        Ok(mut client) => drop(client.tell("/v1/events", &EventsRequest { events: vec![event] })),
+        Err(_) => Faults::new(dir).count(),
+    }
+}

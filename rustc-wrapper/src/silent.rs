@@ -1,0 +1,94 @@
+//! The table of what rustc, clippy and the linker read without saying so.
+//!
+//! dep-info names sources and `env!` variables, nothing else. Each row here is a further input; each
+//! has its test in `tests/`. Pure. Used by [`crate::inputs`].
+
+/// For which units a row counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Every unit.
+    Always,
+    /// Units that call a linker.
+    Link,
+    /// Units of clippy-driver.
+    Clippy,
+}
+
+/// One variable.
+#[derive(Debug, Clone, Copy)]
+pub struct SilentVariable {
+    /// Its name.
+    pub name: &'static str,
+    /// For which units it counts.
+    pub when: When,
+    /// What it does.
+    pub note: &'static str,
+}
+
+const fn row(name: &'static str, when: When, note: &'static str) -> SilentVariable {
+    SilentVariable { name, when, note }
+}
+
+/// Variables that are read without appearing in dep-info.
+pub const VARIABLES: &[SilentVariable] = &[
+    row("RUSTC_BOOTSTRAP", When::Always, "allows unstable features, for all crates or some"),
+    row("RUSTC_FORCE_RUSTC_VERSION", When::Always, "the version that crates are stamped with"),
+    row("RUSTC_OVERRIDE_VERSION_STRING", When::Always, "the version that crates are stamped with"),
+    row("RUST_TARGET_PATH", When::Always, "where target descriptions are looked for"),
+    row("RUSTC_LOG", When::Always, "prints to standard error"),
+    row("RUST_FORBID_DEP_GRAPH_EDGE", When::Always, "makes the compile fail"),
+    row("RUSTC_BREAK_ON_ICE", When::Always, ""),
+    row("SDKROOT", When::Link, "Apple's SDK"),
+    row("MACOSX_DEPLOYMENT_TARGET", When::Always, "Apple's oldest system"),
+    row("LIBRARY_PATH", When::Link, "where the C compiler looks for libraries"),
+    row("COMPILER_PATH", When::Link, "where the C compiler looks for its linker"),
+    row("GCC_EXEC_PREFIX", When::Link, "where the C compiler looks for its parts"),
+    row("GCC_COMPARE_DEBUG", When::Link, "compiles twice"),
+    row("CCC_OVERRIDE_OPTIONS", When::Link, "edits clang's arguments"),
+    row("LD_RUN_PATH", When::Link, "written into the executable"),
+    row("LD_LIBRARY_PATH", When::Link, "where the linker looks for libraries of libraries"),
+    row("LDEMULATION", When::Link, "what the linker emulates"),
+    row("GNUTARGET", When::Link, "the format of objects"),
+    row("LD_PRELOAD", When::Always, "code in every process"),
+    row("CLIPPY_ARGS", When::Clippy, "lint levels given to cargo clippy"),
+    row("CLIPPY_CONF_DIR", When::Clippy, "where clippy.toml is looked for"),
+    row("CLIPPY_DISABLE_DOCS_LINKS", When::Clippy, "text of diagnostics"),
+    row("CARGO_PRIMARY_PACKAGE", When::Clippy, "whether this package is linted"),
+    row("CARGO_MANIFEST_DIR", When::Clippy, "where clippy.toml is looked for"),
+];
+
+/// The rows of a unit.
+pub fn variables(links: bool, clippy: bool) -> impl Iterator<Item = &'static str> {
+    VARIABLES
+        .iter()
+        .filter(move |row| match row.when {
+            When::Always => true,
+            When::Link => links,
+            When::Clippy => clippy,
+        })
+        .map(|row| row.name)
+}
+
+/// Variables that cargo sets for a crate and that a procedural macro may read. Without observation
+/// all of them count for a unit that loads procedural macros.
+pub fn is_macro_variable(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_BIN_EXE_")
+        || matches!(
+            name,
+            "CARGO_MANIFEST_DIR"
+                | "CARGO_MANIFEST_PATH"
+                | "CARGO_MANIFEST_LINKS"
+                | "CARGO_CRATE_NAME"
+                | "CARGO_BIN_NAME"
+                | "CARGO_PRIMARY_PACKAGE"
+                | "CARGO_TARGET_TMPDIR"
+                | "OUT_DIR"
+        )
+}
+
+/// Directories of the system, whose libraries count one by one and not as a whole.
+pub fn is_system_dir(path: &str) -> bool {
+    let below = |dir: &str| path == dir || path.starts_with(&format!("{dir}/"));
+    ["/usr", "/lib", "/lib64", "/lib32"].into_iter().any(below)
+}

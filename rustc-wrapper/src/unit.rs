@@ -1,0 +1,278 @@
+//! [`Unit`]: one run that Kiln may answer, and its key.
+//!
+//! Pure: everything known here comes from arguments, roots and the tool's identity. What each
+//! argument means is in [`crate::args::table`].
+
+use std::path::{Path, PathBuf};
+
+use kiln_storage::UnitKey;
+use kiln_storage::encode::Encoder;
+use kiln_storage::record::UnitName;
+
+use crate::args::{Bypass, Parsed};
+use crate::env::Env;
+use crate::roots::Roots;
+use crate::tool::Tool;
+
+/// Version of everything that decides what a unit's outputs are: keys, remaps, stored templates.
+const FORMAT: u64 = 1;
+
+/// One run that Kiln may answer.
+#[derive(Debug, Clone)]
+pub struct Unit {
+    /// What people call it.
+    pub name: UnitName,
+    /// Its key.
+    pub key: UnitKey,
+    /// Where its outputs go.
+    pub out_dir: PathBuf,
+    /// The outputs' names begin with one of these, followed by nothing or a full stop.
+    pub stems: Vec<String>,
+    /// Names that have to be among the outputs.
+    pub required: Vec<String>,
+    /// Whether roots are remapped.
+    pub remapped: bool,
+    /// Whether clippy-driver is the tool.
+    pub clippy: bool,
+}
+
+/// Where outputs go: `--out-dir`, the directory of `-o`, else the working directory.
+pub fn out_dir(parsed: &Parsed, cwd: &Path) -> PathBuf {
+    match (&parsed.output, &parsed.out_dir) {
+        (Some(output), _) => cwd.join(output.parent().unwrap_or(Path::new(""))),
+        (None, Some(dir)) => cwd.join(dir),
+        (None, None) => cwd.to_owned(),
+    }
+}
+
+/// What kind of unit it is, for people.
+fn kind(parsed: &Parsed) -> String {
+    let kind = match parsed.test {
+        true => "test".to_owned(),
+        false if parsed.crate_name == "build_script_build" => "build-script".to_owned(),
+        false => parsed.crate_types.join("+"),
+    };
+    match parsed.emit.iter().any(|e| e == "link") {
+        true => kind,
+        false => format!("{kind} (check)"),
+    }
+}
+
+/// What people call the unit; known even for one that is not cached.
+pub fn name(env: &Env, parsed: &Parsed) -> UnitName {
+    UnitName {
+        crate_name: match parsed.crate_name.as_str() {
+            "build_script_build" => env.text("CARGO_PKG_NAME").unwrap_or("build_script_build").into(),
+            name => name.to_owned(),
+        },
+        version: env.text("CARGO_PKG_VERSION").unwrap_or("").to_owned(),
+        kind: kind(parsed),
+        target: parsed.target.clone().unwrap_or_else(|| "host".into()),
+    }
+}
+
+/// The arguments of a unit, with whom it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The arguments.
+    pub parsed: &'a Parsed,
+    /// The compiler.
+    pub tool: &'a Tool,
+    /// The roots.
+    pub roots: &'a Roots,
+    /// The environment.
+    pub env: &'a Env,
+    /// Whether clippy-driver is the tool.
+    pub clippy: bool,
+    /// Whether roots may be remapped (`KILN_PATHS=portable`).
+    pub portable: bool,
+    /// The colour of human-readable diagnostics, resolved: `always` or `never`.
+    pub color: &'a str,
+}
+
+impl Unit {
+    /// The unit of an invocation.
+    ///
+    /// # Errors
+    /// A bypass when its paths are not UTF-8.
+    pub fn new(identity: &Identity<'_>, cwd: &Path) -> Result<Self, Bypass> {
+        let parsed = identity.parsed;
+        let out_dir = out_dir(parsed, cwd);
+        let odd = |path: &Path| Bypass::new("non-utf8-path", path.to_string_lossy());
+        for path in [&out_dir, cwd] {
+            path.to_str().ok_or_else(|| odd(path))?;
+        }
+        // Coverage maps name sources by path, which tools look for.
+        let coverage = parsed.codegen.iter().any(|(name, _)| name == "instrument-coverage");
+        let remapped = identity.portable && !coverage;
+        let (stems, required) = stems(parsed);
+        Ok(Self {
+            name: name(identity.env, parsed),
+            key: key(identity, cwd, remapped),
+            out_dir,
+            stems,
+            required,
+            remapped,
+            clippy: identity.clippy,
+        })
+    }
+
+    /// Whether a file of the output directory belongs to this unit.
+    pub fn owns(&self, file: &str) -> bool {
+        let rest = self.stems.iter().filter_map(|stem| file.strip_prefix(stem.as_str()));
+        rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+}
+
+fn stems(parsed: &Parsed) -> (Vec<String>, Vec<String>) {
+    if let Some(output) = &parsed.output {
+        let name = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        return (vec![name.clone()], vec![name]);
+    }
+    let stem = format!("{}{}", parsed.crate_name, parsed.extra_filename);
+    let mut required = Vec::new();
+    for kind in &parsed.emit {
+        match kind.as_str() {
+            "dep-info" => required.push(format!("{stem}.d")),
+            "metadata" if !parsed.test => required.push(format!("lib{stem}.rmeta")),
+            _ => {}
+        }
+    }
+    (vec![format!("lib{stem}"), stem], required)
+}
+
+fn key(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> UnitKey {
+    let Identity { parsed, tool, roots, .. } = identity;
+    let path = |p: &Path| roots.tokenise(&p.to_string_lossy());
+    let text = |t: &str| roots.tokenise_text(t);
+    let pair = |(name, value): &(String, Option<String>)| match value {
+        Some(value) => format!("{name}={}", text(value)),
+        None => name.clone(),
+    };
+    let mut e = Encoder::new("kiln unit key v1");
+    e.number("format", FORMAT).digest("tool", &tool.digest);
+    e.number("clippy", identity.clippy.into()).number("remapped", remapped.into());
+    e.text("cwd", &path(cwd)).text("input", &path(&parsed.input));
+    e.text("crate name", &parsed.crate_name).list("crate types", &parsed.crate_types);
+    e.list("emit", &parsed.emit).number("test", parsed.test.into());
+    e.optional("target", parsed.target.as_ref().map(|t| text(t)).as_deref().map(str::as_bytes));
+    let output = parsed.output.as_ref().and_then(|o| o.file_name()).map(|n| n.as_encoded_bytes());
+    e.optional("output", output);
+    let externs: Vec<String> = parsed.externs.iter().map(|x| external(x, roots)).collect();
+    e.list("externs", &externs);
+    let search = parsed.search.iter().map(|s| format!("{}={}", s.kind, path(&s.path)));
+    e.list("search", &search.collect::<Vec<_>>());
+    e.list("libs", &parsed.libs);
+    e.list("codegen", &parsed.codegen.iter().map(pair).collect::<Vec<_>>());
+    e.list("unstable", &parsed.unstable.iter().map(|u| text(u)).collect::<Vec<_>>());
+    e.set("cfg", &parsed.cfgs).set("check-cfg", &parsed.check_cfgs);
+    e.list("other", &parsed.other.iter().map(pair).collect::<Vec<_>>());
+    let sysroot = parsed.sysroot.as_ref().map(|s| path(s));
+    e.optional("sysroot", sysroot.as_ref().map(String::as_bytes));
+    e.text("error format", &parsed.error_format).list("json", &parsed.json);
+    // The plain form of JSON diagnostics is the ANSI form stripped.
+    e.text("color", if parsed.is_json() { "" } else { identity.color });
+    UnitKey::new(e.finish())
+}
+
+/// One `--extern`, unambiguous: no name of a crate or option holds a control character.
+fn external(external: &crate::args::Extern, roots: &Roots) -> String {
+    let path = external.path.as_ref().map(|p| roots.tokenise(&p.to_string_lossy()));
+    format!("{}\u{1}{}\u{1}{}", external.options, external.name, path.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::parse;
+    use kiln_storage::Digest;
+
+    fn unit(line: &[&str], root: &str) -> Unit {
+        let words: Vec<String> = line.iter().map(|w| w.replace('@', root)).collect();
+        let parsed = parse(&words).unwrap();
+        let tool = Tool { digest: Digest::of(b"t"), sysroot: "/s/r".into(), std_suffixes: vec![] };
+        let roots = Roots::from_pairs([("workspace", PathBuf::from(root))]);
+        let identity = Identity {
+            parsed: &parsed,
+            tool: &tool,
+            roots: &roots,
+            env: &Env::default(),
+            clippy: false,
+            portable: true,
+            color: "never",
+        };
+        Unit::new(&identity, Path::new(root)).unwrap()
+    }
+
+    const LINE: &[&str] = &[
+        "--crate-name", "x", "src/lib.rs", "--crate-type=lib", "--emit=dep-info,metadata,link",
+        "--extern", "a=@/t/liba.rmeta", "--extern", "b=@/t/libb.rmeta", "-Cextra-filename=-1",
+        "--out-dir", "@/t", "--cfg", "p", "--cfg", "q",
+    ];
+
+    fn with(extra: &[&str]) -> UnitKey {
+        unit(&[LINE, extra].concat(), "/a/one").key
+    }
+
+    #[test]
+    fn another_place_has_the_same_key() {
+        assert_eq!(unit(LINE, "/a/one").key, unit(LINE, "/b/c/two").key);
+    }
+
+    #[test]
+    fn what_cannot_matter_is_not_in_the_key() {
+        let base = with(&[]);
+        assert_eq!(with(&["--diagnostic-width=80"]), base);
+        assert_eq!(with(&["--cfg", "p"]), base, "a set");
+        let json = with(&["--error-format=json"]);
+        assert_eq!(with(&["--error-format=json", "--json=diagnostic-rendered-ansi"]), json);
+    }
+
+    #[test]
+    fn what_matters_is_in_the_key() {
+        let mut keys = vec![with(&[])];
+        for extra in [
+            &["--cfg", "r"][..],
+            &["-Copt-level=3"],
+            &["--edition=2021"],
+            &["-l", "z"],
+            &["-L", "native=/x"],
+            &["--target", "t"],
+            &["--test"],
+            &["--cap-lints", "allow"],
+            &["--extern", "c"],
+            &["--extern", "priv:c"],
+            &["-Zx"],
+            &["--check-cfg", "cfg(a)"],
+            &["--error-format=json"],
+            &["--remap-path-prefix=a=b"],
+        ] {
+            keys.push(with(extra));
+        }
+        let swapped: Vec<&str> = LINE
+            .iter()
+            .map(|w| match *w {
+                "a=@/t/liba.rmeta" => "a=@/t/libb.rmeta",
+                "b=@/t/libb.rmeta" => "b=@/t/liba.rmeta",
+                w => w,
+            })
+            .collect();
+        keys.push(unit(&swapped, "/a/one").key);
+        let count = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
+    }
+
+    #[test]
+    fn outputs_are_told_by_their_stem() {
+        let unit = unit(LINE, "/a/one");
+        for own in ["libx-1.rlib", "libx-1.rmeta", "x-1.d", "x-1", "x-1.abc.dwo"] {
+            assert!(unit.owns(own), "{own}");
+        }
+        for other in ["libx-12.rlib", "x.d", "x", "libx.rlib", "y-1.d"] {
+            assert!(!unit.owns(other), "{other}");
+        }
+        assert_eq!(unit.required, ["x-1.d", "libx-1.rmeta"]);
+    }
+}

@@ -1,0 +1,277 @@
+//! The flow of one wrapper run, whole: arguments, unit, lookup, then restore or compile and
+//! publish, and one event at the end.
+//!
+//! Whatever goes wrong in Kiln, the compiler runs. The one exception is a malformed setting.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use kiln_storage::api::{Outcome, RejectRequest};
+use kiln_storage::limits;
+use kiln_storage::record::Record;
+
+use crate::args::{self, Invocation};
+use crate::compile::{self, Finished};
+use crate::config::{Config, Mode};
+use crate::diagnostics::strip_json_ansi;
+use crate::env::Env;
+use crate::linker::{self, LinkPlan};
+use crate::lookup::{self, Found};
+use crate::outputs::{self, RestoreError, Source};
+use crate::publish::{self, Compiled};
+use crate::session::{Session, report_bypass};
+use crate::{memo, say, tool};
+
+/// Name of the linker's list in a run's private directory.
+pub const LINK_LIST: &str = "link.d";
+/// Name of the dep-info in a run's private directory, when cargo did not ask for one.
+pub const DEP_INFO: &str = "dep-info.d";
+
+/// Runs `kiln TOOL ARGS…`.
+pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
+    let began_ns = memo::now_ns();
+    let config = match Config::resolve(env) {
+        Ok(config) => config,
+        Err(error) => {
+            say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
+            return ExitCode::from(2);
+        }
+    };
+    let usable = config.dir.as_deref().filter(|dir| crate::local::create_dir(dir).is_ok());
+    let Some(dir) = usable.filter(|_| config.mode != Mode::Off) else {
+        return compile::become_tool(argv);
+    };
+    let invocation = match args::split(argv) {
+        Ok(invocation) => invocation,
+        Err(bypass) => {
+            report_bypass(env, &config, dir, &bypass, None);
+            return compile::become_tool(argv);
+        }
+    };
+    if args::is_probe(&invocation.args) {
+        return probe(env, dir, &invocation, argv);
+    }
+    match Session::open(env, &config, dir, invocation, began_ns) {
+        Ok(mut session) => unit(&mut session, argv),
+        Err((bypass, parsed)) => {
+            report_bypass(env, &config, dir, &bypass, parsed.as_ref());
+            compile::become_tool(argv)
+        }
+    }
+}
+
+/// A question to the tool passes through; what it says of itself is noted.
+fn probe(env: &Env, dir: &Path, invocation: &Invocation, argv: &[OsString]) -> ExitCode {
+    let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
+    if invocation.inner.is_some() || !invocation.args.iter().any(telling) {
+        return compile::become_tool(argv);
+    }
+    match compile::probe(&invocation.tool, &invocation.args) {
+        Ok((status, stdout)) => {
+            if let (true, Some(stdout)) = (status.success(), stdout) {
+                tool::note_probe(dir, env, &invocation.tool, &invocation.args, &stdout);
+            }
+            compile::exit_as(status)
+        }
+        Err(_) => compile::become_tool(argv),
+    }
+}
+
+/// Answers a unit: from the cache, or by the compiler.
+fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
+    let (outcome, reason, detail) = match session.config.mode {
+        Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
+        _ => match lookup::lookup(session) {
+            Found::Record(record, store) => {
+                session.end_phase("lookup");
+                match replay(session, &record, store) {
+                    Ok(()) => return ExitCode::SUCCESS,
+                    Err(failure) => failure,
+                }
+            }
+            Found::Nothing(reason, detail) => (Outcome::Miss, reason, detail),
+            Found::Fault(reason, detail) => (Outcome::Error, reason, detail),
+        },
+    };
+    session.end_phase("lookup");
+    let private = Private::create(session.dir);
+    let link = match plan_link(session, &private) {
+        Ok(link) => link,
+        Err(bypass) => {
+            session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
+            return compile::become_tool(argv);
+        }
+    };
+    let started_ns = wait_for_tick(session.began_ns);
+    let finished = match compile(session, &private, link.as_ref()) {
+        Ok(finished) => finished,
+        Err(_) => return compile::become_tool(argv),
+    };
+    session.end_phase("compile");
+    session.event.cost_ms = finished.cost.wall_ms;
+    if !finished.status.success() {
+        session.report(outcome, Some((reason, detail)), None);
+        return compile::exit_as(finished.status);
+    }
+    let compiled =
+        Compiled { finished: &finished, started_ns, private: &private.path, link: link.as_ref() };
+    let may_store = session.config.mode != Mode::Read && outcome != Outcome::Error;
+    let stored = may_store.then(|| publish::publish(session, &compiled)).transpose();
+    session.end_phase("publish");
+    match stored {
+        Ok(key) => session.report(outcome, Some((reason, detail)), key),
+        Err(unknown) => session.report(outcome, Some((unknown.reason, unknown.detail)), None),
+    }
+    compile::exit_as(finished.status)
+}
+
+/// Puts a record's files back and says again what the tool said.
+fn replay(
+    session: &mut Session<'_>,
+    record: &Record,
+    store: Option<PathBuf>,
+) -> Result<(), (Outcome, &'static str, String)> {
+    let escape = publish::escape(session);
+    let odd = || (Outcome::Miss, "odd-output", String::new());
+    let stdout = session.roots.fill(&record.stdout, escape).ok_or_else(odd)?;
+    let mut stderr = session.roots.fill(&record.stderr, escape).ok_or_else(odd)?;
+    if session.parsed.is_json() && !session.parsed.json_ansi {
+        stderr = stderr.split_inclusive('\n').map(strip_json_ansi).collect();
+    }
+    let remote = store.is_none();
+    match put_back(session, record, store) {
+        Ok(bytes) => session.event.bytes = bytes,
+        Err(RestoreError::Blob(digest, why)) => {
+            let reason = format!("blob {digest}: {why}");
+            reject(session, record, &reason);
+            return Err((Outcome::Miss, "damaged", reason));
+        }
+        Err(error) => return Err((Outcome::Error, "restore-failed", error.to_string())),
+    }
+    say::replay_stdout(&stdout);
+    say::replay_stderr(&stderr);
+    session.end_phase("restore");
+    session.event.cost_ms = record.cost.wall_ms;
+    session.event.pinned = pins(record);
+    let outcome = if remote { Outcome::HitRemote } else { Outcome::HitLocal };
+    session.report(outcome, None, Some(record.result_key));
+    Ok(())
+}
+
+fn put_back(
+    session: &mut Session<'_>,
+    record: &Record,
+    store: Option<PathBuf>,
+) -> Result<u64, RestoreError> {
+    let unit_dir = session.unit.out_dir.clone();
+    let target = |error| RestoreError::Target(unit_dir.clone(), error);
+    if !unit_dir.is_dir() {
+        std::fs::create_dir_all(&unit_dir).map_err(target)?;
+    }
+    match &store {
+        Some(store) => {
+            outputs::restore(record, &unit_dir, &session.roots, &mut Source::Store(store))
+        }
+        None => {
+            session.connect().map_err(|error| target(io::Error::other(error.to_string())))?;
+            let Some(client) = session.client.as_mut() else {
+                return Err(target(io::Error::other("no connection")));
+            };
+            outputs::restore(record, &unit_dir, &session.roots, &mut Source::Server(client))
+        }
+    }
+}
+
+fn reject(session: &mut Session<'_>, record: &Record, reason: &str) {
+    let path = format!("/v1/results/{}/reject", record.result_key);
+    let body = serde_json::to_vec(&RejectRequest { reason: reason.to_owned() }).unwrap_or_default();
+    if let Ok(client) = session.connect() {
+        // The answer is awaited: what is published next must find the damage gone.
+        if client.request("POST", &path, &body, limits::LOOKUP_TIMEOUT).is_err() {
+            session.client = None;
+        }
+    }
+}
+
+/// What holds a record at one place.
+fn pins(record: &Record) -> Vec<String> {
+    use kiln_storage::record::Member;
+    let root = |member: &Member| match member {
+        Member::Root(name) => Some(format!("<{name}>")),
+        _ => None,
+    };
+    record.members.iter().filter_map(root).collect()
+}
+
+fn plan_link(session: &Session<'_>, private: &Private) -> Result<Option<LinkPlan>, args::Bypass> {
+    if !session.parsed.links() {
+        return Ok(None);
+    }
+    let list = private.path.join(LINK_LIST);
+    linker::plan(session.dir, session.env, &session.parsed, &session.roots, &list).map(Some)
+}
+
+fn compile(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> io::Result<Finished> {
+    let parsed = &session.parsed;
+    let mut own = Vec::new();
+    if session.unit.remapped {
+        own.extend(session.roots.remap_arguments());
+    }
+    if parsed.is_json() && !parsed.json_ansi {
+        own.push("--json=diagnostic-rendered-ansi".into());
+    }
+    if !parsed.is_json() && parsed.color.as_deref().is_none_or(|c| c == "auto") {
+        own.push(format!("--color={}", session.color));
+    }
+    if !parsed.emit.iter().any(|e| e == "dep-info") {
+        own.push(format!("--emit=dep-info={}", private.path.join(DEP_INFO).display()));
+        if parsed.emit == ["link"] {
+            own.push("--emit=link".into());
+        }
+    }
+    own.extend(link.map(|plan| plan.argument.clone()));
+    let command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
+    let escape = publish::escape(session);
+    let strip = parsed.is_json() && !parsed.json_ansi;
+    compile::run(command, |line| {
+        let shown = session.roots.reveal(line, escape);
+        Some(if strip { strip_json_ansi(&shown) } else { shown })
+    })
+}
+
+/// Waits until the file clock has left the tick in which the wrapper began, so that a file changed
+/// from now on shows a later time than one changed before. At most one tick, 1 to 10 ms.
+fn wait_for_tick(began_ns: i128) -> i128 {
+    const LONGEST: u32 = 100;
+    for _ in 0..LONGEST {
+        let now = memo::coarse_now_ns();
+        if now > began_ns {
+            return now;
+        }
+        std::thread::sleep(std::time::Duration::from_micros(250));
+    }
+    began_ns
+}
+
+/// A directory for the files of one run, removed at its end.
+#[derive(Debug)]
+struct Private {
+    path: PathBuf,
+}
+
+impl Private {
+    fn create(dir: &Path) -> Self {
+        let path = dir.join("tmp").join(format!("{}-{}", std::process::id(), memo::now_ns()));
+        // When it cannot be made, the lists in it cannot be read, and nothing is stored.
+        let _ = std::fs::create_dir_all(&path);
+        Self { path }
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
