@@ -92,4 +92,5 @@ fn sealed_at(digest: &Digest) -> SystemTime {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests;
