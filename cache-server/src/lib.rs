@@ -28,6 +28,8 @@ mod serve;
 mod service;
 mod store;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ConfigError, Listen, Role, ServeConfig, Settings, StorageUrl};
 pub use routes::openapi::text as openapi_text;
