@@ -164,6 +164,66 @@ fn a_place_that_is_no_directory_is_an_error() {
     assert!(DiskStore::open(file.join("below"), DiskOptions::default()).is_err());
 }
 
+/// In the working directory of [`without_permission`]: that it was started by its parent.
+const PERMISSION: &str = "may-run";
+
+/// The store of somebody else: it can be read and nothing more.
+#[test]
+#[ignore = "the process of another user that a_store_of_another_user_can_be_read starts"]
+fn without_permission() {
+    let dir = std::env::current_dir().unwrap();
+    if !dir.join(PERMISSION).exists() {
+        return;
+    }
+    let store = DiskStore::open(dir.join("store"), DiskOptions::default()).unwrap();
+    let (sealed, unsealed, new) = (noise(1, 1000), noise(2, 1000), noise(3, 1000));
+    for bytes in [&sealed, &unsealed] {
+        let found = store.read(&blob_name(bytes), 1000).unwrap();
+        assert_eq!(found.as_ref(), Some(bytes));
+    }
+    assert_eq!(store.counters().resealed, 0, "only the owner can seal");
+    assert!(is_read_only(&store.check_writable()));
+    assert!(is_read_only(&store.put_bytes(&blob_name(&new), &new)));
+    assert!(is_read_only(&store.delete(&blob_name(&sealed))));
+    assert!(is_read_only(&store.touch(&blob_name(&sealed))));
+    let none = DiskStore::open(dir.join("none"), DiskOptions::default());
+    assert!(is_read_only(&none));
+}
+
+#[test]
+fn a_store_of_another_user_can_be_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let readable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), readable).unwrap();
+    let store = DiskStore::open(dir.path().join("store"), DiskOptions::default()).unwrap();
+    for bytes in [noise(1, 1000), noise(2, 1000)] {
+        store.put_bytes(&blob_name(&bytes), &bytes).unwrap();
+    }
+    std::fs::write(store.path(&blob_name(&noise(2, 1000))), noise(2, 1000)).unwrap();
+    std::fs::write(dir.path().join(PERMISSION), "").unwrap();
+
+    // The test may lie where the other user cannot reach it.
+    let program = dir.path().join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let child = Command::new(&program)
+        .args(["--exact", "without_permission", "--ignored"])
+        .current_dir(dir.path())
+        .uid(65_534)
+        .gid(65_534)
+        .output();
+    match child {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{said}");
+            assert!(said.contains("1 passed"), "{said}");
+        }
+        Err(error) => println!("skipped: cannot become another user: {error}"),
+    }
+}
+
 /// On file systems that share blocks, taking a file over shares them: there is no room for a copy.
 /// What was taken over is verified all the same.
 #[test]
