@@ -10,11 +10,11 @@ use std::sync::atomic::Ordering;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use crate::config::{Role, ServeConfig};
-use crate::http::connection::Connections;
+use crate::http::connection::{Activity, Connections};
 use crate::index::{self, open::FILE_NAME};
 use crate::limits::{
     BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, WATCH_INTERVAL, WORKER_THREADS,
@@ -82,6 +82,7 @@ pub struct Server {
     service: Service,
     unix: Option<(Socket, StdUnixListener)>,
     tcp: Option<TcpListener>,
+    signals: Signals,
     fresh_index: bool,
     // Last, so that it is given up last.
     place: Place,
@@ -107,6 +108,11 @@ impl Server {
     fn bind_in(place: Place, config: ServeConfig, log: Log) -> Result<Self, ServeError> {
         raise_open_files();
         let runtime = runtime()?;
+        // Before anybody can see that it listens.
+        let signals = {
+            let _entered = runtime.enter();
+            Signals::catch()?
+        };
         let uid = rustix::process::geteuid().as_raw();
         let unix = match &config.listen.socket {
             Some(path) => Some(Socket::bind(path, &config.kiln_dir, uid)?),
@@ -139,6 +145,7 @@ impl Server {
             service: Service::new(config, store, opened.index, log),
             unix,
             tcp,
+            signals,
             fresh_index: opened.fresh,
             place,
         })
@@ -159,6 +166,7 @@ impl Server {
             service,
             unix,
             tcp,
+            mut signals,
             fresh_index,
             place,
         } = self;
@@ -176,7 +184,13 @@ impl Server {
             if let Some(listener) = tcp {
                 tokio::spawn(connections.clone().accept(listener));
             }
-            until_leaving(&service, &connections, &place, socket.as_ref()).await?;
+            until_leaving(
+                &service,
+                connections.activity(),
+                &mut signals,
+                (&place, socket.as_ref()),
+            )
+            .await;
             // Gone at once: the next wrapper starts a new server instead of asking this one.
             drop(socket);
             service.leave();
@@ -232,49 +246,59 @@ fn start_background(service: &Service, fresh_index: bool) {
     });
 }
 
+/// The signals that make a server leave.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, ServeError> {
+        let catch = |kind| signal(kind).map_err(ServeError::Runtime);
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Waits for the reason to leave.
 async fn until_leaving(
     service: &Service,
-    connections: &Connections,
-    place: &Place,
-    socket: Option<&Socket>,
-) -> Result<(), ServeError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
+    activity: &Activity,
+    signals: &mut Signals,
+    (place, socket): (&Place, Option<&Socket>),
+) {
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
-    loop {
+    let reason = loop {
         tokio::select! {
-            () = service.leaving() => return Ok(()),
-            _ = terminate.recv() => {
-                service.log.info(format_args!("terminated"));
-                return Ok(());
-            }
-            _ = interrupt.recv() => {
-                service.log.info(format_args!("interrupted"));
-                return Ok(());
-            }
+            () = service.leaving() => break "told to",
+            () = signals.next() => break "a signal",
             _ = watch.tick() => {}
         }
         if service.config.role == Role::Shared {
             continue;
         }
         if !place.is_there() || !socket.is_none_or(Socket::is_there) {
-            service
-                .log
-                .info(format_args!("directory or socket is gone"));
-            return Ok(());
+            break "directory or socket is gone";
         }
-        let idle = connections.activity().idle();
-        let over = service
-            .config
-            .idle
-            .zip(idle)
+        let limit = service.config.idle;
+        let over = limit
+            .zip(activity.idle())
             .is_some_and(|(limit, idle)| idle >= limit);
         if over && service.queue.is_idle() {
-            service.log.info(format_args!("idle"));
-            return Ok(());
+            break "idle";
         }
-    }
+    };
+    service.log.info(format_args!("leaving: {reason}"));
 }
 
 /// Ends what was begun: requests first, then the results that are being taken over.

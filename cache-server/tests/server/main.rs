@@ -1,0 +1,13 @@
+//! The server from outside: a real unix socket, real TCP, a tiny raw HTTP client.
+
+// In test code clippy lets `unwrap` pass; it knows it by this attribute.
+#[cfg(test)]
+mod blobs;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod results;
+#[cfg(test)]
+mod stats;
