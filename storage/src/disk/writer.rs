@@ -67,7 +67,7 @@ impl DiskWriter {
         }
         let mut source = source;
         source.rewind().map_err(|error| os::read_error(&error))?;
-        each_chunk(source, |chunk| self.write(chunk))
+        each_chunk(source, self.len, |chunk| self.write(chunk))
     }
 
     /// Counts and hashes the temporary file after a reflink.
@@ -82,7 +82,7 @@ impl DiskWriter {
             return Ok(());
         }
         file.rewind().map_err(|error| os::read_error(&error))?;
-        each_chunk(file, |chunk| {
+        each_chunk(file, self.len, |chunk| {
             hasher.update(chunk);
             Ok(())
         })
@@ -120,7 +120,9 @@ fn each_chunk(
     mut source: &File,
     mut take: impl FnMut(&[u8]) -> StoreResult<()>,
 ) -> StoreResult<()> {
-    let mut buffer = vec![0_u8; limits::COPY_BUFFER_BYTES];
+    // Most files are small, and fresh pages for a large buffer cost more than copying them.
+    let size = usize::try_from(len).map_or(limits::COPY_BUFFER_BYTES, |len| len.saturating_add(1));
+    let mut buffer = vec![0_u8; size.min(limits::COPY_BUFFER_BYTES)];
     loop {
         match source.read(&mut buffer) {
             Ok(0) => return Ok(()),
