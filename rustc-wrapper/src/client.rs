@@ -223,17 +223,6 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign("not the JSON expected"))
     }
 
-    /// Sends a request without waiting for an answer; the connection is used up.
-    ///
-    /// # Errors
-    /// What writing fails with.
-    pub fn tell<Q: Serialize>(&mut self, path: &str, body: &Q) -> Result<(), ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(limits::CONNECT_TIMEOUT)?;
-        let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
-        self.send("POST", path, &body)
-    }
-
     /// Reads a blob of known size into a writer.
     ///
     /// # Errors

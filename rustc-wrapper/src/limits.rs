@@ -7,3 +7,6 @@ pub const BLOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Private directories of runs in `KILN_DIR/tmp` older than this are left-overs.
 pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest the wrapper waits until the server has taken an event.
+pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);

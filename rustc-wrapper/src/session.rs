@@ -197,7 +197,7 @@ impl<'a> Session<'a> {
         }
         let events = EventsRequest { events: vec![self.event.clone()] };
         if let Ok(client) = self.connect() {
-            let _ = client.tell("/v1/events", &events);
+            tell(client, &events);
         }
         self.client = None;
     }
@@ -207,6 +207,13 @@ impl<'a> Session<'a> {
         let inner = self.invocation.inner.iter().cloned();
         inner.chain(own.into_iter().map(OsString::from)).chain(self.invocation.args.iter().cloned()).collect()
     }
+}
+
+/// Hands events over. The answer is awaited: a server drops what a client that hangs up has asked.
+fn tell(client: &mut Client, events: &EventsRequest) {
+    let body = serde_json::to_vec(events).unwrap_or_default();
+    // A lost event costs a figure in a report, never a build.
+    let _ = client.request("POST", "/v1/events", &body, crate::limits::EVENT_TIMEOUT);
 }
 
 /// The crate name in arguments that were not understood, for the report.
@@ -243,7 +250,7 @@ pub fn report_bypass(
     event.reason = Some(bypass.reason.to_owned());
     event.detail = Some(bypass.detail.chars().take(400).collect());
     match local::connect(env, config) {
-        Ok(mut client) => drop(client.tell("/v1/events", &EventsRequest { events: vec![event] })),
+        Ok(mut client) => tell(&mut client, &EventsRequest { events: vec![event] }),
         Err(_) => Faults::new(dir).count(),
     }
 }
