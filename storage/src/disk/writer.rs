@@ -115,9 +115,10 @@ impl DiskWriter {
     }
 }
 
-/// Reads to the end in pieces of [`limits::COPY_BUFFER_BYTES`].
+/// Reads to the end, in pieces of at most [`limits::COPY_BUFFER_BYTES`]; about `len` bytes come.
 fn each_chunk(
     mut source: &File,
+    len: u64,
     mut take: impl FnMut(&[u8]) -> StoreResult<()>,
 ) -> StoreResult<()> {
     // Most files are small, and fresh pages for a large buffer cost more than copying them.
