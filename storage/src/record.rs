@@ -36,6 +36,8 @@ pub enum Member {
     Env(String, EnvForm),
     /// The program that a bare name finds through `PATH`: its place and its content.
     Program(String),
+    /// The nearest file of one of these names in a directory or above it, by content.
+    Upward(TokenPath, Vec<String>),
     /// The real place of a root, by its token: the result holds only there.
     Root(String),
     /// The width that diagnostics are wrapped at.
@@ -226,6 +228,7 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
             },
         ),
         Member::Program(name) => encoder.text("program", name),
+        Member::Upward(path, names) => encoder.text("upward", &path.0).list("names", names),
         Member::Root(token) => encoder.text("root", token),
         Member::DiagnosticWidth => encoder.text("diagnostic-width", ""),
     };
