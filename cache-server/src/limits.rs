@@ -37,6 +37,9 @@ pub const BLOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// rebuilt.
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 
+/// Keys of a lookup that is answered without a change of threads.
+pub const FEW_LOOKUP_KEYS: usize = 4;
+
 /// Records that are taken over at the same time.
 pub const INGEST_WORKERS: usize = 2;
 

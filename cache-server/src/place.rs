@@ -121,40 +121,22 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Binds a socket in a directory whose lock is held, over a stale one if there is one.
+    /// Binds a socket, over a stale one if there is one.
     ///
     /// # Errors
-    /// [`ServeError::SocketPath`] when something stands there that is no socket, or the directory
-    /// of a stand-in is not the user's own; [`ServeError::Listen`].
-    pub(crate) fn bind(
-        path: &Path,
-        kiln_dir: &Path,
-        uid: u32,
-    ) -> Result<(Self, UnixListener), ServeError> {
-        let refused = |why| ServeError::SocketPath {
-            path: path.to_owned(),
-            why,
-        };
-        let failed = |source| ServeError::Listen {
-            place: path.display().to_string(),
-            source,
-        };
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        if parent != kiln_dir {
-            make_private_dir(parent).map_err(failed)?;
-            let meta = fs::symlink_metadata(parent).map_err(failed)?;
-            if !meta.is_dir() || meta.uid() != uid {
-                return Err(refused("its directory belongs to somebody else"));
-            }
-            if meta.mode() & 0o022 != 0 {
-                return Err(refused("others may write to its directory"));
-            }
-        }
+    /// [`ServeError::SocketPath`] when something stands there that is no socket, or somebody
+    /// answers there; [`ServeError::Listen`].
+    pub(crate) fn bind(path: &Path) -> Result<(Self, UnixListener), ServeError> {
+        let refused = |why| Err(refused(path, why));
+        let failed = |source| listen_failed(path, source);
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
             Ok(meta) if !meta.file_type().is_socket() => {
-                return Err(refused("something that is not a socket is there"));
+                return refused("something that is not a socket is there");
+            }
+            Ok(_) if UnixStream::connect(path).is_ok() => {
+                return refused("another server answers there");
             }
             Ok(_) => fs::remove_file(path).map_err(failed)?,
         }
@@ -168,9 +150,42 @@ impl Socket {
         Ok((socket, listener))
     }
 
+    /// Binds a socket outside of the server's directory, in one that is made and has to be the
+    /// user's own.
+    ///
+    /// # Errors
+    /// As [`Socket::bind`]; [`ServeError::SocketPath`] when others may write to the directory.
+    pub(crate) fn bind_stand_in(path: &Path, uid: u32) -> Result<(Self, UnixListener), ServeError> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let failed = |source| listen_failed(path, source);
+        make_private_dir(parent).map_err(failed)?;
+        let meta = fs::symlink_metadata(parent).map_err(failed)?;
+        if !meta.is_dir() || meta.uid() != uid {
+            return Err(refused(path, "its directory belongs to somebody else"));
+        }
+        if meta.mode() & 0o022 != 0 {
+            return Err(refused(path, "others may write to its directory"));
+        }
+        Self::bind(path)
+    }
+
     /// Whether the file is still this socket.
     pub(crate) fn is_there(&self) -> bool {
         self.inode.is_some() && Inode::of(&self.path) == self.inode
+    }
+}
+
+fn refused(path: &Path, why: &'static str) -> ServeError {
+    ServeError::SocketPath {
+        path: path.to_owned(),
+        why,
+    }
+}
+
+fn listen_failed(path: &Path, source: io::Error) -> ServeError {
+    ServeError::Listen {
+        place: path.display().to_string(),
+        source,
     }
 }
 
@@ -212,14 +227,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("s.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let (socket, _listener) = Socket::bind(&path, temp.path(), uid()).unwrap();
+        let (socket, _listener) = Socket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(socket.is_there());
+        let second = Socket::bind(&path);
+        assert!(matches!(second, Err(ServeError::SocketPath { .. })));
         fs::remove_file(&path).unwrap();
         fs::write(&path, b"mine").unwrap();
         assert!(!socket.is_there());
         drop(socket);
-        let refused = Socket::bind(&path, temp.path(), uid());
+        let refused = Socket::bind(&path);
         assert!(matches!(refused, Err(ServeError::SocketPath { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"mine");
     }
@@ -228,8 +245,7 @@ mod tests {
     fn the_directory_of_a_stand_in_is_private() {
         let temp = tempfile::tempdir().unwrap();
         let own = temp.path().join("own");
-        let kiln_dir = temp.path().join("kiln");
-        let bind = |uid| Socket::bind(&own.join("s.sock"), &kiln_dir, uid).map(drop);
+        let bind = |uid| Socket::bind_stand_in(&own.join("s.sock"), uid).map(drop);
         bind(uid()).unwrap();
         assert_eq!(fs::metadata(&own).unwrap().mode() & 0o777, 0o700);
         assert!(matches!(

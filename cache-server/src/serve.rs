@@ -114,9 +114,13 @@ impl Server {
             Signals::catch()?
         };
         let uid = rustix::process::geteuid().as_raw();
+        let dir = config.kiln_dir.as_path();
         let unix = match &config.listen.socket {
-            Some(path) => Some(Socket::bind(path, &config.kiln_dir, uid)?),
             None => None,
+            Some(path) if config.role == Role::Local && path.parent() != Some(dir) => {
+                Some(Socket::bind_stand_in(path, uid)?)
+            }
+            Some(path) => Some(Socket::bind(path)?),
         };
         let tcp = match config.listen.tcp {
             Some(address) => Some(runtime.block_on(TcpListener::bind(address)).map_err(

@@ -72,6 +72,22 @@ impl Index {
         .await
     }
 
+    /// Runs a read of a few rows, on this thread when nobody else reads: a change of threads costs
+    /// more than the read.
+    ///
+    /// # Errors
+    /// What SQLite fails with.
+    pub(crate) async fn read_few<T, F>(&self, work: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        if let Ok(connection) = self.reader.try_lock() {
+            return Ok(work(&connection)?);
+        }
+        self.read(work).await
+    }
+
     /// Runs a write as one transaction.
     ///
     /// # Errors

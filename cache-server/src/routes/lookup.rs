@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
 use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use rusqlite::Connection;
 
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::records;
-use crate::limits::LOOKUP_WAIT;
+use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_WAIT};
 use crate::principal::Principal;
 use crate::service::Service;
 
@@ -39,20 +40,23 @@ pub(crate) async fn lookup(
     }
     wait(&service, &principal, &request).await;
     let scope = principal.scope_id;
-    let records = service
-        .index
-        .read(move |index| {
-            let mut answer = Answer::default();
-            for result in &request.results {
-                answer.extend(records::of_result(index, &scope, result)?);
-            }
-            for unit in &request.units {
-                answer.extend(records::of_unit(index, &scope, unit)?);
-            }
-            Ok(answer)
-        })
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
+    let few = request.units.len() + request.results.len() <= FEW_LOOKUP_KEYS;
+    let read = move |index: &Connection| {
+        let mut answer = Answer::default();
+        for result in &request.results {
+            answer.extend(records::of_result(index, &scope, result)?);
+        }
+        for unit in &request.units {
+            answer.extend(records::of_unit(index, &scope, unit)?);
+        }
+        Ok(answer)
+    };
+    let records = if few {
+        service.index.read_few(read).await
+    } else {
+        service.index.read(read).await
+    };
+    let records = records.inspect_err(|error| service.index_failed(error))?;
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
     let json = records.finish(local.as_deref())?;

@@ -17,7 +17,10 @@ fn what_is_stored_survives_a_restart() {
     let dir = server.stop();
     assert!(!dir.path().join("kiln/kiln.sock").exists());
     let server = TestServer::start_with(dir, |_| {});
-    assert_eq!(server.lookup(&one.record).records, [one.record.clone()]);
+    assert_eq!(
+        server.lookup(&one.record).records,
+        std::slice::from_ref(&one.record)
+    );
 }
 
 #[test]
@@ -44,7 +47,10 @@ fn what_is_stored_survives_a_kill() {
     assert!(socket.exists(), "nobody removed it");
 
     let server = TestServer::start_with(dir, |_| {});
-    assert_eq!(server.lookup(&one.record).records, [one.record.clone()]);
+    assert_eq!(
+        server.lookup(&one.record).records,
+        std::slice::from_ref(&one.record)
+    );
     let kiln_dir = server.kiln_dir();
     let dir = server.stop();
     drop(kiln_dir);

@@ -14,7 +14,7 @@ fn what_is_published_is_found() {
     let one = Fixture::new(server.dir.path(), "u", "1", &[b"a", b"b"]);
     assert_eq!(server.publish(&one).status, 202);
     let found = server.lookup(&one.record);
-    assert_eq!(found.records, [one.record.clone()]);
+    assert_eq!(found.records, std::slice::from_ref(&one.record));
     let store = server.store_dir();
     assert_eq!(found.local_store.as_deref(), store.to_str());
     assert_eq!(std::fs::read(blob_file(&store, b"b")).unwrap(), b"b");
@@ -155,7 +155,7 @@ fn one_key_published_many_times_at_once_is_one_record() {
         }
     });
     let record = &fixtures[0].record;
-    assert_eq!(server.lookup(record).records, [record.clone()]);
+    assert_eq!(server.lookup(record).records, std::slice::from_ref(record));
     let store = server.stats().store;
     assert_eq!((store.results, store.blobs), (1, 2));
     let records = walk(&server.store_dir().join("records"));
@@ -192,7 +192,10 @@ fn a_replacement_takes_the_place_and_survives_a_rebuild() {
     let dir = server.stop();
     std::fs::remove_file(dir.path().join("kiln/index.sqlite")).unwrap();
     let server = TestServer::start_with(dir, |_| {});
-    assert_eq!(server.lookup(&one.record).records, [one.record.clone()]);
+    assert_eq!(
+        server.lookup(&one.record).records,
+        std::slice::from_ref(&one.record)
+    );
 }
 
 #[test]
