@@ -54,16 +54,12 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
         plan.bytes_after
     ));
     let records = places.iter().filter_map(|place| {
-        let unit = place.unit_key.to_string();
-        format!(
-            "records/{}/{}/{unit}/{}.{}",
-            place.scope,
-            &unit[..2],
-            place.result_key,
-            place.generation
+        records::object_name(
+            &place.scope,
+            &place.unit_key,
+            &place.result_key,
+            place.generation,
         )
-        .parse::<ObjectName>()
-        .ok()
     });
     let blobs = plan.blobs.iter().map(ObjectName::blob);
     for name in records.chain(blobs) {

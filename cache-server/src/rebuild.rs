@@ -1,12 +1,10 @@
 //! Filling an empty index from the store: records and blobs are objects, the index is not needed
 //! to find them. Runs beside the requests; lookups wait for it for a moment.
 
-use std::collections::HashMap;
-
 use futures_util::StreamExt as _;
-use futures_util::stream;
 use kiln_storage::backend::{Listed, StoreError, StoreResult};
 use kiln_storage::{Digest, ObjectName};
+use rusqlite::Connection;
 
 use crate::error::ApiError;
 use crate::index::open::mark_complete;
@@ -35,43 +33,14 @@ pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
     while let Some(batch) = blobs.next().await {
         rebuilt.blobs += index_blobs(service, batch).await?;
     }
-    let mut newest: HashMap<(String, String), (u32, Listed)> = HashMap::new();
-    let mut listed = service.store.list("records/");
-    while let Some(object) = listed.next().await {
-        let object = object?;
-        if let Some((scope, result, generation)) = parse_name(&object.name) {
-            let slot = newest.entry((scope, result));
-            let slot = slot.or_insert_with(|| (generation, object.clone()));
-            if slot.0 < generation {
-                *slot = (generation, object);
-            }
-        }
-    }
-    let reads = stream::iter(
-        newest
-            .into_iter()
-            .map(|((scope, _), (generation, object))| {
-                let service = service.clone();
-                async move { read(&service, scope, generation, object).await }
-            }),
-    );
-    let mut reads = reads.buffer_unordered(REBUILD_READS).chunks(REBUILD_BATCH);
-    while let Some(batch) = reads.next().await {
-        let mut rows = Vec::with_capacity(batch.len());
-        for row in batch {
-            match row? {
-                Some(row) => rows.push(row),
-                None => rebuilt.damaged += 1,
-            }
-        }
-        rebuilt.records += rows.len() as u64;
-        service
-            .index
-            .write(move |index| {
-                rows.iter()
-                    .try_for_each(|row| insert_unless_newer(index, row))
-            })
-            .await?;
+    let found = service.store.list("records/").map(|listed| {
+        let service = service.clone();
+        async move { read(&service, listed?).await }
+    });
+    let mut found = found.buffer_unordered(REBUILD_READS).chunks(REBUILD_BATCH);
+    while let Some(batch) = found.next().await {
+        let batch: Vec<Found> = batch.into_iter().collect::<Result<_, ApiError>>()?;
+        index_records(service, batch, &mut rebuilt).await?;
     }
     service.index.write(mark_complete).await?;
     Ok(rebuilt)
@@ -94,25 +63,71 @@ async fn index_blobs(service: &Service, batch: Vec<StoreResult<Listed>>) -> Resu
     Ok(count)
 }
 
-/// A record that was published meanwhile is newer than what was listed.
-fn insert_unless_newer(index: &rusqlite::Connection, row: &RecordRow) -> rusqlite::Result<()> {
-    let there = records::stored(index, &row.scope, &row.result_key)?;
-    if there.is_some_and(|there| there.generation >= row.generation) {
-        return Ok(());
+async fn index_records(
+    service: &Service,
+    batch: Vec<Found>,
+    rebuilt: &mut Rebuilt,
+) -> Result<(), ApiError> {
+    let mut rows = Vec::with_capacity(batch.len());
+    for found in batch {
+        match found {
+            Found::Record(row) => rows.push(row),
+            Found::Damaged => rebuilt.damaged += 1,
+            Found::Nothing => {}
+        }
     }
-    records::insert_found(index, row)
+    rebuilt.records += rows.len() as u64;
+    let superseded = service
+        .index
+        .write(move |index| {
+            let superseded = rows.iter().map(|row| insert_unless_newer(index, row));
+            superseded.collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .await?;
+    for name in superseded.into_iter().flatten() {
+        rebuilt.records -= 1;
+        let _ = service.store.delete(&name).await;
+    }
+    Ok(())
 }
 
-/// The row of a stored record; none for one that is damaged, which is removed.
-async fn read(
-    service: &Service,
-    scope: String,
-    generation: u32,
-    object: Listed,
-) -> Result<Option<RecordRow>, ApiError> {
+/// Keeps the newest generation; the object of the other one, if there are two. A record that was
+/// published meanwhile is newer than what was listed.
+fn insert_unless_newer(
+    index: &Connection,
+    row: &RecordRow,
+) -> rusqlite::Result<Option<ObjectName>> {
+    let there = records::stored(index, &row.scope, &row.result_key)?.map(|there| there.generation);
+    let superseded = match there {
+        Some(there) if there == row.generation => return Ok(None),
+        Some(there) if there > row.generation => Some(row.generation),
+        older => {
+            records::insert_found(index, row)?;
+            older
+        }
+    };
+    Ok(superseded.and_then(|generation| {
+        records::object_name(&row.scope, &row.unit_key, &row.result_key, generation)
+    }))
+}
+
+/// What an object below `records/` turned out to be.
+#[derive(Debug)]
+enum Found {
+    Record(RecordRow),
+    /// It was damaged and is removed.
+    Damaged,
+    /// It is gone, or none of Kiln's.
+    Nothing,
+}
+
+async fn read(service: &Service, object: Listed) -> Result<Found, ApiError> {
     let name = object.name;
+    let Some((scope, generation)) = parse_name(&name) else {
+        return Ok(Found::Nothing);
+    };
     match service.store.record(&name).await {
-        Ok(Some((record, body))) => Ok(Some(RecordRow {
+        Ok(Some((record, body))) => Ok(Found::Record(RecordRow {
             scope,
             unit_key: record.unit_key,
             result_key: record.result_key,
@@ -123,29 +138,25 @@ async fn read(
             blobs: record.blobs(),
             body: body.to_vec(),
         })),
-        Ok(None) => Ok(None),
+        Ok(None) => Ok(Found::Nothing),
         Err(StoreError::Damaged { why, .. }) => {
             service
                 .log
                 .warn(format_args!("record {name}: {why}, removed"));
             let _ = service.store.delete(&name).await;
-            Ok(None)
+            Ok(Found::Damaged)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// Scope, result and generation of `records/<scope>/<xx>/<unit>/<result>.<generation>`.
-fn parse_name(name: &ObjectName) -> Option<(String, String, u32)> {
+/// Scope and generation of `records/<scope>/<xx>/<unit>/<result>.<generation>`.
+fn parse_name(name: &ObjectName) -> Option<(String, u32)> {
     let mut parts = name.as_str().strip_prefix("records/")?.splitn(4, '/');
     let (scope, _, _, last) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let (result, generation) = last.split_once('.')?;
     result.parse::<Digest>().ok()?;
-    Some((
-        scope.to_owned(),
-        result.to_owned(),
-        generation.parse().ok()?,
-    ))
+    Some((scope.to_owned(), generation.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -159,7 +170,7 @@ mod tests {
         let key = Digest::of(b"r");
         let unit = UnitKey::new(Digest::of(b"u"));
         let name = ObjectName::record(&scope, &unit, &ResultKey::new(key), 7);
-        assert_eq!(parse_name(&name), Some((scope.id(), key.to_string(), 7)));
+        assert_eq!(parse_name(&name), Some((scope.id(), 7)));
         for other in ["records/a/b/c/d.0", "records/a", "blobs/a/b"] {
             assert_eq!(parse_name(&other.parse().unwrap()), None);
         }

@@ -131,7 +131,7 @@ impl Server {
             )?),
             None => None,
         };
-        let store = Store::open(&config.storage, config.cache_size)?;
+        let store = Store::open(&config.storage)?;
         let store_id = runtime.block_on(store.id());
         let opened = index::open::open(&config.kiln_dir, &store_id)?;
         for note in &opened.notes {

@@ -46,7 +46,7 @@ impl Store {
     ///
     /// # Errors
     /// There is no such place and it cannot be made.
-    pub(crate) fn open(url: &StorageUrl, budget: Option<u64>) -> StoreResult<Self> {
+    pub(crate) fn open(url: &StorageUrl) -> StoreResult<Self> {
         match url {
             StorageUrl::File(dir) => {
                 let disk = DiskBackend::open(dir.clone(), DiskOptions::default())?;
@@ -56,7 +56,8 @@ impl Store {
                 Ok(store)
             }
             StorageUrl::Memory => {
-                let memory = MemoryBackend::new(budget.unwrap_or(u64::MAX));
+                // Bounded as every store is, by eviction, so that the index knows what goes.
+                let memory = MemoryBackend::new(u64::MAX);
                 Ok(Self::new(Arc::new(memory), url.clone()))
             }
         }

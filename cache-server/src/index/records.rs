@@ -1,7 +1,7 @@
 //! Rows of records and blobs.
 
 use kiln_storage::limits::{MAX_LOOKUP_UNIT_BYTES, MAX_RECORDS_PER_UNIT};
-use kiln_storage::{Digest, ResultKey, UnitKey};
+use kiln_storage::{Digest, ObjectName, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{int, uint};
@@ -236,6 +236,23 @@ pub(crate) fn sizes(connection: &Connection) -> rusqlite::Result<(u64, u64, u64)
     Ok((records, blobs, record_bytes + blob_bytes))
 }
 
+/// The object that holds a record, by the id of its scope: [`ObjectName::record`] for a scope
+/// whose names are not known.
+pub(crate) fn object_name(
+    scope: &str,
+    unit: &UnitKey,
+    result: &ResultKey,
+    generation: u32,
+) -> Option<ObjectName> {
+    let unit = unit.to_string();
+    format!(
+        "records/{scope}/{}/{unit}/{result}.{generation}",
+        &unit[..2]
+    )
+    .parse()
+    .ok()
+}
+
 /// Reads a digest from a column.
 pub(crate) fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
     row.get::<_, [u8; 32]>(column).map(Digest::from_bytes)
@@ -281,6 +298,17 @@ mod tests {
         assert_eq!(of_result(&connection, "s", &result).unwrap(), None);
         let stored = stored(&connection, "s", &result).unwrap().unwrap();
         assert_eq!(stored.blobs, [(one, None)]);
+    }
+
+    #[test]
+    fn objects_have_the_names_that_storage_gives_them() {
+        let scope = kiln_storage::Scope::local_user(7);
+        let unit = UnitKey::new(Digest::of(b"u"));
+        let result = ResultKey::new(Digest::of(b"r"));
+        assert_eq!(
+            object_name(&scope.id(), &unit, &result, 3),
+            Some(ObjectName::record(&scope, &unit, &result, 3))
+        );
     }
 
     #[test]
