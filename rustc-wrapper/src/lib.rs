@@ -30,6 +30,7 @@ pub mod say;
 pub mod session;
 pub mod silent;
 mod spawn;
+pub mod stamp;
 pub mod tool;
 pub mod unit;
 pub mod wrapper;

@@ -149,8 +149,22 @@ pub fn parse_list(text: &str) -> Option<Vec<PathBuf>> {
     while let Some(c) = chars.next() {
         let last = words.len() - 1;
         match c {
-            '\\' if matches!(chars.peek(), Some(' ' | '#' | '\\')) => {
-                words[last].extend(chars.next());
+            // Backslashes before a blank are doubled, and one more escapes the blank; elsewhere a
+            // backslash is itself.
+            '\\' => {
+                let mut run = 1;
+                while chars.next_if_eq(&'\\').is_some() {
+                    run += 1;
+                }
+                let (kept, escaped) = match chars.peek() {
+                    Some(' ') => (run / 2, run % 2 == 1),
+                    Some('#') => (run - 1, true),
+                    _ => (run, false),
+                };
+                words[last].extend(std::iter::repeat_n('\\', kept));
+                if escaped {
+                    words[last].extend(chars.next());
+                }
             }
             '$' if chars.peek() == Some(&'$') => words[last].extend(chars.next()),
             ' ' | '\t' => words.push(String::new()),
@@ -168,6 +182,8 @@ mod tests {
     fn lists_are_read() {
         let list = parse_list("out: \\\n  /a/x.o \\\n  /b\\ c/$$y.a \\\n  z\n\n/a/x.o:\n").unwrap();
         assert_eq!(list, ["/a/x.o", "/b c/$y.a", "z"].map(PathBuf::from));
+        let odd = parse_list("out: \\\n  /a\\\\\\ b\\c \\\n  x\\#y\n").unwrap();
+        assert_eq!(odd, ["/a\\ b\\c", "x#y"].map(PathBuf::from));
         assert_eq!(parse_list("nonsense"), None);
     }
 }

@@ -13,8 +13,9 @@ use kiln_storage::encode::Encoder;
 use kiln_storage::record::{EnvForm, Member, TreeFilter};
 
 use crate::env::Env;
-use crate::memo::{Memo, changed_ns};
+use crate::memo::Memo;
 use crate::roots::Roots;
+use crate::stamp::changed_ns;
 
 /// Most files in one tree; a larger one makes the unit uncacheable.
 const MAX_TREE_FILES: usize = 20_000;

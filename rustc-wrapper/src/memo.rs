@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use kiln_storage::Digest;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::stamp::{changed_ns, coarse_now_ns};
 
 const FILE_NAME: &str = "memo.v1";
 /// Rows in a bucket, and buckets in the table: 8 MiB, sparse until used.
@@ -27,28 +28,6 @@ const COARSE_FILE_SYSTEM_NS: i128 = 2_100_000_000;
 #[derive(Debug, Default)]
 pub struct Memo {
     file: Option<File>,
-}
-
-/// A moment on the kernel's coarse clock, which stamps ordinary writes, nanoseconds since 1970.
-pub fn coarse_now_ns() -> i128 {
-    nanoseconds(clock_gettime(ClockId::RealtimeCoarse))
-}
-
-/// This moment on the exact clock, nanoseconds since 1970.
-pub fn now_ns() -> i128 {
-    nanoseconds(clock_gettime(ClockId::Realtime))
-}
-
-fn nanoseconds(time: rustix::time::Timespec) -> i128 {
-    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-}
-
-/// When a file was last changed (content or inode), nanoseconds since 1970.
-pub fn changed_ns(meta: &Metadata) -> i128 {
-    let ctime = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
-    let mtime = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    // A modification time in the future of the change time is set by hand and says nothing.
-    if meta.ctime_nsec() == 0 && meta.mtime_nsec() == 0 { ctime.max(mtime) } else { ctime }
 }
 
 /// Whether a file with this metadata, hashed from `hashed_from_ns` (coarse clock) on, cannot have
@@ -167,8 +146,8 @@ mod tests {
     use std::time::Duration;
 
     fn wait_for_the_next_tick() {
-        let start = coarse_now_ns();
-        while coarse_now_ns() <= start + 1_000_000 {
+        let start = crate::stamp::now_ns();
+        while coarse_now_ns() <= start {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

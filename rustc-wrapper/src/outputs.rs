@@ -15,8 +15,8 @@ use kiln_storage::{Digest, disk};
 use memchr::memmem;
 
 use crate::client::Client;
-use crate::memo::changed_ns;
 use crate::roots::{Escape, Roots};
+use crate::stamp::changed_ns;
 use crate::unit::Unit;
 
 /// Mode bits that the umask may take from.

@@ -28,7 +28,7 @@ use crate::session::Session;
 pub struct Compiled<'a> {
     /// How the tool ended.
     pub finished: &'a Finished,
-    /// When it was started, coarse clock, nanoseconds.
+    /// A [`crate::stamp::barrier`] right before it was started, nanoseconds.
     pub started_ns: i128,
     /// The run's private directory.
     pub private: &'a Path,
@@ -67,7 +67,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         inputs.members.insert(Member::DiagnosticWidth);
     }
     let members: Vec<Member> = inputs.members.into_iter().collect();
-    let values = evaluate(session, &members)?;
+    let values = evaluate(session, &members, compiled.started_ns)?;
     let record = Record {
         version: RECORD_VERSION,
         unit_key: session.unit.key,
@@ -168,21 +168,25 @@ fn describe_outputs(
 }
 
 fn hash(session: &Session<'_>, path: &Path, needles: &[&[u8]]) -> std::io::Result<(Digest, u64, Vec<bool>)> {
-    let from_ns = crate::memo::coarse_now_ns();
+    let from_ns = crate::stamp::coarse_now_ns();
     let result = outputs::hash_and_scan(path, needles)?;
     session.memo.put(&std::fs::metadata(path)?, from_ns, &result.0);
     Ok(result)
 }
 
 /// The values of all members; refused when one has none or changed while the tool ran.
-fn evaluate(session: &Session<'_>, members: &[Member]) -> Result<Vec<Digest>, Unknown> {
+fn evaluate(
+    session: &Session<'_>,
+    members: &[Member],
+    started_ns: i128,
+) -> Result<Vec<Digest>, Unknown> {
     let width = session.parsed.width.clone();
     let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
     let mut values = Vec::with_capacity(members.len());
     for member in members {
         let value = evaluator.value(member);
         values.push(value.ok_or_else(|| unknown("unknown-input", crate::lookup::describe(member)))?);
-        if evaluator.newest_ns() > session.began_ns {
+        if evaluator.newest_ns() >= started_ns {
             return Err(unknown("input-changed-meanwhile", crate::lookup::describe(member)));
         }
     }

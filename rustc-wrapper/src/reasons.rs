@@ -32,6 +32,7 @@ pub const REASONS: &[Reason] = &[
     row("unknown-input", "miss", "an input cannot be evaluated, e.g. a package of too many files; not stored"),
     row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
     row("input-changed-meanwhile", "miss", "a file changed while the compiler ran; not stored"),
+    row("no-file-time", "miss", "KILN_DIR takes no files, or its file times do not move; not stored"),
     row("publish-failed", "miss", "the server did not take the result; see kiln doctor"),
     row("incremental", "bypass", "incremental compilation is on; set CARGO_INCREMENTAL=0 (kiln env prints it)"),
     row("stdin-source", "bypass", "the source comes from standard input"),

@@ -14,7 +14,8 @@ use crate::config::{Config, Paths};
 use crate::env::Env;
 use crate::identity::Identity;
 use crate::local::{self, Faults};
-use crate::memo::{self, Memo};
+use crate::memo::Memo;
+use crate::stamp;
 use crate::roots::{Places, Roots, find_target};
 use crate::tool::{self, Tool};
 use crate::unit::{self, Unit};
@@ -44,8 +45,6 @@ pub struct Session<'a> {
     pub memo: Memo,
     /// Resolved colour of human-readable diagnostics.
     pub color: &'static str,
-    /// When the wrapper began, exact clock, nanoseconds.
-    pub began_ns: i128,
     /// The connection, while it is usable.
     pub client: Option<Client>,
     /// Counts faults of the server.
@@ -59,9 +58,9 @@ pub struct Session<'a> {
 /// An event with what is known from the start.
 fn event(env: &Env, config: &Config, cwd: &Path, parsed: Option<&Parsed>) -> Event {
     let who = Identity::find(config, cwd);
-    let now_ms = u64::try_from(memo::now_ns() / 1_000_000).unwrap_or(0);
+    let now_ms = u64::try_from(stamp::now_ns() / 1_000_000).unwrap_or(0);
     Event {
-        id: format!("{}-{}-{}", who.build, std::process::id(), memo::now_ns()),
+        id: format!("{}-{}-{}", who.build, std::process::id(), stamp::now_ns()),
         at_ms: now_ms,
         run: who.run,
         job: who.job,
@@ -100,7 +99,6 @@ impl<'a> Session<'a> {
         config: &'a Config,
         dir: &'a Path,
         invocation: Invocation,
-        began_ns: i128,
     ) -> Result<Self, (Bypass, Option<Parsed>)> {
         let clock = Instant::now();
         let early = |bypass| (bypass, None);
@@ -147,7 +145,6 @@ impl<'a> Session<'a> {
             unit,
             memo,
             color,
-            began_ns,
             client: None,
             faults,
             event,

@@ -17,12 +17,13 @@ use crate::compile::{self, Finished};
 use crate::config::{Config, Mode};
 use crate::diagnostics::strip_json_ansi;
 use crate::env::Env;
+use crate::inputs::Unknown;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found};
 use crate::outputs::{self, RestoreError, Source};
 use crate::publish::{self, Compiled};
 use crate::session::{Session, report_bypass};
-use crate::{memo, say, tool};
+use crate::{say, stamp, tool};
 
 /// Name of the linker's list in a run's private directory.
 pub const LINK_LIST: &str = "link.d";
@@ -31,7 +32,6 @@ pub const DEP_INFO: &str = "dep-info.d";
 
 /// Runs `kiln TOOL ARGS…`.
 pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
-    let began_ns = memo::now_ns();
     let config = match Config::resolve(env) {
         Ok(config) => config,
         Err(error) => {
@@ -53,7 +53,7 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
     if args::is_probe(&invocation.args) {
         return probe(env, dir, &invocation, argv);
     }
-    match Session::open(env, &config, dir, invocation, began_ns) {
+    match Session::open(env, &config, dir, invocation) {
         Ok(mut session) => unit(&mut session, argv),
         Err((bypass, parsed)) => {
             report_bypass(env, &config, dir, &bypass, parsed.as_ref());
@@ -104,7 +104,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
             return compile::become_tool(argv);
         }
     };
-    let started_ns = wait_for_tick(session.began_ns);
+    let barrier = stamp::barrier(&private.path.join("stamp"));
     let finished = match compile(session, &private, link.as_ref()) {
         Ok(finished) => finished,
         Err(_) => return compile::become_tool(argv),
@@ -115,16 +115,27 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         session.report(outcome, Some((reason, detail)), None);
         return compile::exit_as(finished.status);
     }
-    let compiled =
-        Compiled { finished: &finished, started_ns, private: &private.path, link: link.as_ref() };
     let may_store = session.config.mode != Mode::Read && outcome != Outcome::Error;
-    let stored = may_store.then(|| publish::publish(session, &compiled)).transpose();
+    let stored = may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
     session.end_phase("publish");
     match stored {
         Ok(key) => session.report(outcome, Some((reason, detail)), key),
         Err(unknown) => session.report(outcome, Some((unknown.reason, unknown.detail)), None),
     }
     compile::exit_as(finished.status)
+}
+
+/// Stores the result of a compile that began at a point in file time.
+fn store(
+    session: &mut Session<'_>,
+    finished: &Finished,
+    private: &Private,
+    link: Option<&LinkPlan>,
+    barrier: io::Result<i128>,
+) -> Result<kiln_storage::ResultKey, Unknown> {
+    let started_ns = barrier
+        .map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
+    publish::publish(session, &Compiled { finished, started_ns, private: &private.path, link })
 }
 
 /// Puts a record's files back and says again what the tool said.
@@ -241,20 +252,6 @@ fn compile(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) ->
     })
 }
 
-/// Waits until the file clock has left the tick in which the wrapper began, so that a file changed
-/// from now on shows a later time than one changed before. At most one tick, 1 to 10 ms.
-fn wait_for_tick(began_ns: i128) -> i128 {
-    const LONGEST: u32 = 100;
-    for _ in 0..LONGEST {
-        let now = memo::coarse_now_ns();
-        if now > began_ns {
-            return now;
-        }
-        std::thread::sleep(std::time::Duration::from_micros(250));
-    }
-    began_ns
-}
-
 /// A directory for the files of one run, removed at its end.
 #[derive(Debug)]
 struct Private {
@@ -263,7 +260,7 @@ struct Private {
 
 impl Private {
     fn create(dir: &Path) -> Self {
-        let path = dir.join("tmp").join(format!("{}-{}", std::process::id(), memo::now_ns()));
+        let path = dir.join("tmp").join(format!("{}-{}", std::process::id(), stamp::now_ns()));
         // When it cannot be made, the lists in it cannot be read, and nothing is stored.
         let _ = std::fs::create_dir_all(&path);
         Self { path }

@@ -9,7 +9,7 @@ use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
 use crate::local::{self, Faults};
 use crate::members::find_program;
-use crate::{memo, say};
+use crate::{say, stamp};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
 }
 
 fn directory(dir: &Path, lines: &mut Lines) {
-    let probe = dir.join(format!("doctor-{}-{}", std::process::id(), memo::now_ns()));
+    let probe = dir.join(format!("doctor-{}-{}", std::process::id(), stamp::now_ns()));
     let written = local::create_dir(dir).and_then(|()| std::fs::write(&probe, b"x"));
     let _ = std::fs::remove_file(&probe);
     match written {

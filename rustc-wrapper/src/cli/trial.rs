@@ -9,7 +9,7 @@ use kiln_storage::api::StatsResponse;
 use super::{bytes, stats, time};
 use crate::client::{Address, Client};
 use crate::env::{Env, SETTINGS};
-use crate::{local, memo, say};
+use crate::{local, say, stamp};
 
 /// Longest the server may take to note the last units of a build.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ struct Scratch {
 impl Scratch {
     fn create(env: &Env) -> std::io::Result<Self> {
         let base = env.absolute("TMPDIR").unwrap_or_else(|| "/tmp".into());
-        let dir = base.join(format!("kiln-try-{}-{}", std::process::id(), memo::now_ns() / 1_000_000));
+        let dir = base.join(format!("kiln-try-{}-{}", std::process::id(), stamp::now_ns() / 1_000_000));
         std::fs::create_dir_all(&dir)?;
         Ok(Self { dir, env: env.clone() })
     }

@@ -1,0 +1,79 @@
+//! File times: when a file was changed, the coarse clock that stamps changes, and a point in time
+//! that tells changes before it from changes after it.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// Longest that a new file stamp is waited for: many ticks of the slowest kernel clock.
+const MAX_LOOKS: u32 = 400;
+const LOOK: Duration = Duration::from_micros(250);
+
+fn nanoseconds(time: Timespec) -> i128 {
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}
+
+/// This moment on the exact clock, nanoseconds since 1970.
+pub fn now_ns() -> i128 {
+    nanoseconds(clock_gettime(ClockId::Realtime))
+}
+
+/// This moment on the coarse clock: no change from now on is stamped earlier. Nanoseconds since
+/// 1970.
+pub fn coarse_now_ns() -> i128 {
+    nanoseconds(clock_gettime(ClockId::RealtimeCoarse))
+}
+
+/// When a file was last changed (content or inode), nanoseconds since 1970. Nobody can set it.
+pub fn changed_ns(meta: &Metadata) -> i128 {
+    i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec())
+}
+
+/// A point in file time: what was changed before has an earlier stamp, what is changed later has
+/// this one or a later one. `file` is a scratch file on a local file system.
+///
+/// A file is written until its stamp moves. Kernels with multigrain timestamps (6.13 and newer)
+/// give a fresh stamp to a file that was looked at, at once; others at the next tick, 1 to 10 ms
+/// later.
+///
+/// # Errors
+/// When the file cannot be written, or its stamp does not move.
+pub fn barrier(file: &Path) -> io::Result<i128> {
+    let mut file = File::create(file)?;
+    file.write_all(b"x")?;
+    let first = changed_ns(&file.metadata()?);
+    for look in 0..MAX_LOOKS {
+        file.write_all(b"x")?;
+        let stamp = changed_ns(&file.metadata()?);
+        if stamp > first {
+            return Ok(stamp);
+        }
+        if look > 0 {
+            std::thread::sleep(LOOK);
+        }
+    }
+    Err(io::Error::other("file times do not move"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_barrier_tells_before_from_after() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+            std::fs::write(&before, "x").unwrap();
+            let stamp = barrier(&dir.path().join("scratch")).unwrap();
+            std::fs::write(&after, "x").unwrap();
+            let changed = |path: &Path| changed_ns(&std::fs::metadata(path).unwrap());
+            assert!(changed(&before) < stamp, "round {round}");
+            assert!(changed(&after) >= stamp, "round {round}");
+        }
+    }
+}
