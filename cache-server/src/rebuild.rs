@@ -85,7 +85,7 @@ async fn index_records(
         })
         .await?;
     for name in superseded.into_iter().flatten() {
-        rebuilt.records -= 1;
+        rebuilt.records = rebuilt.records.saturating_sub(1);
         let _ = service.store.delete(&name).await;
     }
     Ok(())

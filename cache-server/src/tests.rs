@@ -29,7 +29,7 @@ use crate::log::{Level, Log};
 use crate::principal::Peer;
 use crate::service::Service;
 use crate::store::Store;
-use crate::{ingest, routes};
+use crate::{ingest, rebuild, routes};
 
 /// Memory behind a gate: each write of a blob needs a permit.
 #[derive(Debug)]
@@ -309,6 +309,30 @@ async fn a_blob_that_vanished_makes_a_new_generation() {
 
 fn name_of(listed: StoreResult<Listed>) -> String {
     listed.unwrap().name.to_string()
+}
+
+#[tokio::test]
+async fn a_rebuild_keeps_the_newest_generation_only() {
+    let fixture = Fixture::new();
+    fixture.backend.gate.add_permits(1);
+    let store = &fixture.service.store;
+    let digest = Digest::of(b"a");
+    store
+        .put_blob(&digest, Body::Bytes("a".into()))
+        .await
+        .unwrap();
+    let scope = &fixture.service.policy.tcp_scope;
+    let mut record = record("a");
+    for (generation, stdout) in [(1, "newer"), (0, "older"), (2, "newest")] {
+        record.stdout = stdout.to_owned();
+        let name = ObjectName::record(scope, &record.unit_key, &record.result_key, generation);
+        let body = serde_json::to_vec(&record).unwrap();
+        store.put_record(&name, &body).await.unwrap();
+    }
+    let rebuilt = rebuild::run(&fixture.service).await.unwrap();
+    assert_eq!((rebuilt.blobs, rebuilt.records, rebuilt.damaged), (1, 1, 0));
+    assert_eq!(fixture.lookup(&record).await, [record]);
+    assert_eq!(fixture.backend.list("records/").count().await, 1);
 }
 
 #[tokio::test]

@@ -84,34 +84,26 @@ pub(crate) struct Opened {
 pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
     let path = dir.join(FILE_NAME);
     let mut notes = Vec::new();
-    match open_file(&path, store_id) {
-        Ok((index, fresh)) => {
-            return Ok(Opened {
-                index,
-                fresh,
-                notes,
-            });
-        }
-        Err(why) => notes.push(format!("index put aside: {why}")),
+    let mut opened = open_file(&path, store_id);
+    if let Err(IndexError::Damaged(why)) = &opened {
+        notes.push(format!("index put aside: {why}"));
+        put_aside(&path);
+        opened = open_file(&path, store_id);
     }
-    put_aside(&path);
-    match open_file(&path, store_id) {
-        Ok((index, fresh)) => Ok(Opened {
-            index,
-            fresh,
-            notes,
-        }),
+    let (index, fresh) = match opened {
+        Ok(opened) => opened,
         Err(why) => {
             notes.push(format!("index kept in memory: {why}"));
             let connection = Connection::open_in_memory()?;
             create(&connection, store_id)?;
-            Ok(Opened {
-                index: Index::new(connection, None),
-                fresh: true,
-                notes,
-            })
+            (Index::new(connection, None), true)
         }
-    }
+    };
+    Ok(Opened {
+        index,
+        fresh,
+        notes,
+    })
 }
 
 /// Moves a file that cannot be used out of the way, with SQLite's own files beside it.
@@ -122,36 +114,44 @@ pub(crate) fn put_aside(path: &Path) {
     }
 }
 
+/// Opens or makes the file. Any failure that is not for want of room or of permission is the
+/// file's fault: [`IndexError::Damaged`].
 fn open_file(path: &Path, store_id: &str) -> Result<(Index, bool), IndexError> {
-    let connection = connect(path)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
-    let fresh = tables == 0;
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
+    let in_file = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly) => IndexError::from(error),
+        _ => IndexError::Damaged(error.to_string()),
+    };
+    let connection = connect(path).map_err(in_file)?;
+    let fresh = is_empty(&connection).map_err(in_file)?;
     if fresh {
         create(&connection, store_id)?;
-    } else {
-        let meta = |key: &str| {
-            connection
-                .query_row(
-                    "SELECT value FROM meta WHERE key = ?1",
-                    params![key],
-                    |row| row.get::<_, String>(0),
-                )
-                .optional()
-        };
-        if meta("schema")?.as_deref() != Some(SCHEMA_VERSION) {
-            return Err(IndexError::Failed("another version of the schema".into()));
-        }
-        if meta("store")?.as_deref() != Some(store_id) {
-            return Err(IndexError::Failed("it belongs to another store".into()));
-        }
+    }
+    let meta = |key: &str| meta(&connection, key).map_err(in_file);
+    if meta("schema")?.as_deref() != Some(SCHEMA_VERSION) {
+        return Err(IndexError::Damaged("another version of the schema".into()));
+    }
+    if meta("store")?.as_deref() != Some(store_id) {
+        return Err(IndexError::Damaged("it belongs to another store".into()));
     }
     // What an interrupted rebuild has left is not all that the store holds.
-    let complete = connection
-        .query_row("SELECT 1 FROM meta WHERE key = 'complete'", [], |_| Ok(()))
-        .optional()?;
-    let reader = connect(path)?;
-    Ok((Index::new(connection, Some(reader)), complete.is_none()))
+    let complete = meta("complete")?.is_some();
+    let reader = connect(path).map_err(in_file)?;
+    Ok((Index::new(connection, Some(reader)), !complete))
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    Ok(tables == 0)
+}
+
+fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+            row.get(0)
+        })
+        .optional()
 }
 
 /// Notes that the index holds all that the store holds.
@@ -163,7 +163,7 @@ pub(crate) fn mark_complete(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn connect(path: &Path) -> Result<Connection, IndexError> {
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(SQLITE_BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(SQLITE_STATEMENTS);
@@ -223,12 +223,20 @@ mod tests {
         fs::write(&path, vec![7_u8; 8192]).unwrap();
         let opened = open(dir.path(), "b").unwrap();
         assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
+        drop(opened);
+
+        put_aside(&path);
+        let foreign = Connection::open(&path).unwrap();
+        foreign.execute_batch("CREATE TABLE t (x)").unwrap();
+        drop(foreign);
+        let opened = open(dir.path(), "b").unwrap();
+        assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
     }
 
     #[test]
     fn where_no_file_can_be_the_index_is_in_memory() {
         let dir = tempfile::tempdir().unwrap();
         let opened = open(&dir.path().join("not-there"), "a").unwrap();
-        assert!(opened.fresh && opened.notes.len() == 2, "{opened:?}");
+        assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
     }
 }

@@ -11,3 +11,5 @@ mod lifecycle;
 mod results;
 #[cfg(test)]
 mod stats;
+#[cfg(test)]
+mod stress;
