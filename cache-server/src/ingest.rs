@@ -5,7 +5,6 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use kiln_storage::backend::{Body, StoreError};
 use kiln_storage::{Digest, limits as shared_limits};
@@ -95,12 +94,11 @@ impl Queue {
         self.records.available_permits() == INGEST_QUEUE_RECORDS
     }
 
-    /// Waits until no job is left; whether that was before the deadline.
-    pub(crate) async fn drain(&self, deadline: Duration) -> bool {
+    /// Waits until no job is left.
+    pub(crate) async fn drain(&self) {
         let all = u32::try_from(INGEST_QUEUE_RECORDS).unwrap_or(u32::MAX);
-        tokio::time::timeout(deadline, self.records.acquire_many(all))
-            .await
-            .is_ok()
+        // The semaphore is never closed.
+        let _ = self.records.acquire_many(all).await;
     }
 }
 
@@ -138,25 +136,35 @@ async fn work(service: &Service, job: Job) {
     drop(job.guard);
 }
 
-/// Stores the blobs, then the record. When one blob fails, blobs already stored stay: they are
-/// what their digests say, and go by eviction if nothing names them.
+/// Stores the blobs, then the record. When one blob fails, those already stored stay: they are
+/// what their digests say, and are evicted when nothing names them.
 async fn take_over(
     service: &Service,
     candidate: Candidate,
     files: Vec<OpenOffer>,
 ) -> Result<publish::Published, ApiError> {
+    let mut stored = Vec::with_capacity(files.len());
+    let blobs = store_blobs(service, files, &mut stored).await;
+    let noted = publish::note_blobs(service, stored).await;
+    blobs?;
+    noted?;
+    publish::commit(service, &candidate).await
+}
+
+async fn store_blobs(
+    service: &Service,
+    files: Vec<OpenOffer>,
+    stored: &mut Vec<(Digest, u64)>,
+) -> Result<(), ApiError> {
     for OpenOffer { digest, file, len } in files {
-        let put = service
-            .store
-            .put_blob(&digest, Body::File { file, len })
-            .await;
-        match put {
-            Ok(_) => {}
+        let body = Body::File { file, len };
+        match service.store.put_blob(&digest, body).await {
+            Ok(_) => stored.push((digest, len)),
             Err(StoreError::Damaged { .. }) => return Err(ApiError::DigestMismatch),
             Err(error) => return Err(error.into()),
         }
     }
-    publish::commit(service, &candidate).await
+    Ok(())
 }
 
 /// Opens an offered file: a regular one, by an absolute path, of the size that the record says.

@@ -167,6 +167,34 @@ async fn forget_blobs(service: &Service, gone: Vec<Digest>) -> Result<(), ApiErr
     Ok(())
 }
 
+/// Notes blobs that were stored, with their sizes.
+///
+/// # Errors
+/// What the index fails with.
+pub(crate) async fn note_blobs(
+    service: &Service,
+    stored: Vec<(Digest, u64)>,
+) -> Result<(), ApiError> {
+    if stored.is_empty() {
+        return Ok(());
+    }
+    let grown = service
+        .index
+        .write(move |index| {
+            let mut grown = 0;
+            for (digest, size) in &stored {
+                if records::insert_blob(index, digest, *size, clock::now_ms())? {
+                    grown += size;
+                }
+            }
+            Ok(grown)
+        })
+        .await
+        .inspect_err(|error| service.index_failed(error))?;
+    service.grow(grown);
+    Ok(())
+}
+
 async fn open_offers(
     needed: Vec<(Digest, u64)>,
     offers: Vec<Offer>,

@@ -28,11 +28,10 @@ pub(crate) struct Rebuilt {
 /// # Errors
 /// What store and index fail with; a later start tries again.
 pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
-    let mut rebuilt = Rebuilt::default();
-    let mut blobs = service.store.list("blobs/").chunks(REBUILD_BATCH);
-    while let Some(batch) = blobs.next().await {
-        rebuilt.blobs += index_blobs(service, batch).await?;
-    }
+    let mut rebuilt = Rebuilt {
+        blobs: find_blobs(service).await?,
+        ..Rebuilt::default()
+    };
     let found = service.store.list("records/").map(|listed| {
         let service = service.clone();
         async move { read(&service, listed?).await }
@@ -44,6 +43,20 @@ pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
     }
     service.index.write(mark_complete).await?;
     Ok(rebuilt)
+}
+
+/// Notes all blobs of the store; how many there are. What a server that was killed had stored and
+/// not noted is no more than this, and is evicted when nothing names it.
+///
+/// # Errors
+/// What store and index fail with.
+pub(crate) async fn find_blobs(service: &Service) -> Result<u64, ApiError> {
+    let mut count = 0;
+    let mut blobs = service.store.list("blobs/").chunks(REBUILD_BATCH);
+    while let Some(batch) = blobs.next().await {
+        count += index_blobs(service, batch).await?;
+    }
+    Ok(count)
 }
 
 async fn index_blobs(service: &Service, batch: Vec<StoreResult<Listed>>) -> Result<u64, ApiError> {

@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout;
 
 use crate::config::{Role, ServeConfig};
@@ -83,7 +84,7 @@ pub struct Server {
     unix: Option<(Socket, StdUnixListener)>,
     tcp: Option<TcpListener>,
     signals: Signals,
-    fresh_index: bool,
+    fill: Fill,
     // Last, so that it is given up last.
     place: Place,
 }
@@ -134,6 +135,11 @@ impl Server {
         let store = Store::open(&config.storage)?;
         let store_id = runtime.block_on(store.id());
         let opened = index::open::open(&config.kiln_dir, &store_id)?;
+        let fill = match (opened.fresh, opened.unclean) {
+            (true, _) => Fill::All,
+            (false, true) => Fill::Blobs,
+            (false, false) => Fill::Nothing,
+        };
         for note in &opened.notes {
             log.warn(format_args!("{note}"));
         }
@@ -150,7 +156,7 @@ impl Server {
             unix,
             tcp,
             signals,
-            fresh_index: opened.fresh,
+            fill,
             place,
         })
     }
@@ -171,7 +177,7 @@ impl Server {
             unix,
             tcp,
             mut signals,
-            fresh_index,
+            fill,
             place,
         } = self;
         let (socket, unix) = unix.unzip();
@@ -181,7 +187,7 @@ impl Server {
                 .transpose()
                 .map_err(ServeError::Runtime)?;
             let connections = Connections::new(service.clone(), routes::router(&service));
-            start_background(&service, fresh_index);
+            start_background(&service, fill);
             if let Some(listener) = unix {
                 tokio::spawn(connections.clone().accept(listener));
             }
@@ -198,8 +204,7 @@ impl Server {
             // Gone at once: the next wrapper starts a new server instead of asking this one.
             drop(socket);
             service.leave();
-            finish(&service, &connections).await;
-            Ok(())
+            Ok(finish(&service, &connections).await)
         });
         runtime.shutdown_timeout(SHUTDOWN_LAST);
         if service.index_damaged.load(Ordering::Relaxed) {
@@ -207,7 +212,7 @@ impl Server {
         }
         service.log.info(format_args!("left"));
         drop(place);
-        ended
+        ended.map(drop)
     }
 }
 
@@ -235,17 +240,33 @@ fn raise_open_files() {
     }
 }
 
-fn start_background(service: &Service, fresh_index: bool) {
+/// What the index has to learn from the store.
+#[derive(Debug, Clone, Copy)]
+enum Fill {
+    /// It is whole.
+    Nothing,
+    /// The last server was killed: there may be blobs that nobody noted.
+    Blobs,
+    /// It is empty.
+    All,
+}
+
+fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
     let service = service.clone();
     tokio::spawn(async move {
-        if fresh_index {
+        if let Fill::All = fill {
             match rebuild::run(&service).await {
                 Ok(rebuilt) => service.log.info(format_args!("index rebuilt: {rebuilt:?}")),
                 Err(error) => service.log.error(format_args!("index rebuild: {error}")),
             }
         }
         service.complete.send_replace(true);
+        if let Fill::Blobs = fill
+            && let Err(error) = rebuild::find_blobs(&service).await
+        {
+            service.log.error(format_args!("blobs: {error}"));
+        }
         evict::run(service).await;
     });
 }
@@ -305,15 +326,24 @@ async fn until_leaving(
     service.log.info(format_args!("leaving: {reason}"));
 }
 
-/// Ends what was begun: requests first, then the results that are being taken over.
-async fn finish(service: &Service, connections: &Connections) {
+/// Ends what was begun: requests first, then the results that are being taken over, then an
+/// eviction. Nothing is stored or evicted any more while what it returns is held.
+async fn finish(service: &Service, connections: &Connections) -> Option<OwnedMutexGuard<()>> {
     let finished = timeout(SHUTDOWN_GRACE, async {
         connections.ended().await;
-        service.queue.drain(SHUTDOWN_GRACE).await
-    });
-    if !finished.await.unwrap_or(false) {
+        service.queue.drain().await;
+        let guard = service.commit.clone().lock_owned().await;
+        if let Err(error) = service.index.write(index::open::mark_clean).await {
+            service.log.warn(format_args!("{error}"));
+        }
+        guard
+    })
+    .await
+    .ok();
+    if finished.is_none() {
         service
             .log
             .warn(format_args!("left before everything was finished"));
     }
+    finished
 }

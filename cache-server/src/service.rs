@@ -40,7 +40,7 @@ pub(crate) struct Parts {
     pub queue: Queue,
     /// Held while a record becomes visible, and while objects are evicted: nothing that is being
     /// published is evicted.
-    pub commit: Mutex<()>,
+    pub commit: Arc<Mutex<()>>,
     /// Bytes that the store holds, near enough to know when to evict.
     pub held: AtomicU64,
     /// Wakes the eviction.
@@ -82,7 +82,7 @@ impl Service {
             policy: Policy { uid, tcp_scope },
             pending: Pending::default(),
             queue: Queue::default(),
-            commit: Mutex::default(),
+            commit: Arc::default(),
             held: AtomicU64::new(0),
             grown: Notify::new(),
             complete: watch::Sender::new(false),

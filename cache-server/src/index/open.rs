@@ -71,6 +71,8 @@ pub(crate) struct Opened {
     pub index: Index,
     /// It is empty and has to be filled from the store.
     pub fresh: bool,
+    /// It was in use when its server ended: the store may hold blobs that it does not know.
+    pub(crate) unclean: bool,
     /// What the log should say about it.
     pub notes: Vec<String>,
 }
@@ -90,20 +92,21 @@ pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
         put_aside(&path);
         opened = open_file(&path, store_id);
     }
-    let (index, fresh) = match opened {
+    let opened = match opened {
         Ok(opened) => opened,
         Err(why) => {
             notes.push(format!("index kept in memory: {why}"));
             let connection = Connection::open_in_memory()?;
             create(&connection, store_id)?;
-            (Index::new(connection, None), true)
+            Opened {
+                index: Index::new(connection, None),
+                fresh: true,
+                unclean: false,
+                notes: Vec::new(),
+            }
         }
     };
-    Ok(Opened {
-        index,
-        fresh,
-        notes,
-    })
+    Ok(Opened { notes, ..opened })
 }
 
 /// Moves a file that cannot be used out of the way, with SQLite's own files beside it.
@@ -116,15 +119,14 @@ pub(crate) fn put_aside(path: &Path) {
 
 /// Opens or makes the file. Any failure that is not for want of room or of permission is the
 /// file's fault: [`IndexError::Damaged`].
-fn open_file(path: &Path, store_id: &str) -> Result<(Index, bool), IndexError> {
+fn open_file(path: &Path, store_id: &str) -> Result<Opened, IndexError> {
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly};
     let in_file = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly) => IndexError::from(error),
         _ => IndexError::Damaged(error.to_string()),
     };
     let connection = connect(path).map_err(in_file)?;
-    let fresh = is_empty(&connection).map_err(in_file)?;
-    if fresh {
+    if is_empty(&connection).map_err(in_file)? {
         create(&connection, store_id)?;
     }
     let meta = |key: &str| meta(&connection, key).map_err(in_file);
@@ -135,9 +137,16 @@ fn open_file(path: &Path, store_id: &str) -> Result<(Index, bool), IndexError> {
         return Err(IndexError::Damaged("it belongs to another store".into()));
     }
     // What an interrupted rebuild has left is not all that the store holds.
-    let complete = meta("complete")?.is_some();
+    let fresh = meta("complete")?.is_none();
+    let unclean = meta("in-use")?.is_some();
+    set(&connection, "in-use").map_err(in_file)?;
     let reader = connect(path).map_err(in_file)?;
-    Ok((Index::new(connection, Some(reader)), !complete))
+    Ok(Opened {
+        index: Index::new(connection, Some(reader)),
+        fresh,
+        unclean,
+        notes: Vec::new(),
+    })
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
@@ -159,7 +168,20 @@ fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> 
 /// # Errors
 /// What SQLite fails with.
 pub(crate) fn mark_complete(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('complete', '1')", [])?;
+    set(connection, "complete")
+}
+
+/// Notes that the server ends and has finished what it began.
+///
+/// # Errors
+/// What SQLite fails with.
+pub(crate) fn mark_clean(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM meta WHERE key = 'in-use'", [])?;
+    Ok(())
+}
+
+fn set(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, '1')", [key])?;
     Ok(())
 }
 
@@ -210,8 +232,10 @@ mod tests {
         complete(&opened.index).await;
         drop(opened);
         let opened = open(dir.path(), "a").unwrap();
-        assert!(!opened.fresh && opened.notes.is_empty());
+        assert!(!opened.fresh && opened.unclean && opened.notes.is_empty());
+        opened.index.write(mark_clean).await.unwrap();
         drop(opened);
+        assert!(!open(dir.path(), "a").unwrap().unclean);
 
         let opened = open(dir.path(), "b").unwrap();
         assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");

@@ -18,12 +18,12 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use super::range::{self, Asked};
-use crate::clock;
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::records;
 use crate::limits::MAX_MISSING_BLOBS;
 use crate::principal::Principal;
+use crate::publish;
 use crate::service::Service;
 
 fn parse_digest(text: &str) -> Result<Digest, ApiError> {
@@ -211,15 +211,7 @@ async fn note(service: &Service, digest: Digest) -> Result<(), ApiError> {
     let Some(size) = service.store.blob_size(&digest).await? else {
         return Ok(());
     };
-    let new = service
-        .index
-        .write(move |index| records::insert_blob(index, &digest, size, clock::now_ms()))
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
-    if new {
-        service.grow(size);
-    }
-    Ok(())
+    publish::note_blobs(service, vec![(digest, size)]).await
 }
 
 /// Which of these blobs are not stored.

@@ -1,0 +1,181 @@
+//! Who is answered, and with what.
+
+use std::sync::atomic::Ordering;
+
+use axum::response::Response;
+use kiln_storage::Digest;
+use kiln_storage::api::{Offer, PublishRequest};
+use kiln_storage::backend::{Body, Put};
+
+use super::{Fixture, problem, read, record};
+use crate::index;
+use crate::limits::INGEST_QUEUE_RECORDS;
+use crate::principal::Peer;
+use crate::routes;
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_back() {
+    let fixture = Fixture::new();
+    for i in 0..INGEST_QUEUE_RECORDS {
+        let (_, response) = fixture.publish(&format!("unit-{i}")).await;
+        assert_eq!(response.status(), 202);
+    }
+    let (_, response) = fixture.publish("one-more").await;
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(problem(response).await, "503 /problems/busy");
+    assert!(!fixture.service.queue.is_idle());
+    fixture.backend.gate.add_permits(INGEST_QUEUE_RECORDS + 1);
+    fixture.service.queue.drain().await;
+    assert_eq!(fixture.publish("one-more").await.1.status(), 202);
+}
+
+#[tokio::test]
+async fn a_store_without_writes_still_answers() {
+    let fixture = Fixture::new();
+    fixture.backend.gate.add_permits(1);
+    let (stored, _) = fixture.publish("stored").await;
+    assert_eq!(fixture.lookup(&stored).await.len(), 1);
+
+    for (why, expected) in [
+        ("Read-only file system", "503 /problems/read-only"),
+        (
+            "No space left on device",
+            "507 /problems/insufficient-storage",
+        ),
+    ] {
+        *fixture.backend.fault.lock().unwrap() = Some(why);
+        // What the store itself says shows at the first write, whatever was noted before.
+        let blob = Body::Bytes(why.into());
+        let put = fixture
+            .service
+            .store
+            .put_blob(&Digest::of(why.as_bytes()), blob)
+            .await;
+        assert!(put.is_err());
+        let (_, response) = fixture.publish("refused").await;
+        assert_eq!(problem(response).await, expected);
+        assert_eq!(fixture.lookup(&stored).await.len(), 1);
+        assert_eq!(fixture.publish("stored").await.1.status(), 200);
+        let ready = fixture.send("GET", "/readyz", &()).await;
+        assert_eq!(ready.status(), 200);
+        let ready: serde_json::Value = read(ready).await;
+        assert!(
+            ready["read_only"].is_string() && ready["ready"] == true,
+            "{ready}"
+        );
+    }
+    *fixture.backend.fault.lock().unwrap() = None;
+    fixture.backend.gate.add_permits(1);
+    let blob = Body::Bytes("works".into());
+    let put = fixture
+        .service
+        .store
+        .put_blob(&Digest::of(b"works"), blob)
+        .await;
+    assert_eq!(put.unwrap(), Put::Created);
+    assert_eq!(fixture.service.store.read_only(), None);
+}
+
+#[tokio::test]
+async fn other_users_are_refused_on_the_socket() {
+    let fixture = Fixture::new();
+    let uid = Some(rustix::process::geteuid().as_raw() + 1);
+    for (path, methods, _) in routes::table() {
+        let path = path
+            .replace("{digest}", &Digest::of(b"").to_string())
+            .replace("{key}", &Digest::of(b"").to_string());
+        for method in methods.iter().filter(|_| path.starts_with("/v1/")) {
+            let method = method.to_uppercase();
+            let response = fixture
+                .send_as(Peer::Unix { uid }, &method, &path, &())
+                .await;
+            assert_eq!(
+                problem_or_status(&method, response).await,
+                "403",
+                "{method} {path}"
+            );
+        }
+    }
+}
+
+async fn problem_or_status(method: &str, response: Response) -> String {
+    if method == "HEAD" {
+        return response.status().as_u16().to_string();
+    }
+    let problem = problem(response).await;
+    problem.split(' ').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn over_tcp_no_files_are_taken_and_the_server_stays() {
+    let fixture = Fixture::new();
+    let record = record("a");
+    let request = PublishRequest {
+        record: record.clone(),
+        offers: vec![Offer {
+            digest: Digest::of(b"a"),
+            path: "/etc/passwd".into(),
+        }],
+        replace: false,
+    };
+    let path = format!("/v1/results/{}", record.result_key);
+    let refused = fixture.send_as(Peer::Tcp, "PUT", &path, &request).await;
+    assert_eq!(problem(refused).await, "422 /problems/unprocessable");
+    let refused = fixture
+        .send_as(Peer::Tcp, "POST", "/v1/shutdown", &())
+        .await;
+    assert_eq!(problem(refused).await, "403 /problems/forbidden");
+    assert!(!*fixture.service.stop.borrow());
+}
+
+#[tokio::test]
+async fn a_damaged_index_makes_the_server_leave() {
+    let fixture = Fixture::new();
+    fixture.service.index_failed(&index::IndexError::Full);
+    assert!(!*fixture.service.stop.borrow());
+    fixture
+        .service
+        .index_failed(&index::IndexError::Damaged("x".into()));
+    fixture.service.leaving().await;
+    assert!(fixture.service.index_damaged.load(Ordering::Relaxed));
+}
+
+/// The document lists every route and nothing else.
+#[test]
+fn the_document_lists_every_route() {
+    let text = crate::openapi_text().unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut documented: Vec<String> = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            documented.push(format!("{method} {path}"));
+        }
+    }
+    let mut routed: Vec<String> = routes::table()
+        .into_iter()
+        .flat_map(|(path, methods, _)| methods.iter().map(move |m| format!("{m} {path}")))
+        .collect();
+    documented.sort();
+    routed.sort();
+    assert_eq!(documented, routed);
+}
+
+/// Every method in the table is really answered, and no other.
+#[tokio::test]
+async fn the_table_is_what_the_router_answers() {
+    let fixture = Fixture::new();
+    for (path, methods, _) in routes::table() {
+        for method in ["get", "head", "put", "post", "delete", "patch"] {
+            let response = fixture
+                .send_as(Peer::Tcp, &method.to_uppercase(), path, &())
+                .await;
+            let implied = method == "head" && methods.contains(&"get");
+            let answered = response.status() != 405;
+            assert_eq!(
+                answered,
+                methods.contains(&method) || implied,
+                "{method} {path}"
+            );
+        }
+    }
+}
