@@ -23,6 +23,7 @@ mod place;
 mod principal;
 mod publish;
 mod rebuild;
+mod reports;
 mod routes;
 mod serve;
 mod service;

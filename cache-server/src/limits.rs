@@ -88,6 +88,12 @@ pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
 /// Most events kept; the oldest go first.
 pub const MAX_STORED_EVENTS: u64 = 100_000;
 
+/// Most events that wait to be written.
+pub const MAX_WAITING_EVENTS: usize = 16 * 1024;
+
+/// How long events wait for others before they are written together.
+pub const EVENT_FLUSH_DELAY: Duration = Duration::from_millis(100);
+
 /// Most different reasons counted one by one, per outcome; the rest count as `other`.
 pub const MAX_REASONS: usize = 256;
 

@@ -24,7 +24,7 @@ use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, ingest, rebuild, routes};
+use crate::{evict, ingest, rebuild, reports, routes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -253,6 +253,7 @@ enum Fill {
 
 fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
+    tokio::spawn(reports::run(service.clone()));
     let service = service.clone();
     tokio::spawn(async move {
         if let Fill::All = fill {
@@ -333,8 +334,10 @@ async fn finish(service: &Service, connections: &Connections) -> Option<OwnedMut
         connections.ended().await;
         service.queue.drain().await;
         let guard = service.commit.clone().lock_owned().await;
-        if let Err(error) = service.index.write(index::open::mark_clean).await {
-            service.log.warn(format_args!("{error}"));
+        let written = service.reports.flush(service).await;
+        let ended = service.index.write(index::open::mark_clean).await;
+        if let Err(error) = written.and(ended) {
+            service.log.warn(format_args!("at the end: {error}"));
         }
         guard
     })

@@ -15,6 +15,7 @@ use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
 use crate::log::Log;
 use crate::pending::Pending;
 use crate::principal::Policy;
+use crate::reports::Reports;
 use crate::store::Store;
 
 /// A handle on the parts; clones share them.
@@ -38,6 +39,8 @@ pub(crate) struct Parts {
     pub pending: Pending,
     /// Work of taking over.
     pub queue: Queue,
+    /// Events that are not written yet.
+    pub(crate) reports: Reports,
     /// Held while a record becomes visible, and while objects are evicted: nothing that is being
     /// published is evicted.
     pub commit: Arc<Mutex<()>>,
@@ -82,6 +85,7 @@ impl Service {
             policy: Policy { uid, tcp_scope },
             pending: Pending::default(),
             queue: Queue::default(),
+            reports: Reports::default(),
             commit: Arc::default(),
             held: AtomicU64::new(0),
             grown: Notify::new(),

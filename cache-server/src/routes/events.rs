@@ -6,11 +6,10 @@ use axum::http::StatusCode;
 use kiln_storage::api::{Event, EventsRequest, Problem, StatsResponse, StoreStats};
 use kiln_storage::limits::MAX_EVENTS;
 
-use crate::clock;
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::{events, records};
-use crate::limits::{MAX_EVENT_BYTES, MAX_STORED_EVENTS};
+use crate::limits::MAX_EVENT_BYTES;
 use crate::principal::Principal;
 use crate::service::Service;
 
@@ -20,8 +19,10 @@ use crate::service::Service;
     path = "/v1/events",
     request_body = EventsRequest,
     responses(
-        (status = 204, description = "Counted"),
+        (status = 204, description = "Taken; counted before anybody asks for statistics"),
         (status = 413, description = "Too many or too large events", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 503, description = "`busy`", body = Problem,
          content_type = "application/problem+json"),
     )
 )]
@@ -40,15 +41,7 @@ pub(crate) async fn add(
     {
         return Err(ApiError::TooLarge("an event"));
     }
-    let scope = principal.scope_id;
-    service
-        .index
-        .write(move |index| {
-            events::add(index, &scope, &events, clock::now_ms())?;
-            events::trim(index, MAX_STORED_EVENTS)
-        })
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
+    service.reports.take(principal.scope_id, events)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -76,6 +69,7 @@ pub(crate) async fn stats(
     State(service): State<Service>,
     principal: Principal,
 ) -> Result<Json<StatsResponse>, ApiError> {
+    service.reports.flush(&service).await?;
     let scope = principal.scope_id;
     let (mut stats, (results, blobs, bytes)) = service
         .index
@@ -102,6 +96,7 @@ pub(crate) async fn zero(
     State(service): State<Service>,
     principal: Principal,
 ) -> Result<StatusCode, ApiError> {
+    service.reports.flush(&service).await?;
     let scope = principal.scope_id;
     service
         .index

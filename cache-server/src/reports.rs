@@ -1,0 +1,85 @@
+//! Events on their way into the index: taken at once, written together a moment later.
+//!
+//! A build reports every unit while it runs; a transaction each would compete with the compilers
+//! for the disk. Whoever reads events flushes first, and a server that leaves flushes last; one
+//! that is killed loses the events of a moment.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use kiln_storage::api::Event;
+use tokio::sync::Notify;
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::index::{IndexError, events};
+use crate::limits::{EVENT_FLUSH_DELAY, MAX_STORED_EVENTS, MAX_WAITING_EVENTS};
+use crate::service::Service;
+
+/// Events that are not written yet, by scope.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    /// Held while events are written: a flush that finds nothing waiting returns only when
+    /// nothing is on its way either.
+    flushing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: BTreeMap<String, Vec<Event>>,
+    count: usize,
+}
+
+impl Reports {
+    /// Takes events.
+    ///
+    /// # Errors
+    /// [`ApiError::Busy`] when too many wait.
+    pub(crate) fn take(&self, scope: String, events: Vec<Event>) -> Result<(), ApiError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.count + events.len() > MAX_WAITING_EVENTS {
+            return Err(ApiError::Busy("too many events at once"));
+        }
+        waiting.count += events.len();
+        waiting.events.entry(scope).or_default().extend(events);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Writes the events that wait.
+    ///
+    /// # Errors
+    /// What the index fails with; the events are lost then.
+    pub(crate) async fn flush(&self, service: &Service) -> Result<(), IndexError> {
+        let _guard = self.flushing.lock().await;
+        let waiting = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *waiting)
+        };
+        if waiting.count == 0 {
+            return Ok(());
+        }
+        let written = service.index.write(move |index| {
+            for (scope, batch) in &waiting.events {
+                events::add(index, scope, batch, clock::now_ms())?;
+            }
+            events::trim(index, MAX_STORED_EVENTS)
+        });
+        written
+            .await
+            .inspect_err(|error| service.index_failed(error))
+    }
+}
+
+/// Writes events whenever some have waited for a moment, until the task is dropped.
+pub(crate) async fn run(service: Service) {
+    loop {
+        service.reports.wake.notified().await;
+        tokio::time::sleep(EVENT_FLUSH_DELAY).await;
+        if let Err(error) = service.reports.flush(&service).await {
+            service.log.warn(format_args!("events lost: {error}"));
+        }
+    }
+}
