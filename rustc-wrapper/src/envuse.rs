@@ -71,7 +71,7 @@ impl<'a> Scanner<'a> {
             None => Position::Code,
             Some(&(b"env" | b"option_env")) => {
                 let include = |m: &&[u8]| matches!(*m, b"include" | b"include_str" | b"include_bytes");
-                match macros.any(|m| include(m)) {
+                match macros.any(include) {
                     true => Position::Include,
                     false => Position::Macro,
                 }

@@ -1,5 +1,7 @@
 //! Who asks: the run, the job in it, and the cargo process ("build").
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use crate::config::Config;
@@ -26,7 +28,10 @@ struct Process {
 }
 
 fn process(pid: u32) -> Option<Process> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // One read: the kernel does not tell the size of these files.
+    let mut buffer = [0_u8; 1024];
+    let read = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut buffer).ok()?;
+    let stat = String::from_utf8_lossy(&buffer[..read]);
     // The name is in parentheses and may hold anything.
     let (head, tail) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = tail.split_whitespace().collect();

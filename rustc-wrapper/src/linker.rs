@@ -107,7 +107,7 @@ fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -
         return known;
     }
     let traits = ask(linker, &chosen, direct);
-    let _ = std::fs::write(&memo, serde_json::to_vec(&traits).unwrap_or_default());
+    crate::tool::write_whole(&memo, &serde_json::to_vec(&traits).unwrap_or_default());
     traits
 }
 

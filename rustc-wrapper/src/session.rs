@@ -99,12 +99,12 @@ impl<'a> Session<'a> {
         config: &'a Config,
         dir: &'a Path,
         invocation: Invocation,
-    ) -> Result<Self, (Bypass, Option<Parsed>)> {
+    ) -> Result<Self, Box<(Bypass, Option<Parsed>)>> {
         let clock = Instant::now();
-        let early = |bypass| (bypass, None);
+        let early = |bypass| Box::new((bypass, None));
         let cwd = env.cwd.clone().ok_or_else(|| early(Bypass::new("no-working-directory", "")))?;
         let words = crate::args::expand(&invocation.args, &cwd).map_err(early)?;
-        let parsed = crate::args::parse(&words).map_err(|bypass| (bypass, crate_name(&words)))?;
+        let parsed = crate::args::parse(&words).map_err(|bypass| Box::new((bypass, crate_name(&words))))?;
         let memo = Memo::open(dir);
         let clippy = invocation.inner.is_some();
         let opened = (|| {
@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
         })();
         let (tool, roots, unit, color) = match opened {
             Ok(opened) => opened,
-            Err(bypass) => return Err((bypass, Some(parsed))),
+            Err(bypass) => return Err(Box::new((bypass, Some(parsed)))),
         };
         let mut event = event(env, config, &cwd, Some(&parsed));
         event.unit_key = Some(unit.key);

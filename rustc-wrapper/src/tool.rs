@@ -125,12 +125,15 @@ fn read_facts(path: &Path) -> Option<Facts> {
 }
 
 fn write_facts(path: &Path, facts: &Facts) {
-    // Facts that cannot be kept are asked again next time.
+    write_whole(path, &serde_json::to_vec(facts).unwrap_or_default());
+}
+
+/// Writes a small file whole or not at all. One that cannot be kept is found out again next time.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) {
     let Some(dir) = path.parent() else { return };
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let json = serde_json::to_vec(facts).unwrap_or_default();
     let _ = std::fs::create_dir_all(dir)
-        .and_then(|()| std::fs::write(&temporary, json))
+        .and_then(|()| std::fs::write(&temporary, bytes))
         .and_then(|()| std::fs::rename(&temporary, path));
 }
 
@@ -175,43 +178,70 @@ pub fn identify(
     }
     let sysroot = parsed.sysroot.clone().unwrap_or_else(|| PathBuf::from(facts.sysroot.trim_end()));
     let home = PathBuf::from(facts.sysroot.trim_end());
-    let mut encoder = Encoder::new("kiln tool v1");
-    encoder.text("version", &facts.version);
-    let mut content = |label: &str, path: &Path| -> Result<(), Bypass> {
-        let (digest, _) = memo.digest(path).map_err(|error| {
-            Bypass::new("unknown-tool", format!("{}: {error}", path.display()))
-        })?;
-        encoder.text("part", label).digest("content", &digest);
-        Ok(())
-    };
-    content("program", &program)?;
+    let mut parts = vec![("program".to_owned(), program)];
     if invocation.inner.is_some() {
         let driver = locate(env, &invocation.tool).ok_or_else(|| unknown("driver not found"))?;
-        content("driver", &driver)?;
+        parts.push(("driver".to_owned(), driver));
     }
     let host = host(&facts.version);
     let target = parsed.target.as_deref().filter(|t| !t.ends_with(".json")).unwrap_or(host);
+    parts.extend(files(&home, &sysroot, host, target));
+    let std_suffixes = parts.iter().filter(|(label, _)| label.starts_with("std/"));
+    let std_suffixes = std_suffixes.filter_map(|(label, _)| crate::closure::suffix(label));
+    let std_suffixes = std_suffixes.map(str::to_owned).collect();
+    let digest = digest(dir, &facts.version, &parts, memo)
+        .map_err(|(path, error)| unknown(&format!("{}: {error}", path.display())))?;
+    Ok(Tool { digest, sysroot, std_suffixes })
+}
+
+/// The files that a toolchain is made of, as label and path, sorted.
+fn files(home: &Path, sysroot: &Path, host: &str, target: &str) -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     let own_rustc = home.join("bin/rustc");
     if own_rustc.exists() {
         files.push(("bin/rustc".to_owned(), own_rustc));
     }
     list(&home.join("lib"), "lib", 1, &mut files);
-    let host_lib = format!("lib/rustlib/{host}");
+    let host_lib = home.join("lib/rustlib").join(host);
     for part in ["bin", "codegen-backends"] {
-        list(&home.join(&host_lib).join(part), part, MAX_DEPTH, &mut files);
+        list(&host_lib.join(part), part, MAX_DEPTH, &mut files);
     }
-    let std_dir = sysroot.join("lib/rustlib").join(target).join("lib");
-    list(&std_dir, "std", 2, &mut files);
+    list(&sysroot.join("lib/rustlib").join(target).join("lib"), "std", 2, &mut files);
     files.sort_unstable();
-    let mut std_suffixes = Vec::new();
-    for (label, path) in &files {
-        content(label, path)?;
-        if label.starts_with("std/") {
-            std_suffixes.extend(crate::closure::suffix(label).map(str::to_owned));
-        }
+    files
+}
+
+/// The digest of a toolchain's version and files. It is kept under the stamps of all files, so that
+/// an unchanged toolchain costs one look at each file and one small read.
+fn digest(
+    dir: &Path,
+    version: &str,
+    parts: &[(String, PathBuf)],
+    memo: &Memo,
+) -> Result<Digest, (PathBuf, std::io::Error)> {
+    let mut stamps = Encoder::new("kiln tool stamps v1");
+    stamps.text("version", version);
+    for (label, path) in parts {
+        stamps.text("part", label).text("stamp", &stamp(path).unwrap_or_default());
     }
-    Ok(Tool { digest: encoder.finish(), sysroot, std_suffixes })
+    let kept = dir.join("tools").join(format!("digest-{}", stamps.finish()));
+    if let Some(digest) = std::fs::read_to_string(&kept).ok().and_then(|text| text.parse().ok()) {
+        return Ok(digest);
+    }
+    let from_ns = crate::stamp::coarse_now_ns();
+    let mut encoder = Encoder::new("kiln tool v1");
+    encoder.text("version", version);
+    let mut settled = true;
+    for (label, path) in parts {
+        let (digest, meta) = memo.digest(path).map_err(|error| (path.clone(), error))?;
+        settled &= crate::stamp::changed_ns(&meta) < from_ns;
+        encoder.text("part", label).digest("content", &digest);
+    }
+    let digest = encoder.finish();
+    if settled {
+        write_whole(&kept, digest.to_string().as_bytes());
+    }
+    Ok(digest)
 }
 
 fn host(version: &str) -> &str {

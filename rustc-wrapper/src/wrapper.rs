@@ -55,7 +55,8 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
     }
     match Session::open(env, &config, dir, invocation) {
         Ok(mut session) => unit(&mut session, argv),
-        Err((bypass, parsed)) => {
+        Err(refused) => {
+            let (bypass, parsed) = *refused;
             report_bypass(env, &config, dir, &bypass, parsed.as_ref());
             compile::become_tool(argv)
         }

@@ -253,11 +253,14 @@ fn codegen(parsed: &mut Parsed, value: &str) -> Result<(), Bypass> {
         Some(Role::Unsupported) if name == "incremental" => {
             return Err(Bypass::new("incremental", "set CARGO_INCREMENTAL=0"));
         }
+        Some(Role::Unsupported)
+            if name == "save-temps" && matches!(value.as_deref(), Some("n" | "no" | "off" | "false")) => {}
         Some(Role::Unsupported) if name == "save-temps" => {
-            if !matches!(value.as_deref(), Some("n" | "no" | "off" | "false")) {
-                return Err(Bypass::new("save-temps", "-C save-temps"));
-            }
+            return Err(Bypass::new("save-temps", "-C save-temps"));
         }
+        // An LLVM argument that names no file only changes what is generated.
+        Some(Role::Unsupported)
+            if name == "llvm-args" && value.as_deref().is_some_and(|v| !v.contains(['/', '\\'])) => {}
         Some(Role::Unsupported) => {
             return Err(Bypass::new("unsupported-flag", format!("-C {name}")));
         }

@@ -130,7 +130,7 @@ pub const CODEGEN: &[Row] = &[
     row("profile-use", Value, PathRead, ""),
     row("ar", Value, Neutral, "ignored by rustc since 2015"),
     row("passes", Value, Identity, ""),
-    row("llvm-args", Value, Unsupported, "may read or write files"),
+    row("llvm-args", Value, Unsupported, "identity when it names no file"),
     row("remark", Value, Unsupported, "may write files"),
     row("codegen-backend", Value, PathRead, ""),
     row("instrument-coverage", Nothing, Identity, "never remapped: such a result holds at one place"),
