@@ -1,1 +1,27 @@
-//! Kiln's benches.
+//! Kiln's benches: what Kiln costs, as ratios against something measured in the same run.
+//!
+//! Every comparison is paired (A B A B ...), and what counts is the median of the ratios of the
+//! pairs, so that a noisy machine slows both sides. Nothing here asserts a time: a bench fails only
+//! when what it measures did not happen (a hit that was none).
+//!
+//! [`environment`] alone reads the environment, [`report`] alone prints. [`programs`],
+//! [`project`], [`cargo`] and [`place`] set a measurement up, [`statistics`] evaluates it; the
+//! benches are [`warm`], [`cold`], [`wrapper`] and [`server`]. [`replay`] is the tool they compare
+//! with: a wrapper that puts files back and checks nothing.
+
+pub mod cargo;
+pub mod cold;
+pub mod command_line;
+pub mod environment;
+pub mod events;
+pub mod failure;
+pub mod place;
+pub mod programs;
+pub mod project;
+pub mod replay;
+pub mod report;
+pub mod statistics;
+pub mod tools;
+pub mod unit;
+pub mod warm;
+pub mod wrapper;

@@ -1,0 +1,166 @@
+//! A warm build, target directory wiped each time: all hits, against the blind replay of the same
+//! build by copy and by hard link.
+
+use std::path::{Path, PathBuf};
+
+use crate::cargo::{Build, Profile};
+use crate::failure::{Failure, Outcome};
+use crate::place::Kiln;
+use crate::programs::Programs;
+use crate::replay::{self, Mode};
+use crate::report::{self, Table, Unit};
+use crate::statistics::Series;
+
+/// A build that the blind replay answers, or records.
+pub fn replayed(
+    programs: &Programs,
+    project: &Path,
+    profile: Profile,
+    dir: &Path,
+    mode: Mode,
+) -> Build {
+    Build {
+        project: project.to_owned(),
+        profile,
+        wrapper: Some(programs.replay.clone()),
+        target: dir.join("target-replay"),
+        variables: vec![
+            (replay::DIR, dir.join("recordings").into()),
+            (replay::MODE, mode.word().into()),
+        ],
+    }
+}
+
+/// A build without a wrapper.
+pub fn plain(project: &Path, profile: Profile, target: PathBuf) -> Build {
+    Build {
+        project: project.to_owned(),
+        profile,
+        wrapper: None,
+        target,
+        variables: Vec::new(),
+    }
+}
+
+/// Measures one profile, with so many pairs.
+///
+/// # Errors
+/// When a build fails, or the warm builds were no hits.
+pub fn run(
+    programs: &Programs,
+    project: &Path,
+    profile: Profile,
+    dir: &Path,
+    pairs: usize,
+) -> Outcome<()> {
+    let name = profile.name();
+    report::progress(&format!("warm, {name}: three cold builds first"));
+    let cold_s = plain(project, profile, dir.join("target-plain")).from_nothing()?;
+    replayed(programs, project, profile, dir, Mode::Record).from_nothing()?;
+    let kiln = Kiln::new(&programs.kiln, dir.join("kiln"));
+    let build = kiln.build(project, profile, dir.join("target-kiln"));
+    build.from_nothing()?;
+    let misses = kiln.stats()?.build.miss;
+    let (copy, link) = (
+        replayed(programs, project, profile, dir, Mode::Copy),
+        replayed(programs, project, profile, dir, Mode::Link),
+    );
+    report::progress(&format!("warm, {name}: {pairs} pairs"));
+    let (mut kiln_s, mut copy_s, mut link_s) =
+        (Series::default(), Series::default(), Series::default());
+    for _ in 0..pairs {
+        kiln_s.push(build.from_nothing()?);
+        copy_s.push(copy.from_nothing()?);
+        link_s.push(link.from_nothing()?);
+    }
+    let counts = kiln.stats()?.build;
+    if counts.hit_local == 0 || counts.miss + counts.error > misses / 4 {
+        return Err(Failure::NotMeasured(format!(
+            "the warm build was no warm build: {counts:?}"
+        )));
+    }
+    let mut table = Table::new(format!("Warm build, ripgrep, {name}"));
+    table.row(
+        "kiln / blind replay by copy",
+        Unit::Ratio,
+        &kiln_s.over(&copy_s),
+    );
+    table.row(
+        "kiln / blind replay by hard link",
+        Unit::Ratio,
+        &kiln_s.over(&link_s),
+    );
+    table.row(
+        "kiln / plain cargo, cold",
+        Unit::Ratio,
+        &Series::new(kiln_s.median().map(|s| s / cold_s)),
+    );
+    table.row("kiln", Unit::Seconds, &kiln_s);
+    table.row("blind replay by copy", Unit::Seconds, &copy_s);
+    table.row("blind replay by hard link", Unit::Seconds, &link_s);
+    table.value("plain cargo, cold", Unit::Seconds, cold_s);
+    let units = counts.units.max(1) as f64;
+    if let (Some(kiln), Some(copy)) = (kiln_s.median(), copy_s.median()) {
+        table.value(
+            "kiln's build, by unit",
+            Unit::Milliseconds,
+            kiln * 1000.0 / units,
+        );
+        table.value(
+            "kiln over replay by copy, by unit",
+            Unit::Milliseconds,
+            (kiln - copy) * 1000.0 / units,
+        );
+    }
+    let hits = counts.hit_local.max(1) as f64;
+    table.value(
+        "a hit inside a build, as the wrapper measures it",
+        Unit::Milliseconds,
+        counts.restore_ms as f64 / hits,
+    );
+    table.note(format!(
+        "{} units, of them {} hits, {} misses, {} bypasses, {} errors; {:.0} MiB restored.",
+        counts.units,
+        counts.hit_local,
+        counts.miss,
+        counts.bypass,
+        counts.error,
+        counts.restored_bytes as f64 / f64::from(1 << 20),
+    ));
+    table.print();
+    Ok(())
+}
+
+/// The blind replay alone, by copy and by hard link, against plain cargo: what there is to gain.
+///
+/// # Errors
+/// When a build fails.
+pub fn floor(
+    programs: &Programs,
+    project: &Path,
+    profile: Profile,
+    dir: &Path,
+    pairs: usize,
+) -> Outcome<()> {
+    let name = profile.name();
+    report::progress(&format!("replay, {name}: two cold builds first"));
+    let cold_s = plain(project, profile, dir.join("target-plain")).from_nothing()?;
+    replayed(programs, project, profile, dir, Mode::Record).from_nothing()?;
+    let (mut copy_s, mut link_s) = (Series::default(), Series::default());
+    for _ in 0..pairs {
+        copy_s.push(replayed(programs, project, profile, dir, Mode::Copy).from_nothing()?);
+        link_s.push(replayed(programs, project, profile, dir, Mode::Link).from_nothing()?);
+    }
+    let mut table = Table::new(format!("Blind replay, ripgrep, {name}"));
+    table.row("by copy / by hard link", Unit::Ratio, &copy_s.over(&link_s));
+    table.row(
+        "by copy / plain cargo, cold",
+        Unit::Ratio,
+        &Series::new(copy_s.median().map(|s| s / cold_s)),
+    );
+    table.row("by copy", Unit::Seconds, &copy_s);
+    table.row("by hard link", Unit::Seconds, &link_s);
+    table.value("plain cargo, cold", Unit::Seconds, cold_s);
+    table.print();
+    Ok(())
+}
