@@ -189,8 +189,7 @@ pub(crate) async fn note_blobs(
             }
             Ok(grown)
         })
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
+        .await?;
     service.grow(grown);
     Ok(())
 }

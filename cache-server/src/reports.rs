@@ -67,9 +67,7 @@ impl Reports {
             }
             events::trim(index, MAX_STORED_EVENTS)
         });
-        written
-            .await
-            .inspect_err(|error| service.index_failed(error))
+        written.await
     }
 }
 

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::{Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
-use crate::index::{self, open::FILE_NAME};
+use crate::index::{self, IndexError, open::FILE_NAME};
 use crate::limits::{
     BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, WATCH_INTERVAL, WORKER_THREADS,
 };
@@ -61,7 +60,7 @@ pub enum ServeError {
     Store(#[from] kiln_storage::StoreError),
     /// Not even an index in memory can be had.
     #[error("{0}")]
-    Index(#[from] index::IndexError),
+    Index(#[from] IndexError),
     /// Threads or signals are not to be had.
     #[error("the runtime cannot start: {0}")]
     Runtime(io::Error),
@@ -169,7 +168,7 @@ impl Server {
     /// Answers until the server leaves.
     ///
     /// # Errors
-    /// [`ServeError::Runtime`].
+    /// [`ServeError::Runtime`]; [`ServeError::Index`] when it left because its index is damaged.
     pub fn run(self) -> Result<(), ServeError> {
         let Self {
             runtime,
@@ -181,7 +180,7 @@ impl Server {
             place,
         } = self;
         let (socket, unix) = unix.unzip();
-        let ended = runtime.block_on(async {
+        let ended: Result<_, ServeError> = runtime.block_on(async {
             let unix = unix
                 .map(UnixListener::from_std)
                 .transpose()
@@ -194,7 +193,7 @@ impl Server {
             if let Some(listener) = tcp {
                 tokio::spawn(connections.clone().accept(listener));
             }
-            until_leaving(
+            let reason = until_leaving(
                 &service,
                 connections.activity(),
                 &mut signals,
@@ -204,15 +203,25 @@ impl Server {
             // Gone at once: the next wrapper starts a new server instead of asking this one.
             drop(socket);
             service.leave();
-            Ok(finish(&service, &connections).await)
+            Ok(match reason {
+                // Whatever is finished would bring the directory back.
+                Reason::Gone => None,
+                _ => finish(&service, &connections).await,
+            })
         });
         runtime.shutdown_timeout(SHUTDOWN_LAST);
-        if service.index_damaged.load(Ordering::Relaxed) {
+        let damaged = service.index.is_damaged();
+        if damaged {
             index::open::put_aside(&service.config.kiln_dir.join(FILE_NAME));
         }
         service.log.info(format_args!("left"));
         drop(place);
-        ended.map(drop)
+        ended?;
+        if damaged {
+            let why = "the next start rebuilds it".to_owned();
+            return Err(IndexError::Damaged(why).into());
+        }
+        Ok(())
     }
 }
 
@@ -296,35 +305,48 @@ impl Signals {
     }
 }
 
+/// Why a server leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Asked,
+    Signal,
+    Idle,
+    /// Its directory or its socket is no longer its own.
+    Gone,
+    IndexDamaged,
+}
+
 /// Waits for the reason to leave.
 async fn until_leaving(
     service: &Service,
     activity: &Activity,
     signals: &mut Signals,
     (place, socket): (&Place, Option<&Socket>),
-) {
+) -> Reason {
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
     let reason = loop {
         tokio::select! {
-            () = service.leaving() => break "told to",
-            () = signals.next() => break "a signal",
+            () = service.leaving() => break Reason::Asked,
+            () = signals.next() => break Reason::Signal,
+            () = service.index.damaged() => break Reason::IndexDamaged,
             _ = watch.tick() => {}
         }
         if service.config.role == Role::Shared {
             continue;
         }
         if !place.is_there() || !socket.is_none_or(Socket::is_there) {
-            break "directory or socket is gone";
+            break Reason::Gone;
         }
         let limit = service.config.idle;
         let over = limit
             .zip(activity.idle())
             .is_some_and(|(limit, idle)| idle >= limit);
         if over && service.queue.is_idle() {
-            break "idle";
+            break Reason::Idle;
         }
     };
-    service.log.info(format_args!("leaving: {reason}"));
+    service.log.info(format_args!("leaving: {reason:?}"));
+    reason
 }
 
 /// Ends what was begun: requests first, then the results that are being taken over, then an

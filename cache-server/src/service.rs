@@ -2,14 +2,14 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use kiln_storage::Scope;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::config::ServeConfig;
-use crate::index::{Index, IndexError};
+use crate::index::Index;
 use crate::ingest::Queue;
 use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
 use crate::log::Log;
@@ -58,8 +58,6 @@ pub(crate) struct Parts {
     pub transfers: Semaphore,
     /// When it started.
     pub started: Instant,
-    /// The index turned out to be damaged and is to be rebuilt by the next start.
-    pub index_damaged: AtomicBool,
 }
 
 impl Deref for Service {
@@ -94,7 +92,6 @@ impl Service {
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
             started: Instant::now(),
-            index_damaged: AtomicBool::new(false),
         }))
     }
 
@@ -115,18 +112,6 @@ impl Service {
         let held = self.held.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if self.config.cache_size.is_some_and(|budget| held > budget) {
             self.grown.notify_one();
-        }
-    }
-
-    /// Notes a failure of the index. A damaged one cannot be repaired under way: the server leaves
-    /// and the next start rebuilds it.
-    pub(crate) fn index_failed(&self, error: &IndexError) {
-        if let IndexError::Damaged(_) = error
-            && !self.index_damaged.swap(true, Ordering::Relaxed)
-        {
-            self.log
-                .error(format_args!("{error}; leaving, the next start rebuilds it"));
-            self.leave();
         }
     }
 }

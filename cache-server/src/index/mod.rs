@@ -13,6 +13,7 @@ pub(crate) mod usage;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode};
+use tokio::sync::watch;
 
 /// What a caller can do about a failure of the index.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,7 @@ impl From<rusqlite::Error> for IndexError {
 pub(crate) struct Index {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
+    damaged: Arc<watch::Sender<bool>>,
 }
 
 impl Index {
@@ -52,7 +54,31 @@ impl Index {
     pub(crate) fn new(writer: Connection, reader: Option<Connection>) -> Self {
         let writer = Arc::new(Mutex::new(writer));
         let reader = reader.map_or_else(|| writer.clone(), |reader| Arc::new(Mutex::new(reader)));
-        Self { writer, reader }
+        Self {
+            writer,
+            reader,
+            damaged: Arc::new(watch::Sender::new(false)),
+        }
+    }
+
+    /// Whether an operation has found the file damaged. That cannot be repaired under way: the
+    /// server leaves, and the next start rebuilds it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        *self.damaged.borrow()
+    }
+
+    /// Waits until it is found damaged.
+    pub(crate) async fn damaged(&self) {
+        let mut damaged = self.damaged.subscribe();
+        // The sender lives as long as the index.
+        let _ = damaged.wait_for(|damaged| *damaged).await;
+    }
+
+    fn note<T>(&self, result: Result<T, IndexError>) -> Result<T, IndexError> {
+        if let Err(IndexError::Damaged(_)) = &result {
+            self.damaged.send_replace(true);
+        }
+        result
     }
 
     /// Runs a read beside the writers.
@@ -65,11 +91,11 @@ impl Index {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let reader = self.reader.clone();
-        blocking(move || {
+        let result = blocking(move || {
             let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
             Ok(work(&connection)?)
-        })
-        .await
+        });
+        self.note(result.await)
     }
 
     /// Runs a read of a few rows, on this thread when nobody else reads: a change of threads costs
@@ -83,7 +109,7 @@ impl Index {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         if let Ok(connection) = self.reader.try_lock() {
-            return Ok(work(&connection)?);
+            return self.note(work(&connection).map_err(IndexError::from));
         }
         self.read(work).await
     }
@@ -98,14 +124,14 @@ impl Index {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let writer = self.writer.clone();
-        blocking(move || {
+        let result = blocking(move || {
             let mut connection = writer.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = connection.transaction()?;
             let value = work(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        })
-        .await
+        });
+        self.note(result.await)
     }
 }
 

@@ -237,7 +237,6 @@ pub(crate) async fn missing(
     let blobs = service
         .index
         .read(move |index| records::missing(index, &blobs))
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
+        .await?;
     Ok(Json(MissingRequest { blobs }))
 }

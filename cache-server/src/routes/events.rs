@@ -74,8 +74,7 @@ pub(crate) async fn stats(
     let (mut stats, (results, blobs, bytes)) = service
         .index
         .read(move |index| Ok((events::stats(index, &scope)?, records::sizes(index)?)))
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
+        .await?;
     stats.store = StoreStats {
         results,
         blobs,
@@ -101,7 +100,6 @@ pub(crate) async fn zero(
     service
         .index
         .write(move |index| events::zero(index, &scope))
-        .await
-        .inspect_err(|error| service.index_failed(error))?;
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -52,11 +52,10 @@ pub(crate) async fn lookup(
         Ok(answer)
     };
     let records = if few {
-        service.index.read_few(read).await
+        service.index.read_few(read).await?
     } else {
-        service.index.read(read).await
+        service.index.read(read).await?
     };
-    let records = records.inspect_err(|error| service.index_failed(error))?;
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
     let json = records.finish(local.as_deref())?;

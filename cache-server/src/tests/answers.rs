@@ -1,14 +1,12 @@
 //! Who is answered, and with what.
 
-use std::sync::atomic::Ordering;
-
 use axum::response::Response;
 use kiln_storage::Digest;
 use kiln_storage::api::{Offer, PublishRequest};
 use kiln_storage::backend::{Body, Put};
 
 use super::{Fixture, problem, read, record};
-use crate::index;
+use crate::index::IndexError;
 use crate::limits::INGEST_QUEUE_RECORDS;
 use crate::principal::Peer;
 use crate::routes;
@@ -129,15 +127,19 @@ async fn over_tcp_no_files_are_taken_and_the_server_stays() {
 }
 
 #[tokio::test]
-async fn a_damaged_index_makes_the_server_leave() {
+async fn damage_of_the_index_is_noticed() {
     let fixture = Fixture::new();
-    fixture.service.index_failed(&index::IndexError::Full);
-    assert!(!*fixture.service.stop.borrow());
-    fixture
-        .service
-        .index_failed(&index::IndexError::Damaged("x".into()));
-    fixture.service.leaving().await;
-    assert!(fixture.service.index_damaged.load(Ordering::Relaxed));
+    let fail = async |code| {
+        let failed = fixture.service.index.read(move |_| {
+            let error = rusqlite::ffi::Error::new(code);
+            Err::<(), _>(rusqlite::Error::SqliteFailure(error, None))
+        });
+        failed.await.unwrap_err()
+    };
+    assert_eq!(fail(rusqlite::ffi::SQLITE_FULL).await, IndexError::Full);
+    assert!(!fixture.service.index.is_damaged());
+    fail(rusqlite::ffi::SQLITE_CORRUPT).await;
+    fixture.service.index.damaged().await;
 }
 
 /// The document lists every route and nothing else.
