@@ -1,1 +1,51 @@
-//! Kiln's tests.
+//! The harness of Kiln's tests: real builds by cargo and rustc, seen from outside.
+//!
+//! A test makes a [`World`] (its own home, cargo home, state directory and stand-in compilers),
+//! puts a [`Project`] into it, runs cargo, rustc or kiln through a [`Call`], and looks at what came
+//! of it ([`Done`]): the status, the output, and which compiles really ran. The tests themselves
+//! are in `tests/tests`, one theme a file.
+//!
+//! Only [`host`] reads the environment of the test process; nothing changes it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness: a broken premise ends the test, and says so"
+)]
+
+pub mod call;
+pub mod change;
+pub mod host;
+pub mod project;
+pub mod registry;
+pub mod runs;
+pub mod server;
+pub mod world;
+
+pub use call::{Call, Done, Running};
+pub use change::Change;
+pub use project::Project;
+pub use runs::Run;
+pub use world::{Programs, World};
+
+/// A fresh [`World`] with the programs of this build.
+#[macro_export]
+macro_rules! world {
+    () => {
+        $crate::World::new($crate::Programs {
+            kiln: env!("CARGO_BIN_EXE_kiln-under-test").into(),
+            standin: env!("CARGO_BIN_EXE_rustc-standin").into(),
+            shared: env!("CARGO_TARGET_TMPDIR").into(),
+        })
+    };
+}
+
+/// Says why a test was not run, and ends it.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        println!("SKIP: {}", format!($($why)*));
+        return;
+    }};
+}

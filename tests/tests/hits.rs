@@ -1,0 +1,254 @@
+//! Theme: every kind of unit comes from the cache when nothing changed.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use kiln_tests::{Project, World, registry, skip, world};
+
+/// A package whose library has these crate types.
+fn library(world: &World, types: &str, more: &str) -> Project {
+    let project = world.project("app");
+    project.package("app", &format!("\n[lib]\n{types}\n{more}"));
+    project.write("src/lib.rs", "#[no_mangle]\npub extern \"C\" fn answer() -> i32 { 42 }\n");
+    project
+}
+
+/// Builds, wipes the target directory, builds again: the first build compiles `want`, the second
+/// nothing.
+#[track_caller]
+fn check(world: &World, project: &Project, args: &[&str], want: &[&str]) {
+    let first = world.cargo(project, args).run().ok();
+    world.assert_compiled(&first, want);
+    project.wipe();
+    let second = world.cargo(project, args).run().ok();
+    world.assert_all_hit(&second);
+}
+
+#[test]
+fn lib() {
+    let world = world!();
+    check(&world, &library(&world, "", ""), &["build"], &["app lib"]);
+}
+
+#[test]
+fn rlib() {
+    let world = world!();
+    check(&world, &library(&world, "crate-type = [\"rlib\"]", ""), &["build"], &["app rlib"]);
+}
+
+#[test]
+fn cdylib() {
+    let world = world!();
+    let project = library(&world, "crate-type = [\"cdylib\"]", "");
+    check(&world, &project, &["build"], &["app cdylib"]);
+    assert!(project.at("target/debug/libapp.so").exists());
+}
+
+#[test]
+fn dylib() {
+    let world = world!();
+    let project = library(&world, "crate-type = [\"dylib\"]", "");
+    check(&world, &project, &["build"], &["app dylib"]);
+    assert!(project.at("target/debug/libapp.so").exists());
+}
+
+#[test]
+fn staticlib() {
+    let world = world!();
+    let project = library(&world, "crate-type = [\"staticlib\"]", "");
+    check(&world, &project, &["build"], &["app staticlib"]);
+    assert!(project.at("target/debug/libapp.a").exists());
+}
+
+#[test]
+fn several_crate_types_at_once() {
+    let world = world!();
+    let types = "crate-type = [\"rlib\", \"cdylib\", \"staticlib\"]";
+    let project = library(&world, types, "");
+    check(&world, &project, &["build"], &["app rlib"]);
+    for file in ["libapp.rlib", "libapp.so", "libapp.a"] {
+        assert!(project.at("target/debug").join(file).exists(), "{file}");
+    }
+}
+
+/// A package with every kind of target that cargo knows but procedural macros.
+fn everything(world: &World) -> Project {
+    let project = library(world, "", "");
+    project.write("src/main.rs", "fn main() { println!(\"{}\", app::answer()); }\n");
+    project.write("build.rs", "fn main() { println!(\"cargo::rerun-if-changed=build.rs\"); }\n");
+    project.write("examples/show.rs", "fn main() { println!(\"show {}\", app::answer()); }\n");
+    project.write("benches/speed.rs", "fn main() { app::answer(); }\n");
+    project.write("tests/outside.rs", "#[test]\nfn works() { assert_eq!(app::answer(), 42); }\n");
+    project
+}
+
+const BUILD_SCRIPT: &str = "build_script_build bin";
+
+#[test]
+fn bin_and_build_script() {
+    let world = world!();
+    let project = everything(&world);
+    check(&world, &project, &["build"], &["app bin", "app lib", BUILD_SCRIPT]);
+    let program = world.call(project.at("target/debug/app"), project.dir(), &[]);
+    assert_eq!(program.run().ok().stdout, "42\n");
+}
+
+#[test]
+fn release() {
+    let world = world!();
+    let want = ["app bin", "app lib", BUILD_SCRIPT];
+    check(&world, &everything(&world), &["build", "--release"], &want);
+}
+
+#[test]
+fn check_of_all_targets() {
+    let world = world!();
+    let want = [
+        "app bin (check)",
+        "app lib (check)",
+        "app test (check)",
+        "app test (check)",
+        BUILD_SCRIPT,
+        "outside test (check)",
+        "show bin (check)",
+        "speed test (check)",
+    ];
+    check(&world, &everything(&world), &["check", "--all-targets"], &want);
+}
+
+#[test]
+fn test_harnesses() {
+    let world = world!();
+    let want =
+        ["app bin", "app lib", "app test", "app test", BUILD_SCRIPT, "outside test", "show bin"];
+    let project = everything(&world);
+    check(&world, &project, &["test", "--no-run"], &want);
+    let done = world.cargo(&project, &["test"]).run().ok();
+    world.assert_all_hit(&done);
+    assert!(done.stdout.contains("test works ... ok"), "{}", done.stdout);
+}
+
+#[test]
+fn examples() {
+    let world = world!();
+    let want = ["app lib", BUILD_SCRIPT, "show bin"];
+    check(&world, &everything(&world), &["build", "--examples"], &want);
+}
+
+#[test]
+fn benches() {
+    let world = world!();
+    let project = everything(&world);
+    let done = world.cargo(&project, &["bench", "--no-run"]).run().ok();
+    assert!(done.compiled().contains(&"speed test".to_owned()), "{:?}", done.compiled());
+    project.wipe();
+    let done = world.cargo(&project, &["bench", "--no-run"]).run().ok();
+    world.assert_all_hit(&done);
+}
+
+#[test]
+fn clippy() {
+    let world = world!();
+    let project = everything(&world);
+    project.write("src/lib.rs", "pub fn answer() -> i32 {\n    return 42;\n}\n");
+    let done = world.cargo(&project, &["clippy"]).run().ok();
+    assert!(done.runs.iter().any(|run| run.program == "clippy-driver" && run.is_compile()));
+    assert!(done.stderr.contains("needless_return"), "{}", done.stderr);
+    project.wipe();
+    let again = world.cargo(&project, &["clippy"]).run().ok();
+    world.assert_all_hit(&again);
+    assert!(again.stderr.contains("needless_return"), "{}", again.stderr);
+}
+
+/// What clippy checked is no answer for rustc, nor the other way round.
+#[test]
+fn clippy_and_check_are_two_things() {
+    let world = world!();
+    let project = library(&world, "", "");
+    project.write("src/lib.rs", "pub fn answer() -> i32 {\n    return 42;\n}\n");
+    let check = world.cargo(&project, &["check"]).run().ok();
+    assert!(!check.stderr.contains("needless_return"), "{}", check.stderr);
+    project.wipe();
+    let clippy = world.cargo(&project, &["clippy"]).run().ok();
+    world.assert_compiled(&clippy, &["app lib (check)"]);
+    assert!(clippy.stderr.contains("needless_return"), "{}", clippy.stderr);
+    project.wipe();
+    let check = world.cargo(&project, &["check"]).run().ok();
+    assert!(!check.stderr.contains("needless_return"), "{}", check.stderr);
+    world.assert_all_hit(&check);
+}
+
+#[test]
+fn proc_macro() {
+    let world = world!();
+    let project = world.project("app");
+    project.package("app", "\n[dependencies]\nmac = { path = \"mac\" }\n");
+    project.write("src/main.rs", "fn main() { println!(\"{}\", mac::answer!()); }\n");
+    let manifest = "[package]\nname = \"mac\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
+    project.write("mac/Cargo.toml", format!("{manifest}\n[lib]\nproc-macro = true\n"));
+    project.write(
+        "mac/src/lib.rs",
+        "#[proc_macro]\npub fn answer(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n    \
+         \"42\".parse().unwrap()\n}\n",
+    );
+    check(&world, &project, &["build"], &["app bin", "mac proc-macro"]);
+}
+
+/// An empty set of records is asked for by profiles, too: each its own unit.
+#[test]
+fn profiles_are_apart() {
+    let world = world!();
+    let project = library(&world, "", "");
+    check(&world, &project, &["build"], &["app lib"]);
+    check(&world, &project, &["build", "--release"], &["app lib"]);
+    check(&world, &project, &["check"], &["app lib (check)"]);
+}
+
+/// A workspace whose packages come from the registry, with build scripts and procedural macros.
+#[test]
+fn a_workspace_with_registry_crates() {
+    let world = world!();
+    let fetched = match registry::small(&world) {
+        Ok(fetched) => fetched,
+        Err(why) => skip!("{why}"),
+    };
+    let project = small_workspace(&world, fetched);
+    let first = world.cargo(&project, &["build", "--workspace", "--all-targets"]).run().ok();
+    for unit in ["serde_derive proc-macro", "serde lib", "libc lib", "anyhow lib", "one lib", "two bin"] {
+        assert!(first.compiled().contains(&unit.to_owned()), "{unit}: {:?}", first.compiled());
+    }
+    project.wipe();
+    let second = world.cargo(&project, &["build", "--workspace", "--all-targets"]).run().ok();
+    world.assert_all_hit(&second);
+    // Build scripts try whether some code compiles; what fails is not stored.
+    let tried = second.runs.iter().filter(|run| run.is_compile()).count();
+    let build = &world.stats()["build"];
+    assert_eq!(build["miss"], tried, "{build:#}");
+    assert_eq!(build["error"], 0, "{build:#}");
+    assert_eq!(build["bypass"], 0, "{build:#}");
+}
+
+fn small_workspace(world: &World, fetched: &Project) -> Project {
+    let project = world.project("small");
+    world.provide_sources(fetched);
+    let manifest = |name: &str, dependencies: &str| {
+        format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n\
+             [dependencies]\n{dependencies}"
+        )
+    };
+    let registry_crates: String =
+        registry::SMALL.iter().map(|(name, spec)| format!("{name} = {spec}\n")).collect();
+    project.write("Cargo.toml", "[workspace]\nmembers = [\"one\", \"two\"]\nresolver = \"2\"\n");
+    project.write("one/Cargo.toml", manifest("one", &registry_crates));
+    project.write(
+        "one/src/lib.rs",
+        "#[derive(serde::Serialize, serde::Deserialize)]\npub struct One {\n    pub n: i32,\n}\n\
+         pub fn n(text: &str) -> anyhow::Result<usize> {\n    \
+         Ok(memchr::memchr(b'x', text.as_bytes()).unwrap_or(0) + libc::EOF.unsigned_abs() as usize)\n}\n\
+         pub fn show(n: u8) -> String {\n    itoa::Buffer::new().format(n).into()\n}\n\
+         #[cfg(test)]\nmod tests {\n    #[test]\n    fn n() {\n        assert_eq!(super::n(\"ax\").unwrap(), 2);\n    }\n}\n",
+    );
+    project.write("two/Cargo.toml", manifest("two", "one = { path = \"../one\" }\n"));
+    project.write("two/src/main.rs", "fn main() { println!(\"{}\", one::show(7)); }\n");
+    project
+}
