@@ -311,6 +311,9 @@ fn macros(run: &Run<'_>, inputs: &mut Inputs) {
     let package = run.env.text("CARGO_MANIFEST_DIR").map(str::to_owned);
     let package = package.unwrap_or_else(|| run.cwd.to_string_lossy().into_owned());
     inputs.members.insert(Member::Tree(token(run, &package), TreeFilter::Package));
+    if let Some(generated) = run.env.text("OUT_DIR") {
+        inputs.members.insert(Member::Tree(token(run, generated), TreeFilter::All));
+    }
     for name in run.env.names().filter(|name| silent::is_macro_variable(name)) {
         let known = |m: &Member| matches!(m, Member::Env(n, _) if n == name);
         if !inputs.members.iter().any(known) {

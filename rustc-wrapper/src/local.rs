@@ -23,7 +23,7 @@ use crate::spawn;
 /// So many faults within [`FAULT_MEMORY`] and nobody asks any more.
 const MAX_FAULTS: usize = 3;
 /// How long faults are remembered.
-const FAULT_MEMORY: Duration = Duration::from_secs(30);
+const FAULT_MEMORY: Duration = Duration::from_secs(300);
 /// Between two looks at a starting server.
 const POLL: Duration = Duration::from_millis(3);
 

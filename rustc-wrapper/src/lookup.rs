@@ -35,6 +35,7 @@ pub fn lookup(session: &mut Session<'_>) -> Found {
         Ok(response) => response,
         Err(fault) => return fault,
     };
+    session.faults.clear();
     let width = session.parsed.width.clone();
     let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
     let mut first_difference = None;

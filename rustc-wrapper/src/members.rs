@@ -95,7 +95,10 @@ impl<'a> Evaluator<'a> {
                 }
             }
             Member::Root(name) => {
-                encoder.optional("root", self.roots.place(name).map(str::as_bytes));
+                let place = self.roots.place(name);
+                let real = place.and_then(|p| std::fs::canonicalize(p).ok());
+                let real = real.as_ref().map(|p| p.as_os_str().as_encoded_bytes());
+                encoder.optional("root", place.map(str::as_bytes)).optional("real", real);
             }
             Member::DiagnosticWidth => {
                 encoder.optional("width", self.width.as_ref().map(String::as_bytes));

@@ -135,13 +135,25 @@ fn find_inputs(
     })
 }
 
+/// The places of all roots, as they are named and as the file system knows them.
+fn places<'a>(session: &'a Session<'_>) -> Vec<(&'a str, String)> {
+    let mut places = Vec::new();
+    for root in session.roots.iter() {
+        places.push((root.name, root.path.clone()));
+        let real = std::fs::canonicalize(&root.path).ok();
+        let real = real.and_then(|p| p.into_os_string().into_string().ok());
+        places.extend(real.filter(|real| *real != root.path).map(|real| (root.name, real)));
+    }
+    places
+}
+
 /// Hashes the outputs and looks for places of roots in them; one that is found pins the result.
 fn describe_outputs(
     session: &Session<'_>,
     made: &[Made],
     inputs: &mut Inputs,
 ) -> Result<(Vec<Output>, Vec<Offer>), Unknown> {
-    let roots: Vec<(&str, &str)> = session.roots.iter().map(|r| (r.name, r.path.as_str())).collect();
+    let roots = places(session);
     let needles: Vec<&[u8]> = roots.iter().map(|(_, path)| path.as_bytes()).collect();
     let mut pinned = vec![!session.unit.remapped; roots.len()];
     let (mut described, mut offers) = (Vec::new(), Vec::new());
@@ -161,8 +173,9 @@ fn describe_outputs(
         described.push(Output { name: file.name.clone(), executable: file.executable, content });
     }
     for ((name, _), _) in roots.iter().zip(&pinned).filter(|(_, pinned)| **pinned) {
-        inputs.members.insert(Member::Root((*name).to_owned()));
-        inputs.pinned.push(format!("<{name}>"));
+        if inputs.members.insert(Member::Root((*name).to_owned())) {
+            inputs.pinned.push(format!("<{name}>"));
+        }
     }
     Ok((described, offers))
 }

@@ -51,11 +51,12 @@ pub const REASONS: &[Reason] = &[
     row("no-working-directory", "bypass", "the working directory is gone"),
     row("no-tool", "bypass", "no program to run"),
     row("unknown-tool", "bypass", "the program is no rustc, or its files cannot be read"),
+    row("unknown-processor", "bypass", "target-cpu=native on a machine that does not tell its processor"),
     row("unknown-wrapper", "bypass", "another wrapper stands between Kiln and rustc"),
     row("linker-untraceable", "bypass", "the linker cannot list what it reads (GNU ld 2.35, lld or mold can)"),
     row("server-absent", "error", "no server can be reached or started; see kiln doctor"),
     row("lookup-failed", "error", "the server did not answer in time or not as it should"),
-    row("server-left-alone", "error", "after repeated faults the server is not asked for half a minute"),
+    row("server-left-alone", "error", "after repeated faults the server is not asked for five minutes (kiln server start asks at once)"),
     row("restore-failed", "error", "the target directory does not take the files"),
 ];
 

@@ -89,6 +89,20 @@ fn color(parsed: &Parsed) -> &'static str {
     }
 }
 
+/// What the first processor of this machine is: maker, model and features.
+fn processor() -> Result<String, Bypass> {
+    let unknown = |why: String| Bypass::new("unknown-processor", why);
+    let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|e| unknown(e.to_string()))?;
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let telling = |line: &&str| {
+        ["vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU "]
+            .iter()
+            .any(|field| line.starts_with(field))
+    };
+    let lines: Vec<&str> = first.lines().filter(telling).collect();
+    if lines.is_empty() { Err(unknown("/proc/cpuinfo says nothing".into())) } else { Ok(lines.join("\n")) }
+}
+
 impl<'a> Session<'a> {
     /// Understands an invocation: everything up to the unit.
     ///
@@ -114,6 +128,7 @@ impl<'a> Session<'a> {
                 Places { cwd: cwd.clone(), target: Some(target), sysroot: Some(tool.sysroot.clone()) };
             let roots = Roots::new(env, &parsed, &places);
             let color = color(&parsed);
+            let processor = unit::wants_native(&parsed).then(processor).transpose()?;
             let identity = unit::Identity {
                 parsed: &parsed,
                 tool: &tool,
@@ -122,6 +137,7 @@ impl<'a> Session<'a> {
                 clippy,
                 portable: config.paths == Paths::Portable,
                 color,
+                processor: processor.as_deref(),
             };
             let unit = Unit::new(&identity, &cwd)?;
             Ok((tool, roots, unit, color))

@@ -88,6 +88,15 @@ pub struct Identity<'a> {
     pub portable: bool,
     /// The colour of human-readable diagnostics, resolved: `always` or `never`.
     pub color: &'a str,
+    /// What this machine's processor is, for units compiled for it (`target-cpu=native`).
+    pub processor: Option<&'a str>,
+}
+
+/// Whether code is generated for the processor of this machine.
+pub fn wants_native(parsed: &Parsed) -> bool {
+    let native = |name: &str| matches!(name, "target-cpu" | "tune-cpu");
+    parsed.codegen.iter().any(|(name, value)| native(name) && value.as_deref() == Some("native"))
+        || parsed.unstable.iter().any(|option| option == "tune-cpu=native")
 }
 
 impl Unit {
@@ -169,6 +178,7 @@ fn key(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> UnitKey {
     e.list("other", &parsed.other.iter().map(pair).collect::<Vec<_>>());
     let sysroot = parsed.sysroot.as_ref().map(|s| path(s));
     e.optional("sysroot", sysroot.as_ref().map(String::as_bytes));
+    e.optional("processor", identity.processor.map(str::as_bytes));
     e.text("error format", &parsed.error_format).list("json", &parsed.json);
     // The plain form of JSON diagnostics is the ANSI form stripped.
     e.text("color", if parsed.is_json() { "" } else { identity.color });
@@ -200,6 +210,7 @@ mod tests {
             clippy: false,
             portable: true,
             color: "never",
+            processor: None,
         };
         Unit::new(&identity, Path::new(root)).unwrap()
     }

@@ -97,7 +97,7 @@ fn directory(dir: &Path, lines: &mut Lines) {
     }
     let faults = Faults::new(dir);
     if faults.are_too_many() {
-        lines.add(Mark::Note, "the server failed repeatedly and is left alone for half a minute", "kiln server start tries at once");
+        lines.add(Mark::Note, "the server failed repeatedly and is left alone for five minutes", "kiln server start tries at once");
     }
 }
 
