@@ -61,6 +61,13 @@ pub fn program_directory() -> Option<PathBuf> {
     std::env::current_exe().ok()?.parent().map(PathBuf::from)
 }
 
+/// Where cargo keeps what it fetched.
+pub fn cargo_home() -> Option<PathBuf> {
+    one("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(one("HOME")?).join(".cargo")))
+}
+
 /// A program in `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = one("PATH")?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cargo::{bare, run_to_end};
 use crate::failure::{Failure, Outcome, at};
-use crate::report;
+use crate::{environment, report};
 
 /// The package.
 pub const PACKAGE: &str = "ripgrep";
@@ -28,11 +28,12 @@ pub fn fetch(below: &Path) -> Outcome<PathBuf> {
     let file = scratch.join("Cargo.toml");
     fs::write(&file, manifest).map_err(at(&file))?;
     fs::write(scratch.join("src/lib.rs"), "").map_err(at(&scratch))?;
-    let mut command = bare("cargo");
-    command
-        .args(["metadata", "--format-version=1", "--quiet"])
-        .current_dir(&scratch);
-    let published = source_of(&run_to_end(&mut command)?.stdout)?;
+    run_to_end(
+        bare("cargo")
+            .args(["fetch", "--quiet"])
+            .current_dir(&scratch),
+    )?;
+    let published = unpacked(&environment::cargo_home().unwrap_or_default())?;
     let project = below.join(format!("{PACKAGE}-{VERSION}"));
     copy(&published, &project)?;
     run_to_end(
@@ -43,21 +44,13 @@ pub fn fetch(below: &Path) -> Outcome<PathBuf> {
     Ok(project)
 }
 
-/// The source directory of the package, from the output of `cargo metadata`.
-fn source_of(metadata: &[u8]) -> Outcome<PathBuf> {
-    let unexpected = || Failure::NotMeasured("cargo metadata does not name the package".into());
-    let json: serde_json::Value = serde_json::from_slice(metadata).map_err(|_| unexpected())?;
-    let packages = json["packages"].as_array().ok_or_else(unexpected)?;
-    let package = packages
-        .iter()
-        .find(|p| p["name"] == PACKAGE && p["version"] == VERSION);
-    let manifest = package
-        .and_then(|p| p["manifest_path"].as_str())
-        .ok_or_else(unexpected)?;
-    Path::new(manifest)
-        .parent()
-        .map(PathBuf::from)
-        .ok_or_else(unexpected)
+/// Where cargo unpacked the package.
+fn unpacked(cargo_home: &Path) -> Outcome<PathBuf> {
+    let sources = cargo_home.join("registry/src");
+    let registries = fs::read_dir(&sources).map_err(at(&sources))?;
+    let package = |entry: fs::DirEntry| entry.path().join(format!("{PACKAGE}-{VERSION}"));
+    let found = registries.flatten().map(package).find(|path| path.is_dir());
+    found.ok_or_else(|| Failure::NotMeasured(format!("cargo did not unpack {PACKAGE} {VERSION}")))
 }
 
 fn copy(from: &Path, to: &Path) -> Outcome<()> {
@@ -79,16 +72,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_source_directory_is_read_from_metadata() {
-        let package = |name: &str, version: &str| {
-            format!(
-                r#"{{"name":"{name}","version":"{version}","manifest_path":"/r/{name}-{version}/Cargo.toml"}}"#
-            )
-        };
-        let both = [package(PACKAGE, "1.0.0"), package(PACKAGE, VERSION)].join(",");
-        let source = source_of(format!(r#"{{"packages":[{both}]}}"#).as_bytes()).unwrap();
-        assert_eq!(source, PathBuf::from(format!("/r/{PACKAGE}-{VERSION}")));
-        assert!(source_of(b"{\"packages\":[]}").is_err());
-        assert!(source_of(b"not json").is_err());
+    fn the_package_is_found_in_whatever_registry_has_it() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(unpacked(home.path()).is_err());
+        let sources = home.path().join("registry/src");
+        fs::create_dir_all(sources.join("another-registry")).unwrap();
+        assert!(unpacked(home.path()).is_err());
+        let package = sources
+            .join("one-registry")
+            .join(format!("{PACKAGE}-{VERSION}"));
+        fs::create_dir_all(&package).unwrap();
+        assert_eq!(unpacked(home.path()).unwrap(), package);
     }
 }

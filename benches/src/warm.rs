@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use kiln_storage::api::Counts;
+
 use crate::cargo::{Build, Profile};
 use crate::failure::{Failure, Outcome};
 use crate::place::Kiln;
@@ -79,56 +81,80 @@ pub fn run(
             "the warm build was no warm build: {counts:?}"
         )));
     }
-    let mut table = Table::new(format!("Warm build, ripgrep, {name}"));
-    table.row(
-        "kiln / blind replay by copy",
-        Unit::Ratio,
-        &kiln_s.over(&copy_s),
-    );
-    table.row(
-        "kiln / blind replay by hard link",
-        Unit::Ratio,
-        &kiln_s.over(&link_s),
-    );
-    table.row(
-        "kiln / plain cargo, cold",
-        Unit::Ratio,
-        &Series::new(kiln_s.median().map(|s| s / cold_s)),
-    );
-    table.row("kiln", Unit::Seconds, &kiln_s);
-    table.row("blind replay by copy", Unit::Seconds, &copy_s);
-    table.row("blind replay by hard link", Unit::Seconds, &link_s);
-    table.value("plain cargo, cold", Unit::Seconds, cold_s);
-    let units = counts.units.max(1) as f64;
-    if let (Some(kiln), Some(copy)) = (kiln_s.median(), copy_s.median()) {
-        table.value(
-            "kiln's build, by unit",
-            Unit::Milliseconds,
-            kiln * 1000.0 / units,
+    let measured = Measured {
+        name,
+        cold_s,
+        kiln_s,
+        copy_s,
+        link_s,
+        counts,
+    };
+    measured.table().print();
+    Ok(())
+}
+
+struct Measured {
+    name: &'static str,
+    cold_s: f64,
+    kiln_s: Series,
+    copy_s: Series,
+    link_s: Series,
+    counts: Counts,
+}
+
+impl Measured {
+    fn table(&self) -> Table {
+        let (kiln_s, copy_s, link_s) = (&self.kiln_s, &self.copy_s, &self.link_s);
+        let counts = &self.counts;
+        let over_cold = kiln_s.median().map(|s| s / self.cold_s);
+        let mut table = Table::new(format!("Warm build, ripgrep, {}", self.name));
+        table.row(
+            "kiln / blind replay by copy",
+            Unit::Ratio,
+            &kiln_s.over(copy_s),
         );
-        table.value(
+        table.row(
+            "kiln / blind replay by hard link",
+            Unit::Ratio,
+            &kiln_s.over(link_s),
+        );
+        table.row(
+            "kiln / plain cargo, cold",
+            Unit::Ratio,
+            &Series::new(over_cold),
+        );
+        table.row("kiln", Unit::Seconds, kiln_s);
+        table.row("blind replay by copy", Unit::Seconds, copy_s);
+        table.row("blind replay by hard link", Unit::Seconds, link_s);
+        table.value("plain cargo, cold", Unit::Seconds, self.cold_s);
+        let units = counts.units.max(1) as f64;
+        let each = Series::new(kiln_s.median().map(|s| s * 1000.0 / units));
+        table.row("kiln's build, by unit", Unit::Milliseconds, &each);
+        let more = kiln_s
+            .median()
+            .zip(copy_s.median())
+            .map(|(a, b)| (a - b) * 1000.0 / units);
+        table.row(
             "kiln over replay by copy, by unit",
             Unit::Milliseconds,
-            (kiln - copy) * 1000.0 / units,
+            &Series::new(more),
         );
+        let each = counts.restore_ms as f64 / counts.hit_local.max(1) as f64;
+        table.value(
+            "a hit inside the build, as the wrapper says",
+            Unit::Milliseconds,
+            each,
+        );
+        table.note(format!(
+            "{units} units, of them {} hits, {} misses, {} bypasses, {} errors; {:.0} MiB restored.",
+            counts.hit_local,
+            counts.miss,
+            counts.bypass,
+            counts.error,
+            counts.restored_bytes as f64 / f64::from(1 << 20),
+        ));
+        table
     }
-    let hits = counts.hit_local.max(1) as f64;
-    table.value(
-        "a hit inside a build, as the wrapper measures it",
-        Unit::Milliseconds,
-        counts.restore_ms as f64 / hits,
-    );
-    table.note(format!(
-        "{} units, of them {} hits, {} misses, {} bypasses, {} errors; {:.0} MiB restored.",
-        counts.units,
-        counts.hit_local,
-        counts.miss,
-        counts.bypass,
-        counts.error,
-        counts.restored_bytes as f64 / f64::from(1 << 20),
-    ));
-    table.print();
-    Ok(())
 }
 
 /// The blind replay alone, by copy and by hard link, against plain cargo: what there is to gain.
