@@ -28,7 +28,8 @@ pub(crate) async fn run(service: Service) {
 pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
     // Nothing becomes visible between the plan and its end.
     let _guard = service.commit.lock().await;
-    let (_, _, held) = service.index.read(records::sizes).await?;
+    // By the connection that writes: lookups go on meanwhile.
+    let (_, _, held) = service.index.write(records::sizes).await?;
     service.held.store(held, Ordering::Relaxed);
     let Some(budget) = service.config.cache_size.map(Budget::new) else {
         return Ok(held);

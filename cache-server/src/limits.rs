@@ -6,8 +6,9 @@ use std::time::Duration;
 /// Fewest and most worker threads of the runtime.
 pub const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 
-/// Most threads for blocking work (files, SQLite).
-pub const BLOCKING_THREADS: usize = 16;
+/// Most threads for blocking work: more than a disk store takes at a time, so that SQLite never
+/// waits for large copies.
+pub const BLOCKING_THREADS: usize = 48;
 
 /// Most open connections; further ones wait in the listener's backlog.
 pub const MAX_CONNECTIONS: usize = 1024;

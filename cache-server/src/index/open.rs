@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "1";
+const SCHEMA_VERSION: &str = "2";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -27,8 +27,12 @@ CREATE TABLE records (
     uses INTEGER NOT NULL,
     cost_ms INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
-    body BLOB NOT NULL,
     UNIQUE (scope, result_key)
+);
+-- Apart from the rows, which are counted and weighed far more often than bodies are read.
+CREATE TABLE bodies (
+    record INTEGER PRIMARY KEY REFERENCES records (id) ON DELETE CASCADE,
+    body BLOB NOT NULL
 );
 CREATE INDEX records_of_unit ON records (scope, unit_key, created_ms DESC, id DESC);
 CREATE TABLE record_blobs (

@@ -50,7 +50,8 @@ pub(crate) fn of_unit(
     unit: &UnitKey,
 ) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, body FROM records r WHERE scope = ?1 AND unit_key = ?2 AND NOT EXISTS (
+        "SELECT id, body FROM records r JOIN bodies ON bodies.record = id
+         WHERE scope = ?1 AND unit_key = ?2 AND NOT EXISTS (
              SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
              WHERE l.record = r.id AND b.digest IS NULL)
          ORDER BY created_ms DESC, id DESC LIMIT ?3",
@@ -77,7 +78,8 @@ pub(crate) fn of_result(
 ) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
     connection
         .prepare_cached(
-            "SELECT id, body FROM records r WHERE scope = ?1 AND result_key = ?2 AND NOT EXISTS (
+            "SELECT id, body FROM records r JOIN bodies ON bodies.record = id
+             WHERE scope = ?1 AND result_key = ?2 AND NOT EXISTS (
                  SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
                  WHERE l.record = r.id AND b.digest IS NULL)",
         )?
@@ -143,8 +145,8 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
     connection
         .prepare_cached(
             "INSERT INTO records (scope, unit_key, result_key, generation, created_ms,
-                 last_used_ms, uses, cost_ms, bytes, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9)",
+                 last_used_ms, uses, cost_ms, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)",
         )?
         .execute(params![
             row.scope,
@@ -154,10 +156,12 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             int(row.created_ms),
             int(row.used_ms),
             int(row.cost_ms),
-            int(bytes),
-            row.body
+            int(bytes)
         ])?;
     let id = connection.last_insert_rowid();
+    connection
+        .prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?
+        .execute(params![id, row.body])?;
     for (digest, _) in &row.blobs {
         connection
             .prepare_cached("INSERT OR IGNORE INTO record_blobs VALUES (?1, ?2)")?

@@ -71,9 +71,10 @@ pub(crate) async fn stats(
 ) -> Result<Json<StatsResponse>, ApiError> {
     service.reports.flush(&service).await?;
     let scope = principal.scope_id;
+    // By the connection that writes: counting a large store takes time, and lookups go on.
     let (mut stats, (results, blobs, bytes)) = service
         .index
-        .read(move |index| Ok((events::stats(index, &scope)?, records::sizes(index)?)))
+        .write(move |index| Ok((events::stats(index, &scope)?, records::sizes(index)?)))
         .await?;
     stats.store = StoreStats {
         results,
