@@ -6,7 +6,7 @@
 //! together and the delay of a build is bounded.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,6 +24,8 @@ use crate::spawn;
 const MAX_FAULTS: usize = 3;
 /// How long faults are remembered.
 const FAULT_MEMORY: Duration = Duration::from_secs(300);
+/// Marks a directory whose content can be made again (bford.info/cachedir).
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's cache directory.\n";
 /// Between two looks at a starting server.
 const POLL: Duration = Duration::from_millis(3);
 
@@ -71,7 +73,21 @@ pub fn create_dir(dir: &Path) -> std::io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    // For backups, and for Kiln itself: a package is not searched below such a directory. Without it
+    // nothing breaks.
+    let _ = std::fs::write(dir.join("CACHEDIR.TAG"), CACHEDIR_TAG);
+    Ok(())
+}
+
+/// Removes what runs that were killed left in `KILN_DIR/tmp`.
+fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir.join("tmp")).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        if age.is_some_and(|age| age > crate::limits::TEMPORARY_AGE) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The socket of the local server of a state directory.
@@ -120,6 +136,7 @@ pub fn start(env: &Env, config: &Config) -> Result<(), ClientError> {
     if Client::connect(&address).is_ok() {
         return Ok(());
     }
+    sweep(dir);
     let mut command = Command::new(program);
     command.args(["serve", "--local"]).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -153,22 +170,4 @@ fn turn(dir: &Path, deadline: Instant) -> Option<File> {
         std::thread::sleep(POLL);
     }
     None
-}
-
-/// Warns once per build: whether this process is the one that may. A build's name is kept in a
-/// small file.
-pub fn may_warn(dir: Option<&Path>, build: &str) -> bool {
-    let Some(dir) = dir else { return false };
-    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(dir.join("warned"));
-    let Ok(mut file) = open else { return false };
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return false;
-    }
-    let mut last = String::new();
-    let _ = file.read_to_string(&mut last);
-    if last == build {
-        return false;
-    }
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(build.as_bytes()));
-    true
 }

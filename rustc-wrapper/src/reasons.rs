@@ -20,6 +20,7 @@ const fn row(word: &'static str, outcome: &'static str, note: &'static str) -> R
 pub const REASONS: &[Reason] = &[
     row("new-unit", "miss", "nothing is stored for this crate with these arguments"),
     row("input-changed", "miss", "something that the compile reads differs; the event names the first"),
+    row("compile-failed", "miss", "the compiler refused the crate; only successes are stored (build scripts probe that way)"),
     row("refresh", "miss", "KILN_MODE=refresh compiles everything"),
     row("damaged", "miss", "what was stored was damaged; it is replaced"),
     row("odd-output", "miss", "the compiler printed control characters that cannot be stored"),

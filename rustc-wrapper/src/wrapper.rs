@@ -46,7 +46,9 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
     let invocation = match args::split(argv) {
         Ok(invocation) => invocation,
         Err(bypass) => {
-            report_bypass(env, &config, dir, &bypass, None);
+            if !args::is_probe(argv.get(1..).unwrap_or_default()) {
+                report_bypass(env, &config, dir, &bypass, None);
+            }
             return compile::become_tool(argv);
         }
     };
@@ -113,7 +115,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     session.end_phase("compile");
     session.event.cost_ms = finished.cost.wall_ms;
     if !finished.status.success() {
-        session.report(outcome, Some((reason, detail)), None);
+        session.report(outcome, Some(("compile-failed", detail)), None);
         return compile::exit_as(finished.status);
     }
     let may_store = session.config.mode != Mode::Read && outcome != Outcome::Error;

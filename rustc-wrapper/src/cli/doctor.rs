@@ -50,6 +50,10 @@ pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
     }
     service(env, config, &mut lines);
     toolchain(env, &mut lines);
+    lines.text.push_str(match lines.bad {
+        true => "\nsomething is wrong: see FAIL above",
+        false => "\nnothing is wrong",
+    });
     say::result(&lines.text);
     if lines.bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

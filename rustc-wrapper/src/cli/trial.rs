@@ -9,7 +9,7 @@ use kiln_storage::api::StatsResponse;
 use super::{bytes, stats, time};
 use crate::client::{Address, Client};
 use crate::env::{Env, SETTINGS};
-use crate::{local, say, stamp};
+use crate::{local, reasons, say, stamp};
 
 /// Longest the server may take to note the last units of a build.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -106,7 +106,8 @@ fn builds(env: &Env, project: &Path, release: bool, scratch: &Scratch) -> Result
     ));
     out.push_str("(Build scripts run in both builds.)\n");
     for unit in second.missed.iter().take(5) {
-        out.push_str(&format!("compiled again: {} ({}): {}\n", unit.unit.crate_name, unit.unit.kind, unit.reason));
+        let why = reasons::note(&unit.reason).unwrap_or(&unit.reason);
+        out.push_str(&format!("compiled again: {} ({}): {why}\n", unit.unit.crate_name, unit.unit.kind));
     }
     out.push_str("\nTo use it: eval \"$(kiln env)\", then cargo build as always; kiln stats shows the figures.");
     Ok(out)

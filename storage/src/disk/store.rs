@@ -51,6 +51,16 @@ pub struct DiskCounters {
     pub damaged: u64,
 }
 
+/// Marks the directory as a cache (bford.info/cachedir), for backups and for whoever walks a project
+/// that the store stands in. Without the mark nothing breaks.
+fn mark(dir: &Path) {
+    const TEXT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's store.\n";
+    let tag = dir.join("CACHEDIR.TAG");
+    if !tag.exists() {
+        let _ = fs::write(tag, TEXT);
+    }
+}
+
 impl DiskStore {
     /// Opens the store in a directory, which is made when it is not there, and removes abandoned
     /// temporary files. A directory that takes no writes can be opened and read.
@@ -65,6 +75,7 @@ impl DiskStore {
         {
             return Err(os::write_error(&error));
         }
+        mark(&dir);
         temporary::clean(&dir, options.temporary_max_age);
         let inner = Inner {
             dir,
