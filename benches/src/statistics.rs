@@ -53,6 +53,11 @@ impl Series {
         }
     }
 
+    /// The sum.
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+
     /// The median.
     pub fn median(&self) -> Option<f64> {
         self.quantile(0.5)

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_storage::api::Counts;
+use kiln_storage::api::{Counts, Event};
 
 use crate::cargo::{Build, Profile};
+use crate::events;
 use crate::failure::{Failure, Outcome};
 use crate::place::Kiln;
 use crate::programs::Programs;
@@ -81,7 +82,9 @@ pub fn run(
             "the warm build was no warm build: {counts:?}"
         )));
     }
+    let events = events::newest(kiln.dir(), usize::try_from(counts.units).unwrap_or(0))?;
     let measured = Measured {
+        events,
         name,
         cold_s,
         kiln_s,
@@ -100,6 +103,7 @@ struct Measured {
     copy_s: Series,
     link_s: Series,
     counts: Counts,
+    events: Vec<Event>,
 }
 
 impl Measured {
@@ -145,6 +149,18 @@ impl Measured {
             Unit::Milliseconds,
             each,
         );
+        for (phase, each) in events::phases(&self.events) {
+            table.row(
+                &format!("kiln says: {phase}, of each unit"),
+                Unit::Microseconds,
+                &each,
+            );
+            table.value(
+                &format!("kiln says: {phase}, of all units"),
+                Unit::Milliseconds,
+                each.sum() / 1000.0,
+            );
+        }
         table.note(format!(
             "{units} units, of them {} hits, {} misses, {} bypasses, {} errors; {:.0} MiB restored.",
             counts.hit_local,
