@@ -212,7 +212,7 @@ impl Server {
         runtime.shutdown_timeout(SHUTDOWN_LAST);
         let damaged = service.index.is_damaged();
         if damaged {
-            index::open::put_aside(&service.config.kiln_dir.join(FILE_NAME));
+            index::open::throw_away(&service.config.kiln_dir.join(FILE_NAME));
         }
         service.log.info(format_args!("left"));
         drop(place);

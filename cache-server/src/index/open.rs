@@ -83,7 +83,7 @@ pub(crate) struct Opened {
 
 /// Opens the index of a directory for a store.
 ///
-/// A file that cannot be used is put aside; where no file can be written the index is in memory.
+/// A file that cannot be used is thrown away; where no file can be written the index is in memory.
 ///
 /// # Errors
 /// Not even an index in memory can be had.
@@ -92,8 +92,8 @@ pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
     let mut notes = Vec::new();
     let mut opened = open_file(&path, store_id);
     if let Err(IndexError::Damaged(why)) = &opened {
-        notes.push(format!("index put aside: {why}"));
-        put_aside(&path);
+        notes.push(format!("index thrown away: {why}"));
+        throw_away(&path);
         opened = open_file(&path, store_id);
     }
     let opened = match opened {
@@ -113,9 +113,9 @@ pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
     Ok(Opened { notes, ..opened })
 }
 
-/// Moves a file that cannot be used out of the way, with SQLite's own files beside it.
-pub(crate) fn put_aside(path: &Path) {
-    let _ = fs::rename(path, path.with_extension("sqlite.damaged"));
+/// Removes a file that cannot be used, with SQLite's own files beside it.
+pub(crate) fn throw_away(path: &Path) {
+    let _ = fs::remove_file(path);
     for suffix in ["sqlite-wal", "sqlite-shm", "sqlite-journal"] {
         let _ = fs::remove_file(path.with_extension(suffix));
     }
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_good_index_is_kept_and_any_other_is_put_aside() {
+    async fn a_good_index_is_kept_and_any_other_is_throw_away() {
         let dir = tempfile::tempdir().unwrap();
         let opened = open(dir.path(), "a").unwrap();
         assert!(opened.fresh && opened.notes.is_empty(), "{opened:?}");
@@ -247,13 +247,13 @@ mod tests {
         drop(opened);
 
         let path = dir.path().join(FILE_NAME);
-        put_aside(&path);
+        throw_away(&path);
         fs::write(&path, vec![7_u8; 8192]).unwrap();
         let opened = open(dir.path(), "b").unwrap();
         assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
         drop(opened);
 
-        put_aside(&path);
+        throw_away(&path);
         let foreign = Connection::open(&path).unwrap();
         foreign.execute_batch("CREATE TABLE t (x)").unwrap();
         drop(foreign);
