@@ -98,7 +98,7 @@ fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -
     let chosen = choosing(parsed);
     let mut encoder = Encoder::new("kiln linker traits v1");
     encoder.text("path", &linker.to_string_lossy()).list("chosen", &chosen);
-    encoder.text("stamp", &crate::tool::stamp(linker).unwrap_or_default());
+    encoder.optional("stamp", crate::tool::file_stamp(linker).as_ref().map(<[u8; 56]>::as_slice));
     for variable in ["PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX"] {
         encoder.optional(variable, env.get(variable).map(std::ffi::OsStr::as_encoded_bytes));
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use kiln_storage::Digest;
 
-use crate::stamp::{changed_ns, coarse_now_ns};
+use crate::stamp::{changed_ns, coarse_now_ns, stamp};
 
 const FILE_NAME: &str = "memo.v1";
 /// Rows in a bucket, and buckets in the table: 8 MiB, sparse until used.
@@ -37,22 +37,9 @@ fn settled(meta: &Metadata, hashed_from_ns: i128) -> bool {
     changed_ns(meta) + margin < hashed_from_ns
 }
 
-/// What identifies an unchanged file.
+/// What identifies an unchanged file, as a row's key.
 fn row_key(meta: &Metadata) -> [u8; 32] {
-    let mut bytes = [0_u8; 56];
-    let fields = [
-        meta.dev(),
-        meta.ino(),
-        meta.size(),
-        meta.mtime().cast_unsigned(),
-        meta.mtime_nsec().cast_unsigned(),
-        meta.ctime().cast_unsigned(),
-        meta.ctime_nsec().cast_unsigned(),
-    ];
-    for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields) {
-        chunk.copy_from_slice(&field.to_le_bytes());
-    }
-    *Digest::of(&bytes).as_bytes()
+    *Digest::of(&stamp(meta)).as_bytes()
 }
 
 fn checksum(row: &[u8]) -> [u8; 8] {

@@ -13,6 +13,8 @@ use crate::env::Env;
 const MAX_TARGET_DEPTH: usize = 8;
 /// cargo puts this file into every target and build directory.
 const TARGET_MARKER: &str = "CACHEDIR.TAG";
+/// cargo holds this file in the profile directory while it builds.
+const PROFILE_LOCK: &str = ".cargo-lock";
 /// Delimits a root's name in a template; a text that has it is not stored.
 pub const MARK: char = '\u{1}';
 /// Where remapped roots appear to be.
@@ -40,11 +42,22 @@ pub enum Escape {
     Plain,
     /// Inside of a JSON string.
     Json,
-    /// In a makefile rule, as rustc writes dep-info: blanks behind a backslash.
+    /// In a makefile rule, as rustc writes dep-info: blanks behind a backslash. Its lines that tell
+    /// of variables are written as [`Escape::DepEnv`].
     DepInfo,
+    /// In the value of a variable in dep-info: backslashes are doubled, blanks are not special.
+    DepEnv,
 }
 
 impl Escape {
+    /// How paths are written in one line of a text.
+    fn of_line(self, line: &str) -> Self {
+        match self {
+            Self::DepInfo if line.starts_with("# env-dep:") => Self::DepEnv,
+            other => other,
+        }
+    }
+
     fn apply(self, path: &str) -> String {
         match self {
             Self::Plain => path.to_owned(),
@@ -53,16 +66,24 @@ impl Escape {
                 quoted[1..quoted.len() - 1].to_owned()
             }
             Self::DepInfo => path.replace(' ', "\\ "),
+            Self::DepEnv => path.replace('\\', "\\\\"),
         }
     }
 }
 
 /// The target directory that an output directory belongs to: the nearest one above it with
-/// cargo's marker, else the profile directory, else the output directory.
-pub fn find_target(out_dir: &Path) -> PathBuf {
-    let marked = out_dir.ancestors().take(MAX_TARGET_DEPTH).find(|d| d.join(TARGET_MARKER).exists());
-    if let Some(found) = marked {
+/// cargo's marker; where cargo did not make the directory and left none, the one above the profile
+/// directory that cargo has locked; else the profile directory, else the output directory.
+pub fn find_target(out_dir: &Path, triple: Option<&str>) -> PathBuf {
+    let above = || out_dir.ancestors().take(MAX_TARGET_DEPTH);
+    if let Some(found) = above().find(|d| d.join(TARGET_MARKER).exists()) {
         return found.to_owned();
+    }
+    let locked = above().find(|d| d.join(PROFILE_LOCK).exists()).and_then(Path::parent);
+    if let Some(target) = locked {
+        let triple = triple.map(|t| Path::new(t).file_stem().unwrap_or_default());
+        let inner = triple.is_some() && target.file_name() == triple;
+        return target.parent().filter(|_| inner).unwrap_or(target).to_owned();
     }
     match (out_dir.file_name().and_then(|n| n.to_str()), out_dir.parent()) {
         (Some("deps" | "examples"), Some(profile)) => profile.to_owned(),
@@ -163,16 +184,24 @@ impl Roots {
         if text.contains(MARK) {
             return None;
         }
-        Some(self.replace(text, escape, |root| format!("{MARK}{}{MARK}", root.name), true))
+        let mark = |root: &Root| format!("{MARK}{}{MARK}", root.name);
+        if escape != Escape::DepInfo {
+            return Some(self.replace(text, escape, mark, true));
+        }
+        let line = |line| self.replace(line, escape.of_line(line), mark, true);
+        Some(text.split_inclusive('\n').map(line).collect())
     }
 
     /// A template written out with the local places. None when a root is missing here.
     pub fn fill(&self, template: &str, escape: Escape) -> Option<String> {
         let mut out = String::with_capacity(template.len());
-        for (i, part) in template.split(MARK).enumerate() {
-            match i % 2 {
-                0 => out.push_str(part),
-                _ => out.push_str(&escape.apply(self.place(part)?)),
+        for line in template.split_inclusive('\n') {
+            let escape = escape.of_line(line);
+            for (i, part) in line.split(MARK).enumerate() {
+                match i % 2 {
+                    0 => out.push_str(part),
+                    _ => out.push_str(&escape.apply(self.place(part)?)),
+                }
             }
         }
         Some(out)
@@ -336,6 +365,11 @@ mod tests {
         assert_eq!(other.fill(&template, Escape::DepInfo).unwrap(), "/x/t/a.d: /srv/b\\ c/src/lib.rs\n");
         assert_eq!(roots().fill(&template, Escape::DepInfo).unwrap(), text);
         assert_eq!(roots().template("a\u{1}b", Escape::Plain), None);
+        let odd = Roots::from_pairs([("target", PathBuf::from("/a/b c"))]);
+        let text = "/a/b\\ c/x.d: y\n\n# env-dep:OUT_DIR=/a/b c/out\n";
+        let template = odd.template(text, Escape::DepInfo).unwrap();
+        assert!(!template.contains("b c"), "{template}");
+        assert_eq!(odd.fill(&template, Escape::DepInfo).unwrap(), text);
         let cargo = roots().template("/home/ann/.cargo/x", Escape::Plain).unwrap();
         assert_eq!(other.fill(&cargo, Escape::Plain), None, "a root is missing");
     }

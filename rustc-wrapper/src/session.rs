@@ -123,7 +123,7 @@ impl<'a> Session<'a> {
         let clippy = invocation.inner.is_some();
         let opened = (|| {
             let tool = tool::identify(dir, env, &invocation, &parsed, &memo)?;
-            let target = find_target(&unit::out_dir(&parsed, &cwd));
+            let target = find_target(&unit::out_dir(&parsed, &cwd), parsed.target.as_deref());
             let places =
                 Places { cwd: cwd.clone(), target: Some(target), sysroot: Some(tool.sysroot.clone()) };
             let roots = Roots::new(env, &parsed, &places);

@@ -33,6 +33,24 @@ pub fn changed_ns(meta: &Metadata) -> i128 {
     i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec())
 }
 
+/// What the kernel says of a file that stays as it is: device, inode, size, mtime, ctime.
+pub fn stamp(meta: &Metadata) -> [u8; 56] {
+    let mut bytes = [0_u8; 56];
+    let fields = [
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.mtime().cast_unsigned(),
+        meta.mtime_nsec().cast_unsigned(),
+        meta.ctime().cast_unsigned(),
+        meta.ctime_nsec().cast_unsigned(),
+    ];
+    for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields) {
+        chunk.copy_from_slice(&field.to_le_bytes());
+    }
+    bytes
+}
+
 /// A point in file time: what was changed before has an earlier stamp, what is changed later has
 /// this one or a later one. `file` is a scratch file on a local file system.
 ///

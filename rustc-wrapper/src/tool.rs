@@ -21,6 +21,7 @@ use crate::args::{Bypass, Parsed};
 use crate::env::Env;
 use crate::members::find_program;
 use crate::memo::Memo;
+use crate::stamp::stamp;
 
 /// Deepest directory below the sysroot that is looked at.
 const MAX_DEPTH: usize = 4;
@@ -48,19 +49,14 @@ pub struct Facts {
     pub sysroot: String,
 }
 
-/// The identity of a file without reading it.
-pub(crate) fn stamp(path: &Path) -> Option<String> {
-    let m = std::fs::metadata(path).ok()?;
-    Some(format!(
-        "{}:{}:{}:{}.{}:{}.{}",
-        m.dev(),
-        m.ino(),
-        m.size(),
-        m.mtime(),
-        m.mtime_nsec(),
-        m.ctime(),
-        m.ctime_nsec()
-    ))
+/// The identity of a file without reading it; none when it cannot be looked at.
+pub(crate) fn file_stamp(path: &Path) -> Option<[u8; 56]> {
+    std::fs::metadata(path).ok().map(|meta| stamp(&meta))
+}
+
+/// The same as text.
+fn text_stamp(path: &Path) -> Option<String> {
+    Some(Digest::of(&file_stamp(path)?).to_string())
 }
 
 /// The file of a tool: itself, or what `PATH` finds.
@@ -98,7 +94,7 @@ fn facts_path(dir: &Path, env: &Env, program: &Path) -> PathBuf {
 /// Notes what a probe that passed through said: keeps the facts up to date at no cost.
 pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout: &str) {
     let Some(program) = locate(env, tool) else { return };
-    let Some(stamp) = stamp(&program) else { return };
+    let Some(stamp) = text_stamp(&program) else { return };
     let path = facts_path(dir, env, &program);
     let Some(old) = read_facts(&path) else { return };
     let mut new = Facts { program: stamp, ..old.clone() };
@@ -144,7 +140,7 @@ fn ask(tool: &OsStr, question: &[&str]) -> Option<String> {
 }
 
 fn facts(dir: &Path, env: &Env, tool: &OsStr, program: &Path) -> Option<Facts> {
-    let stamp = stamp(program)?;
+    let stamp = text_stamp(program)?;
     let path = facts_path(dir, env, program);
     if let Some(facts) = read_facts(&path).filter(|f| f.program == stamp)
         && !is_undecided_proxy(env, program)
@@ -181,6 +177,11 @@ pub fn identify(
     let mut parts = vec![("program".to_owned(), program)];
     if invocation.inner.is_some() {
         let driver = locate(env, &invocation.tool).ok_or_else(|| unknown("driver not found"))?;
+        // Its shared libraries stand beside it, mostly in the same toolchain.
+        let own = driver.parent().and_then(Path::parent).filter(|own| *own != home);
+        if let Some(own) = own {
+            list(&own.join("lib"), "driver/lib", 1, &mut parts);
+        }
         parts.push(("driver".to_owned(), driver));
     }
     let host = host(&facts.version);
@@ -222,7 +223,7 @@ fn digest(
     let mut stamps = Encoder::new("kiln tool stamps v1");
     stamps.text("version", version);
     for (label, path) in parts {
-        stamps.text("part", label).text("stamp", &stamp(path).unwrap_or_default());
+        stamps.text("part", label).optional("stamp", file_stamp(path).as_ref().map(<[u8; 56]>::as_slice));
     }
     let kept = dir.join("tools").join(format!("digest-{}", stamps.finish()));
     if let Some(digest) = std::fs::read_to_string(&kept).ok().and_then(|text| text.parse().ok()) {
@@ -233,9 +234,18 @@ fn digest(
     encoder.text("version", version);
     let mut settled = true;
     for (label, path) in parts {
-        let (digest, meta) = memo.digest(path).map_err(|error| (path.clone(), error))?;
-        settled &= crate::stamp::changed_ns(&meta) < from_ns;
-        encoder.text("part", label).digest("content", &digest);
+        encoder.text("part", label);
+        match memo.digest(path) {
+            Ok((digest, meta)) => {
+                settled &= crate::stamp::changed_ns(&meta) < from_ns;
+                encoder.digest("content", &digest);
+            }
+            // A link to nowhere: the compiler finds nothing there either.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                encoder.text("absent", "");
+            }
+            Err(error) => return Err((path.clone(), error)),
+        }
     }
     let digest = encoder.finish();
     if settled {
@@ -255,10 +265,16 @@ fn list(dir: &Path, label: &str, depth: usize, files: &mut Vec<(String, PathBuf)
     for entry in entries.flatten() {
         let path = entry.path();
         let label = format!("{label}/{}", entry.file_name().to_string_lossy());
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_file() => files.push((label, path)),
-            Ok(meta) if meta.is_dir() && depth > 1 => list(&path, &label, depth - 1, files),
-            _ => {}
+        // Most are plain files, which their own stamp is asked of later.
+        let is_dir = match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => path.is_dir(),
+            Ok(kind) => kind.is_dir(),
+            Err(_) => continue,
+        };
+        match is_dir {
+            false => files.push((label, path)),
+            true if depth > 1 => list(&path, &label, depth - 1, files),
+            true => {}
         }
     }
 }
