@@ -138,14 +138,16 @@ impl<'a> Evaluator<'a> {
     }
 
     fn tree(&mut self, encoder: &mut Encoder, dir: &Path, filter: TreeFilter) -> Option<()> {
-        let mut files = Vec::new();
+        let target = self.roots.place("target").map(Path::new);
+        let mut walk = Walk { filter, target, files: Vec::new() };
         match std::fs::metadata(dir) {
             Err(_) => {
                 encoder.text("absent", "");
                 return Some(());
             }
-            Ok(_) => collect(dir, "", filter, 0, &mut files)?,
+            Ok(_) => walk.collect(dir, "", 0)?,
         }
+        let mut files = walk.files;
         files.sort_unstable();
         encoder.number("files", files.len() as u64);
         for relative in files {
@@ -177,36 +179,43 @@ fn wanted(name: &str, filter: TreeFilter) -> bool {
     }
 }
 
-/// The files of a tree that a filter wants, as paths relative to it.
-fn collect(
-    dir: &Path,
-    prefix: &str,
+/// A walk over the files of a tree that a filter wants, as paths relative to it.
+struct Walk<'a> {
     filter: TreeFilter,
-    depth: usize,
-    files: &mut Vec<String>,
-) -> Option<()> {
-    if depth > MAX_TREE_DEPTH {
-        return None;
+    /// The target directory, which may lie in the package and have no marker.
+    target: Option<&'a Path>,
+    files: Vec<String>,
+}
+
+impl Walk<'_> {
+    fn skips(&self, path: &Path, name: &str) -> bool {
+        self.filter == TreeFilter::Package
+            && (name == ".git" || path.join("CACHEDIR.TAG").exists() || Some(path) == self.target)
     }
-    for entry in std::fs::read_dir(dir).ok()? {
-        let entry = entry.ok()?;
-        let name = entry.file_name().into_string().ok()?;
-        let path = entry.path();
-        let is_dir = entry.file_type().ok()?.is_dir();
-        if is_dir {
-            let skip = filter == TreeFilter::Package
-                && (name == ".git" || path.join("CACHEDIR.TAG").exists());
-            if matches!(filter, TreeFilter::Package | TreeFilter::All) && !skip {
-                collect(&path, &format!("{prefix}{name}/"), filter, depth + 1, files)?;
-            }
-        } else if wanted(&name, filter) {
-            files.push(format!("{prefix}{name}"));
-            if files.len() > MAX_TREE_FILES {
-                return None;
+
+    /// None when something cannot be read, or there is too much.
+    fn collect(&mut self, dir: &Path, prefix: &str, depth: usize) -> Option<()> {
+        if depth > MAX_TREE_DEPTH {
+            return None;
+        }
+        for entry in std::fs::read_dir(dir).ok()? {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let path = entry.path();
+            if entry.file_type().ok()?.is_dir() {
+                let deep = matches!(self.filter, TreeFilter::Package | TreeFilter::All);
+                if deep && !self.skips(&path, &name) {
+                    self.collect(&path, &format!("{prefix}{name}/"), depth + 1)?;
+                }
+            } else if wanted(&name, self.filter) {
+                self.files.push(format!("{prefix}{name}"));
+                if self.files.len() > MAX_TREE_FILES {
+                    return None;
+                }
             }
         }
+        Some(())
     }
-    Some(())
 }
 
 /// The file that a bare program name finds through `PATH`.
