@@ -20,6 +20,7 @@ pub mod host;
 pub mod project;
 pub mod registry;
 pub mod runs;
+pub mod samples;
 pub mod server;
 pub mod world;
 
