@@ -71,17 +71,16 @@ impl Escape {
     }
 }
 
-/// The target directory that an output directory belongs to: the nearest one above it with
-/// cargo's marker; where cargo did not make the directory and left none, the one above the profile
-/// directory that cargo has locked; else the profile directory, else the output directory.
+/// The target directory that an output directory belongs to: the one above the profile directory
+/// that cargo has locked, else the nearest one with cargo's marker (which cargo puts into the first
+/// directory that it makes itself, be it the target's or one in it); else the profile directory,
+/// else the output directory.
 pub fn find_target(out_dir: &Path, triple: Option<&str>) -> PathBuf {
     let above = || out_dir.ancestors().take(MAX_TARGET_DEPTH);
-    if let Some(found) = above().find(|d| d.join(TARGET_MARKER).exists()) {
-        return found.to_owned();
-    }
     let locked = above().find(|d| d.join(PROFILE_LOCK).exists()).and_then(Path::parent);
-    if let Some(target) = locked {
-        let triple = triple.map(|t| Path::new(t).file_stem().unwrap_or_default());
+    let marked = || above().find(|d| d.join(TARGET_MARKER).exists());
+    if let Some(target) = locked.or_else(marked) {
+        let triple = triple.and_then(|t| Path::new(t).file_stem());
         let inner = triple.is_some() && target.file_name() == triple;
         return target.parent().filter(|_| inner).unwrap_or(target).to_owned();
     }
