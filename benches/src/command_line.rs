@@ -8,12 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::cargo::Profile;
 use crate::failure::{Outcome, while_doing};
 use crate::programs::Programs;
-use crate::{cold, project, report, warm, wrapper};
+use crate::{cold, project, report, server, warm, wrapper};
 
 /// Pairs of warm builds.
 const WARM_PAIRS: usize = 11;
 /// Pairs of cold builds.
 const COLD_PAIRS: usize = 3;
+/// Rounds of lookups and of blobs.
+const SERVER_ROUNDS: usize = 9;
 /// Runs of one hit.
 const HITS: usize = 200;
 
@@ -88,6 +90,9 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     let fresh = || tempfile::tempdir().map_err(while_doing("making a temporary directory"));
     let sources = fresh()?;
     let wants = |one: Bench| bench == one || bench == Bench::All;
+    if wants(Bench::Server) {
+        server::run(&programs.kiln, fresh()?.path(), times(SERVER_ROUNDS))?;
+    }
     if bench == Bench::Server {
         return Ok(());
     }

@@ -22,6 +22,11 @@ impl Series {
         }
     }
 
+    /// Adds values, if there are any.
+    pub fn extend(&mut self, values: impl IntoIterator<Item = f64>) {
+        values.into_iter().for_each(|value| self.push(value));
+    }
+
     /// How many values there are.
     pub fn len(&self) -> usize {
         self.0.len()
