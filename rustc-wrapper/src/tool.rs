@@ -103,7 +103,8 @@ pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout
     };
     if args.len() == 1 && asks("-vV") {
         new.version = stdout.to_owned();
-    } else if asks("sysroot") {
+    } else if asks("sysroot") && !args.iter().any(|a| a.to_string_lossy().starts_with("--sysroot")) {
+        // One that is given (in RUSTFLAGS) is not the compiler's own.
         match stdout.lines().find(|line| line.starts_with('/')) {
             Some(line) => new.sysroot = line.to_owned(),
             None => return,
