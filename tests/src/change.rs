@@ -136,7 +136,7 @@ impl<'w> Change<'w> {
 
     /// A change of `main.rs`, compiled as crate `app` by `kiln rustc` with more arguments.
     pub fn rustc(world: &'w World, project: &'w Project, args: &[&str]) -> Self {
-        let base = ["--crate-name", "app", "--edition=2021", "--emit=dep-info,link", "--out-dir", "target"];
+        let base = ["--crate-name", "app", "--emit=dep-info,link", "--out-dir", "target"];
         let args = base.iter().chain(args).map(ToString::to_string).chain(["main.rs".into()]).collect();
         Self::new(world, project, Build::Rustc(args), "target/app")
     }
@@ -167,7 +167,13 @@ impl<'w> Change<'w> {
         let words = |args: &'_ [String]| -> Vec<String> { args.to_vec() };
         let call = match &self.build {
             Build::Cargo(args) => self.world.cargo(self.project, &[]).args(&words(args)),
-            Build::Rustc(args) => self.world.rustc(self.project, &[]).args(&words(args)),
+            Build::Rustc(args) => {
+                let call = self.world.rustc(self.project, &[]).args(&words(args));
+                match state.args.iter().any(|a| a.starts_with("--edition")) {
+                    true => call,
+                    false => call.args(&["--edition=2021"]),
+                }
+            }
         };
         let call = call.args(&state.args);
         let call = state.env.iter().fold(call, |call, (name, value)| call.env(name, value));
@@ -181,6 +187,10 @@ impl<'w> Change<'w> {
     #[track_caller]
     pub fn build(&self, state: &State) -> Done {
         self.project.wipe();
+        if matches!(self.build, Build::Rustc(_)) {
+            // rustc makes the directory of its outputs only after it wrote dep-info there.
+            std::fs::create_dir(self.project.at("target")).expect("a directory");
+        }
         state.apply(self.project);
         let done = self.call(state).run();
         match &state.want {
