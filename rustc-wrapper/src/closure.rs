@@ -16,6 +16,11 @@ const SUFFIX_LEN: usize = 17;
 /// What a proc-macro library exports; its dependencies are linked into it.
 const PROC_MACRO_SYMBOL: &[u8] = b"__rustc_proc_macro_decls_";
 
+/// Whether the metadata of a crate file mentions some text; unreadable files are taken to.
+pub fn mentions(path: &Path, text: &str) -> bool {
+    std::fs::read(path).map_or(true, |bytes| memmem::find(metadata(&bytes), text.as_bytes()).is_some())
+}
+
 /// The crate files that a compile can have read besides those it was given.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Closure {
@@ -64,16 +69,30 @@ fn metadata(bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The crate files in the dependency directories, by suffix.
-fn available(dirs: &[&Path]) -> BTreeMap<String, Vec<PathBuf>> {
-    let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+/// The crate files in the dependency directories.
+#[derive(Default)]
+struct Available {
+    /// By cargo's suffix.
+    suffixed: BTreeMap<String, Vec<PathBuf>>,
+    /// Those without one, by the name of the crate: cargo gives none to a library that is also a
+    /// cdylib or dylib.
+    plain: BTreeMap<String, Vec<PathBuf>>,
+}
+
+fn available(dirs: &[&Path]) -> Available {
+    let mut found = Available::default();
     for dir in dirs {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|n| is_crate_file(n)) else { continue };
-            if let Some(suffix) = suffix(name) {
-                found.entry(suffix.to_owned()).or_default().push(entry.path());
-            }
+            let group = match suffix(name) {
+                Some(suffix) => found.suffixed.entry(suffix.to_owned()),
+                None => {
+                    let stem = name.split('.').next().unwrap_or(name);
+                    found.plain.entry(stem.trim_start_matches("lib").to_owned())
+                }
+            };
+            group.or_default().push(entry.path());
         }
     }
     found
@@ -112,12 +131,18 @@ pub fn closure(
         if shared && memmem::find(&bytes, PROC_MACRO_SYMBOL).is_some() {
             continue;
         }
-        let mentioned = suffixes_in(metadata(&bytes));
+        let metadata = metadata(&bytes);
+        let mentioned = suffixes_in(metadata);
         let readable = std_suffixes.iter().any(|s| mentioned.contains(s.as_bytes()));
         result.everything |= shared || !readable;
         for suffix in mentioned {
-            let files = std::str::from_utf8(suffix).ok().and_then(|s| available.get(s));
+            let files = std::str::from_utf8(suffix).ok().and_then(|s| available.suffixed.get(s));
             result.files.extend(files.and_then(|files| choose(files, links)).cloned());
+        }
+        for (name, files) in &available.plain {
+            if memmem::find(metadata, name.as_bytes()).is_some() {
+                result.files.extend(choose(files, links).cloned());
+            }
         }
     }
     Ok(result)
@@ -151,6 +176,18 @@ mod tests {
         assert_eq!(look(false).files, BTreeSet::from([at("libb-2222222222222222.rmeta")]));
         assert_eq!(look(true).files, BTreeSet::from([at("libb-2222222222222222.rlib")]));
         assert!(!look(true).everything);
+    }
+
+    #[test]
+    fn crates_without_a_suffix_are_found_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let given = at("liba-1111111111111111.rlib");
+        std::fs::write(&given, format!("{STD} mid other")).unwrap();
+        std::fs::write(at("libmid.rlib"), "").unwrap();
+        std::fs::write(at("libfar.rlib"), "").unwrap();
+        let found = closure(&[&given], &[dir.path()], &[STD.to_owned()], true).unwrap();
+        assert_eq!(found.files, BTreeSet::from([at("libmid.rlib")]));
     }
 
     #[test]

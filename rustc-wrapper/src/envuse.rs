@@ -29,106 +29,130 @@ pub fn include_only<'a>(name: &str, sources: impl IntoIterator<Item = &'a str>) 
     used
 }
 
+/// Macros that put a file into the source.
+const INCLUDES: &[&str] = &["include", "include_str", "include_bytes"];
+/// Macros that read a variable.
+const READERS: &[&str] = &["env", "option_env"];
+/// Macros around an include that evaluate their arguments and nothing else.
+const HARMLESS: &[&str] = &[
+    "assert", "assert_eq", "assert_ne", "concat", "dbg", "eprint", "eprintln", "format", "format_args",
+    "matches", "panic", "print", "println", "vec", "write", "writeln",
+];
+
 /// How one source uses a variable.
+///
+/// A doubt, which counts as a use elsewhere, is also: a reader whose name is not a plain literal,
+/// the name as a literal in any other macro, and an include macro that is defined or imported.
 pub fn scan(name: &str, source: &str) -> Use {
-    if !source.contains(name) {
-        return Use::None;
-    }
-    let mut scanner = Scanner { bytes: source.as_bytes(), at: 0, calls: Vec::new(), word: None };
+    let mut tokens = Tokens { bytes: source.as_bytes(), at: 0 };
+    // Open brackets, with the macro called by each.
+    let mut calls: Vec<Option<&str>> = Vec::new();
+    let (mut word, mut bang, mut wants_literal) = ("", false, false);
     let mut found = Use::None;
-    while let Some(literal) = scanner.next_literal() {
-        if literal != name {
-            continue;
+    while let Some(token) = tokens.next() {
+        let defines = word == "macro_rules" && bang;
+        if wants_literal && !matches!(token, Token::Literal(_)) {
+            return Use::Elsewhere;
         }
-        match scanner.position() {
-            Position::Code => {}
-            Position::Include => found = Use::IncludeOnly,
-            Position::Macro => return Use::Elsewhere,
+        let named = INCLUDES.contains(&word) || word == "option_env";
+        if named && !bang && !matches!(token, Token::Bang) {
+            return Use::Elsewhere;
+        }
+        match token {
+            Token::Word(defined) if defines => {
+                if INCLUDES.contains(&defined) || READERS.contains(&defined) {
+                    return Use::Elsewhere;
+                }
+            }
+            Token::Word(next) => (word, bang) = (next, false),
+            Token::Bang => bang = !word.is_empty(),
+            Token::Open => {
+                let call = Some(word).filter(|_| bang);
+                wants_literal = call.is_some_and(|call| READERS.contains(&call));
+                calls.push(call);
+                (word, bang) = ("", false);
+            }
+            Token::Close => {
+                calls.pop();
+                (word, bang) = ("", false);
+            }
+            Token::Literal(literal) => {
+                if wants_literal && literal.contains('\\') {
+                    return Use::Elsewhere;
+                }
+                if literal == name && calls.iter().any(Option::is_some) {
+                    if !(wants_literal && leads_to_a_file(&calls)) {
+                        return Use::Elsewhere;
+                    }
+                    found = Use::IncludeOnly;
+                }
+                (wants_literal, word, bang) = (false, "", false);
+            }
+            Token::Other => (word, bang) = ("", false),
         }
     }
     found
 }
 
-enum Position {
-    Code,
-    Include,
-    Macro,
+/// Whether a reader called within these brackets only finds a file: there is an include around it,
+/// and nothing else that could do something with the value.
+fn leads_to_a_file(calls: &[Option<&str>]) -> bool {
+    let around = || calls[..calls.len() - 1].iter().flatten();
+    around().any(|call| INCLUDES.contains(call))
+        && around().all(|call| INCLUDES.contains(call) || HARMLESS.contains(call))
 }
 
-struct Scanner<'a> {
+/// A token, as far as it matters here.
+enum Token<'a> {
+    Word(&'a str),
+    Bang,
+    Open,
+    Close,
+    /// A string as it is written between its quotes.
+    Literal(&'a str),
+    Other,
+}
+
+struct Tokens<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Open brackets: the macro called with it, if any.
-    calls: Vec<Option<&'a [u8]>>,
-    /// The last word, and whether `!` follows it.
-    word: Option<(&'a [u8], bool)>,
 }
 
-impl<'a> Scanner<'a> {
-    fn position(&self) -> Position {
-        let mut macros = self.calls.iter().rev().flatten();
-        match macros.next() {
-            None => Position::Code,
-            Some(&(b"env" | b"option_env")) => {
-                let include = |m: &&[u8]| matches!(*m, b"include" | b"include_str" | b"include_bytes");
-                match macros.any(include) {
-                    true => Position::Include,
-                    false => Position::Macro,
-                }
-            }
-            Some(_) => Position::Macro,
-        }
-    }
-
-    /// The next string literal's content; brackets and macro names are tracked on the way.
-    fn next_literal(&mut self) -> Option<&'a str> {
-        while let Some(&byte) = self.bytes.get(self.at) {
+impl<'a> Tokens<'a> {
+    fn next(&mut self) -> Option<Token<'a>> {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
             match byte {
                 b'/' if self.rest().starts_with(b"//") => self.skip_line(),
                 b'/' if self.rest().starts_with(b"/*") => self.skip_comment(),
-                b'"' => {
-                    self.word = None;
-                    return Some(self.string(0));
-                }
+                b'"' => return Some(Token::Literal(self.string())),
                 b'r' if self.raw_string_hashes().is_some() => {
                     let hashes = self.raw_string_hashes().unwrap_or(0);
                     self.at += 1 + hashes;
-                    self.word = None;
-                    return Some(self.raw_string(hashes));
+                    return Some(Token::Literal(self.raw_string(hashes)));
                 }
-                b'\'' => self.skip_character(),
-                b'(' | b'[' | b'{' => {
-                    let call = self.word.take().filter(|(_, bang)| *bang).map(|(word, _)| word);
-                    self.calls.push(call);
-                    self.at += 1;
-                }
-                b')' | b']' | b'}' => {
-                    self.calls.pop();
-                    self.word = None;
-                    self.at += 1;
-                }
-                b'!' => {
-                    self.word = self.word.map(|(word, _)| (word, true));
-                    self.at += 1;
+                b'\'' => {
+                    self.skip_character();
+                    return Some(Token::Other);
                 }
                 _ if is_word(byte) => {
                     let rest = self.rest();
                     let len = rest.iter().take_while(|b| is_word(**b)).count();
-                    // `macro_rules! name {`: the call is still that of macro_rules.
-                    if !matches!(self.word, Some((b"macro_rules", true))) {
-                        self.word = Some((&rest[..len], false));
-                    }
                     self.at += len;
+                    return Some(Token::Word(std::str::from_utf8(&rest[..len]).unwrap_or("?")));
                 }
                 _ => {
-                    if !byte.is_ascii_whitespace() {
-                        self.word = None;
-                    }
                     self.at += 1;
+                    match byte {
+                        b'(' | b'[' | b'{' => return Some(Token::Open),
+                        b')' | b']' | b'}' => return Some(Token::Close),
+                        b'!' => return Some(Token::Bang),
+                        _ if byte.is_ascii_whitespace() => {}
+                        _ => return Some(Token::Other),
+                    }
                 }
             }
         }
-        None
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -194,7 +218,7 @@ impl<'a> Scanner<'a> {
         std::str::from_utf8(&self.bytes[start..start + len]).unwrap_or("")
     }
 
-    fn string(&mut self, _hashes: usize) -> &'a str {
+    fn string(&mut self) -> &'a str {
         let start = self.at + 1;
         let mut at = start;
         while let Some(&byte) = self.bytes.get(at) {
@@ -236,6 +260,12 @@ mod tests {
         check(r#"macro_rules! m { () => { env!("OUT_DIR") } }"#, Use::Elsewhere);
         check(r#"include_str!(concat!(option_env!("OUT_DIR"), 'a', '\'', "/x"))"#, Use::IncludeOnly);
         check(r#"fn f<'a>(x: &'a str) { include!(concat!(env!("OUT_DIR"), "/x")) }"#, Use::IncludeOnly);
+        check(r#"const L: usize = env!(concat!("OUT", "_DIR")).len();"#, Use::Elsewhere);
+        check(r#"const L: usize = env!("OUT_\u{44}IR").len();"#, Use::Elsewhere);
+        check(r#"macro_rules! include_str { ($e:expr) => { $e.len() } }"#, Use::Elsewhere);
+        check(r#"use other::include; include!(concat!(env!("OUT_DIR"), "/x"));"#, Use::Elsewhere);
+        check(r#"w!(include_str!(env!("OUT_DIR")))"#, Use::Elsewhere);
+        check(r#"const V: &str = env!("CARGO_PKG_VERSION");"#, Use::None);
         check(r#"println!("{}", include_str!(concat!(env!("OUT_DIR"), "/x")))"#, Use::IncludeOnly);
     }
 

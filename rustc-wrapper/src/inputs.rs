@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter};
 
 use crate::args::Parsed;
-use crate::closure::closure;
+use crate::closure::{closure, mentions};
 use crate::env::Env;
 use crate::roots::Roots;
 use crate::tool::Tool;
-use crate::{depinfo, envuse, linker, silent};
+use crate::{depinfo, envuse, linker, silent, sources};
 
 /// Largest source that is scanned for uses of variables, bytes.
 const MAX_SCANNED_SOURCE: u64 = 16 * 1024 * 1024;
@@ -79,12 +79,17 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
         inputs.members.extend(sibling_module(run, &path).map(|p| file_member(run, &p)));
         inputs.members.insert(file_member(run, &path));
     }
-    variables(run, &info, &mut inputs);
+    let sources = read_sources(run, &info);
+    if let Some(source) = sources.iter().find(|(_, text)| sources::includes_assembly(text)) {
+        return Err(unknown("assembler-include", &source.0));
+    }
     for file in &run.parsed.files {
         inputs.members.insert(file_member(run, &absolute(run, file)?));
     }
-    let loads_macros = crates(run, &mut inputs)?;
-    searched(run, &mut inputs)?;
+    target_descriptions(run, &mut inputs)?;
+    let (loads_macros, crate_files) = crates(run, &mut inputs)?;
+    variables(run, &info, &sources, &crate_files, &mut inputs);
+    searched(run, &sources, &mut inputs)?;
     if let Some((members, list)) = run.link {
         inputs.members.extend(members.iter().cloned());
         linked(run, list, &mut inputs)?;
@@ -136,19 +141,39 @@ fn sibling_module(run: &Run<'_>, path: &str) -> Option<String> {
     other.to_str().map(str::to_owned)
 }
 
-fn variables(run: &Run<'_>, info: &depinfo::DepInfo, inputs: &mut Inputs) {
-    let mut sources: Option<Vec<String>> = None;
+/// A built-in target may be shadowed by a description of its name.
+fn target_descriptions(run: &Run<'_>, inputs: &mut Inputs) -> Result<(), Unknown> {
+    let Some(target) = run.parsed.target.as_deref().filter(|t| !t.ends_with(".json")) else {
+        return Ok(());
+    };
+    for dir in run.env.text("RUST_TARGET_PATH").unwrap_or("").split(':').filter(|d| !d.is_empty()) {
+        let path = Path::new(dir).join(format!("{target}.json"));
+        inputs.members.insert(file_member(run, &absolute(run, &path)?));
+    }
+    let own = run.tool.sysroot.join("lib/rustlib").join(target).join("target.json");
+    inputs.members.insert(file_member(run, &absolute(run, &own)?));
+    Ok(())
+}
+
+/// The sources, as dep-info names them, with their texts as far as they are text.
+type Sources = Vec<(String, String)>;
+
+fn variables(
+    run: &Run<'_>,
+    info: &depinfo::DepInfo,
+    sources: &Sources,
+    crate_files: &BTreeSet<PathBuf>,
+    inputs: &mut Inputs,
+) {
     for name in &info.variables {
         let value = run.env.get(name).and_then(|v| v.to_str());
         let rooted = value.is_some_and(|v| run.roots.occurs_in(v));
-        let form = match rooted {
-            false => EnvForm::Raw,
-            true => {
-                let sources = sources.get_or_insert_with(|| read_sources(run, info));
-                let included = envuse::include_only(name, sources.iter().map(String::as_str));
-                if included { EnvForm::Tokens } else { EnvForm::Raw }
-            }
+        // A macro of a dependency may use the variable in this crate.
+        let included = || {
+            envuse::include_only(name, sources.iter().map(|(_, text)| text.as_str()))
+                && !crate_files.iter().any(|file| mentions(file, name))
         };
+        let form = if rooted && included() { EnvForm::Tokens } else { EnvForm::Raw };
         if rooted && form == EnvForm::Raw {
             inputs.pinned.push(name.clone());
         }
@@ -156,18 +181,19 @@ fn variables(run: &Run<'_>, info: &depinfo::DepInfo, inputs: &mut Inputs) {
     }
 }
 
-fn read_sources(run: &Run<'_>, info: &depinfo::DepInfo) -> Vec<String> {
+fn read_sources(run: &Run<'_>, info: &depinfo::DepInfo) -> Sources {
     let read = |file: &String| {
         let path = run.cwd.join(file);
         let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_SCANNED_SOURCE);
-        small.then(|| std::fs::read_to_string(&path).ok()).flatten()
+        let text = small.then(|| std::fs::read_to_string(&path).ok()).flatten()?;
+        Some((file.clone(), text))
     };
     info.files.iter().filter_map(read).collect()
 }
 
 /// The crates given and all that their metadata mentions. Whether procedural macros are among
-/// them.
-fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<bool, Unknown> {
+/// them, and the files.
+fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<(bool, BTreeSet<PathBuf>), Unknown> {
     let given: Vec<PathBuf> =
         run.parsed.externs.iter().filter_map(|e| Some(run.cwd.join(e.path.as_ref()?))).collect();
     let mut files: BTreeSet<PathBuf> = given.iter().cloned().collect();
@@ -180,7 +206,7 @@ fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<bool, Unknown> {
         .collect();
     let given: Vec<&Path> = given.iter().map(PathBuf::as_path).collect();
     let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-    let found = closure(&given, &dirs, &run.tool.std_suffixes, run.link.is_some())
+    let found = closure(&given, &dirs, &run.tool.std_suffixes, run.parsed.takes_objects())
         .map_err(|error| unknown("unreadable-crate", error))?;
     files.extend(found.files);
     for file in &files {
@@ -193,12 +219,12 @@ fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<bool, Unknown> {
         }
     }
     let shared = |f: &PathBuf| f.extension().is_some_and(|e| e == "so" || e == "dylib");
-    Ok(found.everything || files.iter().any(shared))
+    Ok((found.everything || files.iter().any(shared), files))
 }
 
 /// Directories in which libraries are looked for by name: all libraries in them, so that one that
 /// appears earlier is seen; of the system's directories those that were asked for.
-fn searched(run: &Run<'_>, inputs: &mut Inputs) -> Result<(), Unknown> {
+fn searched(run: &Run<'_>, sources: &Sources, inputs: &mut Inputs) -> Result<(), Unknown> {
     let mut dirs: Vec<(String, bool)> = Vec::new();
     for search in &run.parsed.search {
         let path = absolute(run, &search.path)?;
@@ -219,24 +245,34 @@ fn searched(run: &Run<'_>, inputs: &mut Inputs) -> Result<(), Unknown> {
             dirs.push((absolute(run, Path::new(dir))?, false));
         }
     }
+    // A library may be named without prefix and ending, and a linker script may include another.
+    let any_name = run.parsed.libs.iter().any(|lib| lib.contains("verbatim"))
+        || sources.iter().any(|(_, text)| text.contains("verbatim"))
+        || run.parsed.link_args().iter().any(|word| word.contains("-T") || word.contains("script"));
+    let filter = if any_name { TreeFilter::Files } else { TreeFilter::Libraries };
     for (dir, crates) in dirs {
         if silent::is_system_dir(&dir) {
-            inputs.members.extend(named_libraries(run, &dir));
+            inputs.members.extend(named_libraries(run, sources, &dir));
             continue;
         }
         if crates {
             inputs.members.insert(Member::Tree(token(run, &dir), TreeFilter::Crates));
         }
-        inputs.members.insert(Member::Tree(token(run, &dir), TreeFilter::Libraries));
+        inputs.members.insert(Member::Tree(token(run, &dir), filter));
     }
     Ok(())
 }
 
-fn named_libraries(run: &Run<'_>, dir: &str) -> Vec<Member> {
+/// The libraries of a system directory that are named by `-l` or `#[link]`.
+fn named_libraries(run: &Run<'_>, sources: &Sources, dir: &str) -> Vec<Member> {
     let mut members = Vec::new();
-    for lib in &run.parsed.libs {
+    let given = run.parsed.libs.iter().map(|lib| {
         let name = lib.rsplit_once('=').map_or(lib.as_str(), |(_, name)| name);
-        let name = name.split(':').next().unwrap_or(name);
+        name.split(':').next().unwrap_or(name)
+    });
+    let linked = sources.iter().flat_map(|(_, text)| sources::link_names(text));
+    for name in given.chain(linked).collect::<BTreeSet<&str>>() {
+        members.push(file_member(run, &format!("{dir}/{name}")));
         for end in ["a", "so"] {
             members.push(file_member(run, &format!("{dir}/lib{name}.{end}")));
         }
@@ -248,7 +284,7 @@ fn named_libraries(run: &Run<'_>, dir: &str) -> Vec<Member> {
 /// anything.
 fn arguments_files(run: &Run<'_>, word: &str, inputs: &mut Inputs) -> Result<(), Unknown> {
     for part in word.split([',', '=']) {
-        let part = part.strip_prefix("-T").unwrap_or(part);
+        let part = part.strip_prefix("-T").or_else(|| part.strip_prefix('@')).unwrap_or(part);
         if !part.is_empty() && run.cwd.join(part).is_file() {
             inputs.members.insert(file_member(run, &absolute(run, Path::new(part))?));
         }
@@ -276,6 +312,11 @@ fn linked(run: &Run<'_>, list: &str, inputs: &mut Inputs) -> Result<(), Unknown>
             return Err(unknown("input-vanished", path.display()));
         }
         inputs.members.insert(file_member(run, &absolute(run, &file)?));
+        // Included linker scripts are looked for in the working directory first.
+        let script = path.extension().is_some_and(|e| e == "x" || e == "ld" || e == "lds");
+        if let (true, Some(name)) = (script, path.file_name()) {
+            inputs.members.insert(file_member(run, &absolute(run, Path::new(name))?));
+        }
     }
     Ok(())
 }

@@ -4,8 +4,9 @@
 //! empty file are three values. Called on lookup, for every member of a candidate's input set, and
 //! after a compile, for the set that was found.
 
-use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
+use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use kiln_storage::Digest;
@@ -84,15 +85,7 @@ impl<'a> Evaluator<'a> {
             }
             Member::Upward(path, names) => {
                 let path = self.roots.resolve(&path.0)?;
-                let here = path.ancestors().flat_map(|dir| names.iter().map(|n| dir.join(n)));
-                match here.into_iter().find(|candidate| candidate.is_file()) {
-                    None => drop(encoder.text("none", "")),
-                    Some(found) => {
-                        let text = found.to_str().map(|p| self.roots.tokenise(p));
-                        encoder.optional("place", text.as_ref().map(String::as_bytes));
-                        self.file(&mut encoder, &found)?;
-                    }
-                }
+                self.upward(&mut encoder, &path, names)?;
             }
             Member::Root(name) => {
                 let place = self.roots.place(name);
@@ -118,11 +111,13 @@ impl<'a> Evaluator<'a> {
         };
     }
 
-    fn file(&mut self, encoder: &mut Encoder, path: &Path) -> Option<()> {
+    /// Encodes the content of a file; its metadata, when it is one.
+    fn file(&mut self, encoder: &mut Encoder, path: &Path) -> Option<Option<Metadata>> {
         match self.memo.digest(path) {
             Ok((digest, meta)) => {
                 self.newest_ns = self.newest_ns.max(changed_ns(&meta));
                 encoder.digest("content", &digest);
+                return Some(Some(meta));
             }
             Err(error) => match error.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
@@ -134,29 +129,49 @@ impl<'a> Evaluator<'a> {
                 _ => return None,
             },
         }
+        Some(None)
+    }
+
+    /// The nearest directory from here upwards that has a file of one of the names: all of them.
+    fn upward(&mut self, encoder: &mut Encoder, path: &Path, names: &[String]) -> Option<()> {
+        let has = |dir: &&Path| names.iter().any(|name| dir.join(name).is_file());
+        let Some(found) = path.ancestors().find(has) else {
+            encoder.text("none", "");
+            return Some(());
+        };
+        let text = found.to_str().map(|p| self.roots.tokenise(p));
+        encoder.optional("place", text.as_ref().map(String::as_bytes));
+        for name in names {
+            encoder.text("name", name);
+            self.file(encoder, &found.join(name))?;
+        }
         Some(())
     }
 
     fn tree(&mut self, encoder: &mut Encoder, dir: &Path, filter: TreeFilter) -> Option<()> {
         let target = self.roots.place("target").map(Path::new);
-        let mut walk = Walk { filter, target, files: Vec::new() };
-        match std::fs::metadata(dir) {
-            Err(_) => {
-                encoder.text("absent", "");
-                return Some(());
-            }
-            Ok(_) => walk.collect(dir, "", 0)?,
+        let mut walk = Walk { filter, target, found: Vec::new(), visited: HashSet::new() };
+        if std::fs::metadata(dir).is_err() {
+            encoder.text("absent", "");
+            return Some(());
         }
-        let mut files = walk.files;
-        files.sort_unstable();
-        encoder.number("files", files.len() as u64);
-        for relative in files {
-            encoder.text("name", &relative);
-            let path = dir.join(&relative);
-            let link = std::fs::read_link(&path).ok();
-            let link = link.as_ref().and_then(|l| l.to_str()).map(|l| self.roots.tokenise(l));
-            encoder.optional("link", link.as_ref().map(String::as_bytes));
-            self.file(encoder, &path)?;
+        walk.collect(dir, "", 0)?;
+        let mut found = walk.found;
+        found.sort_unstable();
+        encoder.number("entries", found.len() as u64);
+        for (name, kind) in found {
+            encoder.text("name", &name);
+            let path = dir.join(&name);
+            if kind == Kind::Link {
+                let link = std::fs::read_link(&path).ok();
+                let link = link.as_ref().and_then(|l| l.to_str()).map(|l| self.roots.tokenise(l));
+                encoder.optional("link", link.as_ref().map(String::as_bytes));
+            }
+            if kind != Kind::Directory {
+                let meta = self.file(encoder, &path)?;
+                let executable = meta.is_some_and(|m| m.permissions().mode() & 0o111 != 0);
+                encoder.number("executable", executable.into());
+            }
         }
         Some(())
     }
@@ -171,7 +186,7 @@ fn names(dir: &Path) -> Option<Vec<String>> {
 fn wanted(name: &str, filter: TreeFilter) -> bool {
     let has = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
     match filter {
-        TreeFilter::Package | TreeFilter::All => true,
+        TreeFilter::Package | TreeFilter::All | TreeFilter::Files => true,
         TreeFilter::Libraries => {
             has(&[".a", ".so", ".o", ".lib", ".dylib", ".tbd"]) || name.contains(".so.")
         }
@@ -179,12 +194,22 @@ fn wanted(name: &str, filter: TreeFilter) -> bool {
     }
 }
 
-/// A walk over the files of a tree that a filter wants, as paths relative to it.
+/// What a name in a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Directory,
+    File,
+    Link,
+}
+
+/// A walk over what a filter wants of a tree, as paths relative to it.
 struct Walk<'a> {
     filter: TreeFilter,
     /// The target directory, which may lie in the package and have no marker.
     target: Option<&'a Path>,
-    files: Vec<String>,
+    found: Vec<(String, Kind)>,
+    /// Directories entered, so that links do not lead in circles.
+    visited: HashSet<(u64, u64)>,
 }
 
 impl Walk<'_> {
@@ -195,23 +220,37 @@ impl Walk<'_> {
 
     /// None when something cannot be read, or there is too much.
     fn collect(&mut self, dir: &Path, prefix: &str, depth: usize) -> Option<()> {
+        let meta = std::fs::metadata(dir).ok()?;
+        if !self.visited.insert((meta.dev(), meta.ino())) {
+            return Some(());
+        }
         if depth > MAX_TREE_DEPTH {
             return None;
         }
+        let deep = matches!(self.filter, TreeFilter::Package | TreeFilter::All);
         for entry in std::fs::read_dir(dir).ok()? {
             let entry = entry.ok()?;
             let name = entry.file_name().into_string().ok()?;
             let path = entry.path();
-            if entry.file_type().ok()?.is_dir() {
-                let deep = matches!(self.filter, TreeFilter::Package | TreeFilter::All);
-                if deep && !self.skips(&path, &name) {
-                    self.collect(&path, &format!("{prefix}{name}/"), depth + 1)?;
-                }
-            } else if wanted(&name, self.filter) {
-                self.files.push(format!("{prefix}{name}"));
-                if self.files.len() > MAX_TREE_FILES {
-                    return None;
-                }
+            let kind = entry.file_type().ok()?;
+            let is_dir = kind.is_dir() || (kind.is_symlink() && path.is_dir());
+            if is_dir && (!deep || self.skips(&path, &name)) {
+                continue;
+            }
+            let relative = format!("{prefix}{name}");
+            if is_dir {
+                self.collect(&path, &format!("{relative}/"), depth + 1)?;
+            } else if !wanted(&name, self.filter) {
+                continue;
+            }
+            let kind = match (kind.is_symlink(), is_dir) {
+                (true, _) => Kind::Link,
+                (false, true) => Kind::Directory,
+                (false, false) => Kind::File,
+            };
+            self.found.push((relative, kind));
+            if self.found.len() > MAX_TREE_FILES {
+                return None;
             }
         }
         Some(())
@@ -286,5 +325,31 @@ mod tests {
         std::fs::write(dir.path().join("t/libx.a"), "2").unwrap();
         let two = look();
         assert!(absent != empty && empty != one && one != two);
+    }
+
+    #[test]
+    fn package_trees_see_empty_directories_links_and_executable_bits() {
+        let dir = tempfile::tempdir().unwrap();
+        let member = Member::Tree(TokenPath("<workspace>/t".into()), TreeFilter::Package);
+        let look = || value(&[], dir.path(), &member).unwrap();
+        let (tree, outside) = (dir.path().join("t"), dir.path().join("outside"));
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(tree.join("f"), "x").unwrap();
+        let mut seen = vec![look()];
+        std::fs::create_dir(tree.join("empty")).unwrap();
+        seen.push(look());
+        std::fs::set_permissions(tree.join("f"), PermissionsExt::from_mode(0o755)).unwrap();
+        seen.push(look());
+        std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
+        seen.push(look());
+        std::fs::write(outside.join("deep"), "1").unwrap();
+        seen.push(look());
+        std::os::unix::fs::symlink("..", tree.join("empty/circle")).unwrap();
+        seen.push(look());
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
     }
 }

@@ -43,7 +43,7 @@ pub fn collect(unit: &Unit, since_ns: i128) -> io::Result<Vec<Made>> {
     for entry in std::fs::read_dir(&unit.out_dir)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if !unit.owns(&name) {
+        if !unit.outputs.owns(&name) {
             continue;
         }
         let meta = entry.metadata()?;

@@ -4,7 +4,8 @@
 //! Nothing is stored in doubt: an input that changed while the tool ran, an output that is
 //! missing, a text that cannot be written for another place. Each has its reason.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use kiln_storage::api::{MissingRequest, Offer, PublishRequest};
 use kiln_storage::record::{
@@ -47,7 +48,7 @@ fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
 pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<ResultKey, Unknown> {
     let made = outputs::collect(&session.unit, compiled.started_ns)
         .map_err(|error| unknown("unreadable-output", error))?;
-    if let Some(name) = session.unit.required.iter().find(|n| made.iter().all(|m| m.name != **n)) {
+    if let Some(name) = session.unit.outputs.required.iter().find(|n| made.iter().all(|m| m.name != **n)) {
         return Err(unknown("missing-output", name));
     }
     if session.parsed.emit.iter().any(|e| e == "link")
@@ -101,7 +102,7 @@ pub fn escape(session: &Session<'_>) -> Escape {
 }
 
 fn dep_info(session: &Session<'_>, compiled: &Compiled<'_>) -> Result<String, Unknown> {
-    let own = session.unit.required.iter().find(|n| n.ends_with(".d"));
+    let own = session.unit.outputs.required.iter().find(|n| n.ends_with(".d"));
     let path = match own {
         Some(name) => session.unit.out_dir.join(name),
         None => compiled.private.join(crate::wrapper::DEP_INFO),
@@ -203,7 +204,29 @@ fn evaluate(
             return Err(unknown("input-changed-meanwhile", crate::lookup::describe(member)));
         }
     }
-    Ok(values)
+    match moved(session, members, started_ns) {
+        Some(path) => Err(unknown("input-changed-meanwhile", path.display())),
+        None => Ok(values),
+    }
+}
+
+/// A link or directory on the way to an input that changed while the tool ran: then the file that
+/// is there now may not be the one that was read. Directories are looked at below the workspace and
+/// the package; in a target directory they change all the time.
+fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<PathBuf> {
+    let mut places = BTreeSet::new();
+    for member in members {
+        let Member::File(token) = member else { continue };
+        let path = session.roots.resolve(&token.0)?;
+        let root = ["<workspace>", "<package>"].into_iter().find(|root| token.0.starts_with(root));
+        let root = root.and_then(|root| session.roots.resolve(root));
+        let below = |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
+        places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
+        places.insert(path);
+    }
+    places.into_iter().find(|place| {
+        std::fs::symlink_metadata(place).is_ok_and(|meta| crate::stamp::changed_ns(&meta) >= started_ns)
+    })
 }
 
 fn send(session: &mut Session<'_>, request: &PublishRequest) -> Result<(), ClientError> {

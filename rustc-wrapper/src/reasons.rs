@@ -28,6 +28,7 @@ pub const REASONS: &[Reason] = &[
     row("missing-output", "miss", "an output that was expected is not there; not stored"),
     row("unreadable-output", "miss", "an output cannot be read; not stored"),
     row("no-dep-info", "miss", "the compiler left no dep-info; not stored"),
+    row("assembler-include", "miss", "assembly in the source includes a file (.incbin, .include), which the compiler does not tell; not stored"),
     row("no-linker-list", "miss", "the linker left no list of what it read; not stored"),
     row("unreadable-crate", "miss", "a crate given by --extern cannot be read; not stored"),
     row("unknown-input", "miss", "an input cannot be evaluated, e.g. a package of too many files; not stored"),

@@ -18,7 +18,7 @@ const PROFILE_LOCK: &str = ".cargo-lock";
 /// Delimits a root's name in a template; a text that has it is not stored.
 pub const MARK: char = '\u{1}';
 /// Where remapped roots appear to be.
-const VIRTUAL: &str = "/kiln/";
+pub const VIRTUAL: &str = "/kiln/";
 
 /// One root: its name and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]

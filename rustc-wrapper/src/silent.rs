@@ -53,6 +53,8 @@ pub const VARIABLES: &[SilentVariable] = &[
     row("CLIPPY_ARGS", When::Clippy, "lint levels given to cargo clippy"),
     row("CLIPPY_CONF_DIR", When::Clippy, "where clippy.toml is looked for"),
     row("CLIPPY_DISABLE_DOCS_LINKS", When::Clippy, "text of diagnostics"),
+    row("CARGO_PKG_RUST_VERSION", When::Clippy, "the oldest compiler that lints care for"),
+    row("SYSROOT", When::Clippy, "where clippy-driver looks for its libraries"),
     row("CARGO_PRIMARY_PACKAGE", When::Clippy, "whether this package is linted"),
     row("CARGO_MANIFEST_DIR", When::Clippy, "where clippy.toml is looked for"),
 ];

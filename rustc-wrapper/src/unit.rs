@@ -11,6 +11,7 @@ use kiln_storage::record::UnitName;
 
 use crate::args::{Bypass, Parsed};
 use crate::env::Env;
+use crate::names::OutputNames;
 use crate::roots::Roots;
 use crate::tool::Tool;
 
@@ -26,10 +27,8 @@ pub struct Unit {
     pub key: UnitKey,
     /// Where its outputs go.
     pub out_dir: PathBuf,
-    /// The outputs' names begin with one of these, followed by nothing or a full stop.
-    pub stems: Vec<String>,
-    /// Names that have to be among the outputs.
-    pub required: Vec<String>,
+    /// What its outputs are called.
+    pub outputs: OutputNames,
     /// Whether roots are remapped.
     pub remapped: bool,
     /// Whether clippy-driver is the tool.
@@ -111,43 +110,19 @@ impl Unit {
         for path in [&out_dir, cwd] {
             path.to_str().ok_or_else(|| odd(path))?;
         }
-        // Coverage maps name sources by path, which tools look for.
-        let coverage = parsed.codegen.iter().any(|(name, _)| name == "instrument-coverage");
-        let remapped = identity.portable && !coverage;
-        let (stems, required) = stems(parsed);
+        // Coverage maps name sources by path, which tools look for; an rpath leads from the output
+        // to the libraries.
+        let placed = |name: &str| matches!(name, "instrument-coverage" | "rpath");
+        let remapped = identity.portable && !parsed.codegen.iter().any(|(name, _)| placed(name));
         Ok(Self {
             name: name(identity.env, parsed),
             key: key(identity, cwd, remapped),
             out_dir,
-            stems,
-            required,
+            outputs: OutputNames::new(parsed),
             remapped,
             clippy: identity.clippy,
         })
     }
-
-    /// Whether a file of the output directory belongs to this unit.
-    pub fn owns(&self, file: &str) -> bool {
-        let rest = self.stems.iter().filter_map(|stem| file.strip_prefix(stem.as_str()));
-        rest.into_iter().any(|rest| rest.is_empty() || rest.starts_with('.'))
-    }
-}
-
-fn stems(parsed: &Parsed) -> (Vec<String>, Vec<String>) {
-    if let Some(output) = &parsed.output {
-        let name = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        return (vec![name.clone()], vec![name]);
-    }
-    let stem = format!("{}{}", parsed.crate_name, parsed.extra_filename);
-    let mut required = Vec::new();
-    for kind in &parsed.emit {
-        match kind.as_str() {
-            "dep-info" => required.push(format!("{stem}.d")),
-            "metadata" if !parsed.test => required.push(format!("lib{stem}.rmeta")),
-            _ => {}
-        }
-    }
-    (vec![format!("lib{stem}"), stem], required)
 }
 
 fn key(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> UnitKey {
@@ -273,17 +248,5 @@ mod tests {
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), count);
-    }
-
-    #[test]
-    fn outputs_are_told_by_their_stem() {
-        let unit = unit(LINE, "/a/one");
-        for own in ["libx-1.rlib", "libx-1.rmeta", "x-1.d", "x-1", "x-1.abc.dwo"] {
-            assert!(unit.owns(own), "{own}");
-        }
-        for other in ["libx-12.rlib", "x.d", "x", "libx.rlib", "y-1.d"] {
-            assert!(!unit.owns(other), "{other}");
-        }
-        assert_eq!(unit.required, ["x-1.d", "libx-1.rmeta"]);
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Whatever goes wrong in Kiln, the compiler runs. The one exception is a malformed setting.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         },
     };
     session.end_phase("lookup");
-    let private = Private::create(session.dir);
+    let private = Private::create(session.env, session.dir);
     let link = match plan_link(session, &private) {
         Ok(link) => link,
         Err(bypass) => {
@@ -227,7 +228,8 @@ fn plan_link(session: &Session<'_>, private: &Private) -> Result<Option<LinkPlan
     linker::plan(session.dir, session.env, &session.parsed, &session.roots, &list).map(Some)
 }
 
-fn compile(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> io::Result<Finished> {
+/// Arguments that Kiln adds to the tool's.
+fn own_arguments(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Vec<String> {
     let parsed = &session.parsed;
     let mut own = Vec::new();
     if session.unit.remapped {
@@ -246,12 +248,62 @@ fn compile(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) ->
         }
     }
     own.extend(link.map(|plan| plan.argument.clone()));
+    own
+}
+
+/// Runs the compiler. A source that finds a file by its own remapped name, as in
+/// `include_str!(concat!(file!(), ".txt"))`, only compiles where nothing is remapped: then it is
+/// run once more, and people see one run.
+fn compile(
+    session: &mut Session<'_>,
+    private: &Private,
+    link: Option<&LinkPlan>,
+) -> io::Result<Finished> {
+    let shown = RefCell::new(Vec::<String>::new());
+    let misled = Cell::new(false);
+    let finished = run_tool(session, private, link, |raw, line| {
+        misled.set(misled.get() || (session.unit.remapped && is_misled(raw)));
+        if !misled.get() {
+            shown.borrow_mut().push(line.clone());
+        }
+        if misled.get() { String::new() } else { line }
+    })?;
+    if !misled.get() || finished.status.success() {
+        return Ok(finished);
+    }
+    session.unit.remapped = false;
+    run_tool(session, private, link, |_, line| {
+        let mut shown = shown.borrow_mut();
+        match shown.iter().position(|seen| *seen == line) {
+            Some(at) => {
+                shown.remove(at);
+                String::new()
+            }
+            None => line,
+        }
+    })
+}
+
+/// Whether the compiler says that it cannot read a file at a virtual place.
+fn is_misled(line: &str) -> bool {
+    line.contains("couldn't read") && line.contains(crate::roots::VIRTUAL)
+}
+
+/// Runs the compiler once; `show` gets each line of standard error, raw and as people should read
+/// it, and says what they see.
+fn run_tool(
+    session: &Session<'_>,
+    private: &Private,
+    link: Option<&LinkPlan>,
+    show: impl Fn(&str, String) -> String,
+) -> io::Result<Finished> {
+    let own = own_arguments(session, private, link);
     let command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
     let escape = publish::escape(session);
-    let strip = parsed.is_json() && !parsed.json_ansi;
+    let strip = session.parsed.is_json() && !session.parsed.json_ansi;
     compile::run(command, |line| {
         let shown = session.roots.reveal(line, escape);
-        Some(if strip { strip_json_ansi(&shown) } else { shown })
+        Some(show(line, if strip { strip_json_ansi(&shown) } else { shown }))
     })
 }
 
@@ -262,8 +314,16 @@ struct Private {
 }
 
 impl Private {
-    fn create(dir: &Path) -> Self {
-        let path = dir.join("tmp").join(format!("{}-{}", std::process::id(), stamp::now_ns()));
+    /// In the state directory, or where that has a path that cannot be written into an argument, in
+    /// a directory for temporary files.
+    fn create(env: &Env, dir: &Path) -> Self {
+        let name = format!("{}-{}", std::process::id(), stamp::now_ns());
+        let plain = |path: &PathBuf| {
+            path.to_str().is_some_and(|p| !p.contains([',', '=', '"', '\\']) && !p.contains(char::is_whitespace))
+        };
+        let places = [Some(dir.join("tmp")), env.absolute("TMPDIR"), Some("/tmp".into())];
+        let place = places.into_iter().flatten().find(plain).unwrap_or_else(|| dir.join("tmp"));
+        let path = place.join(format!("kiln-run-{name}"));
         // When it cannot be made, the lists in it cannot be read, and nothing is stored.
         let _ = std::fs::create_dir_all(&path);
         Self { path }

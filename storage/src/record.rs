@@ -55,6 +55,8 @@ pub enum TreeFilter {
     All,
     /// Native libraries and objects directly in the directory.
     Libraries,
+    /// Every file directly in the directory.
+    Files,
     /// Rust libraries directly in the directory.
     Crates,
 }
@@ -216,6 +218,7 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
                 TreeFilter::Package => "package",
                 TreeFilter::All => "all",
                 TreeFilter::Libraries => "libraries",
+                TreeFilter::Files => "files",
                 TreeFilter::Crates => "crates",
             };
             encoder.text("tree", &path.0).text("filter", filter)

@@ -72,6 +72,12 @@ impl Parsed {
         self.emit.iter().any(|e| e == "link") && (self.test || self.crate_types.iter().any(linked))
     }
 
+    /// Whether object code of other crates goes into an output: by a linker or into a staticlib.
+    pub fn takes_objects(&self) -> bool {
+        let bundle = self.crate_types.iter().any(|kind| kind == "staticlib");
+        self.links() || (bundle && self.emit.iter().any(|e| e == "link"))
+    }
+
     /// The last value of a `-C` option.
     pub fn codegen_value(&self, name: &str) -> Option<&str> {
         let found = self.codegen.iter().rev().find(|(option, _)| option == name);
