@@ -10,3 +10,6 @@ pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Longest the wrapper waits until the server has taken an event.
 pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Room that the lists of one run must find, bytes.
+pub const MIN_SCRATCH_BYTES: u64 = 4 * 1024 * 1024;

@@ -55,6 +55,7 @@ pub const REASONS: &[Reason] = &[
     row("unknown-tool", "bypass", "the program is no rustc, or its files cannot be read"),
     row("unknown-processor", "bypass", "target-cpu=native on a machine that does not tell its processor"),
     row("unknown-wrapper", "bypass", "another wrapper stands between Kiln and rustc"),
+    row("no-scratch", "bypass", "neither the state directory nor a directory for temporary files has room for the linker's list"),
     row("linker-untraceable", "bypass", "the linker cannot list what it reads (GNU ld 2.35, lld or mold can)"),
     row("server-absent", "error", "no server can be reached or started; see kiln doctor"),
     row("lookup-failed", "error", "the server did not answer in time or not as it should"),

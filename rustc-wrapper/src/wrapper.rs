@@ -5,7 +5,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -100,7 +102,11 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         },
     };
     session.end_phase("lookup");
-    let private = Private::create(session.env, session.dir);
+    let Some(private) = Private::create(session.env, session.dir) else {
+        let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
+        session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
+        return compile::become_tool(argv);
+    };
     let link = match plan_link(session, &private) {
         Ok(link) => link,
         Err(bypass) => {
@@ -314,19 +320,27 @@ struct Private {
 }
 
 impl Private {
-    /// In the state directory, or where that has a path that cannot be written into an argument, in
-    /// a directory for temporary files.
-    fn create(env: &Env, dir: &Path) -> Self {
-        let name = format!("{}-{}", std::process::id(), stamp::now_ns());
+    /// In the state directory, or where that is full, read-only or has a path that cannot be
+    /// written into an argument, in a directory for temporary files. None where no place will do:
+    /// a linker whose list cannot be written fails, and with it the build.
+    fn create(env: &Env, dir: &Path) -> Option<Self> {
+        let name = format!("kiln-run-{}-{}", std::process::id(), stamp::now_ns());
         let plain = |path: &PathBuf| {
             path.to_str().is_some_and(|p| !p.contains([',', '=', '"', '\\']) && !p.contains(char::is_whitespace))
         };
         let places = [Some(dir.join("tmp")), env.absolute("TMPDIR"), Some("/tmp".into())];
-        let place = places.into_iter().flatten().find(plain).unwrap_or_else(|| dir.join("tmp"));
-        let path = place.join(format!("kiln-run-{name}"));
-        // When it cannot be made, the lists in it cannot be read, and nothing is stored.
-        let _ = std::fs::create_dir_all(&path);
-        Self { path }
+        places.into_iter().flatten().filter(plain).find_map(|place| {
+            std::fs::create_dir_all(&place).ok()?;
+            let path = place.join(&name);
+            DirBuilder::new().mode(0o700).create(&path).ok()?;
+            let private = Self { path };
+            private.has_room().then_some(private)
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        rustix::fs::statvfs(&self.path)
+            .is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= crate::limits::MIN_SCRATCH_BYTES)
     }
 }
 
