@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter};
 
 use crate::args::Parsed;
-use crate::closure::{closure, mentions};
+use crate::closure::{closure, is_crate_file, mentions};
 use crate::env::Env;
 use crate::roots::Roots;
 use crate::tool::Tool;
@@ -76,6 +76,9 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
     let info = depinfo::parse(run.dep_info).ok_or_else(|| unknown("no-dep-info", "unreadable"))?;
     for file in &info.files {
         let path = absolute(run, Path::new(file))?;
+        if std::fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(unknown("special-file", path));
+        }
         inputs.members.extend(sibling_module(run, &path).map(|p| file_member(run, &p)));
         inputs.members.insert(file_member(run, &path));
     }
@@ -158,6 +161,9 @@ fn target_descriptions(run: &Run<'_>, inputs: &mut Inputs) -> Result<(), Unknown
 /// The sources, as dep-info names them, with their texts as far as they are text.
 type Sources = Vec<(String, String)>;
 
+/// What stands for a source that cannot be scanned: every variable may be used in it.
+const UNSCANNED: &str = "env!()";
+
 fn variables(
     run: &Run<'_>,
     info: &depinfo::DepInfo,
@@ -185,7 +191,9 @@ fn read_sources(run: &Run<'_>, info: &depinfo::DepInfo) -> Sources {
     let read = |file: &String| {
         let path = run.cwd.join(file);
         let small = std::fs::metadata(&path).is_ok_and(|m| m.len() <= MAX_SCANNED_SOURCE);
-        let text = small.then(|| std::fs::read_to_string(&path).ok()).flatten()?;
+        let text = small.then(|| std::fs::read_to_string(&path).ok()).flatten();
+        // Bytes that are no text are included as bytes.
+        let text = text.or_else(|| file.ends_with(".rs").then(|| UNSCANNED.to_owned()))?;
         Some((file.clone(), text))
     };
     info.files.iter().filter_map(read).collect()
@@ -219,7 +227,22 @@ fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<(bool, BTreeSet<PathBuf>
         }
     }
     let shared = |f: &PathBuf| f.extension().is_some_and(|e| e == "so" || e == "dylib");
-    Ok((found.everything || files.iter().any(shared), files))
+    // Crates that are found by name and not given: all there are count, and what they mention.
+    let by_name = run.parsed.search.iter().filter(|s| matches!(s.kind.as_str(), "crate" | "all"));
+    let by_name = by_name.map(|s| run.cwd.join(&s.path)).filter(|dir| holds_crates(dir));
+    let by_name = by_name.count() > 0;
+    if by_name && !found.everything {
+        for dir in &dirs {
+            let dir = token(run, &absolute(run, dir)?);
+            inputs.members.insert(Member::Tree(dir, TreeFilter::Crates));
+        }
+    }
+    Ok((by_name || found.everything || files.iter().any(shared), files))
+}
+
+fn holds_crates(dir: &Path) -> bool {
+    let named = |name: std::ffi::OsString| name.to_str().is_some_and(is_crate_file);
+    std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| named(entry.file_name()))
 }
 
 /// Directories in which libraries are looked for by name: all libraries in them, so that one that
@@ -235,14 +258,20 @@ fn searched(run: &Run<'_>, sources: &Sources, inputs: &mut Inputs) -> Result<(),
         }
     }
     if run.link.is_some() {
+        for dir in linker::search_dirs(&run.parsed.link_args()) {
+            dirs.push((absolute(run, Path::new(&dir))?, false));
+        }
         for word in run.parsed.link_args() {
-            if let Some(dir) = word.strip_prefix("-L").filter(|d| !d.is_empty()) {
-                dirs.push((absolute(run, Path::new(dir))?, false));
-            }
             arguments_files(run, word, inputs)?;
         }
-        for dir in run.env.text("LIBRARY_PATH").unwrap_or("").split(':').filter(|d| !d.is_empty()) {
-            dirs.push((absolute(run, Path::new(dir))?, false));
+        for dir in silent::LIBRARY_LISTS.iter().flat_map(|name| run.env.text(name).unwrap_or("").split(':')) {
+            let dir = absolute(run, Path::new(dir))?;
+            // cargo puts its own directories there; what is taken from those is listed.
+            let place = run.roots.tokenise(&dir);
+            let known = place.starts_with("<target>") || place.starts_with("<sysroot>");
+            if !known && Path::new(&dir) != run.cwd {
+                dirs.push((dir, false));
+            }
         }
     }
     // A library may be named without prefix and ending, and a linker script may include another.

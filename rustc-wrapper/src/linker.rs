@@ -17,7 +17,8 @@ use crate::members::find_program;
 use crate::roots::Roots;
 
 /// Programs and files of gcc and clang that take part in a link.
-const HELPERS: &[&str] = &["collect2", "ld", "lto-wrapper", "ld.lld"];
+const HELPERS: &[&str] =
+    &["collect2", "ld", "ld.bfd", "ld.gold", "ld.lld", "ld.mold", "lto-wrapper", "specs"];
 const HELPER_FILES: &[&str] = &["liblto_plugin.so", "specs"];
 
 /// How a link step is traced.
@@ -59,8 +60,13 @@ pub fn plan(
     let linker = name(parsed);
     let untraceable = |why: &str| Bypass::new("linker-untraceable", format!("{linker}: {why}"));
     let target = parsed.target.as_deref().unwrap_or(std::env::consts::OS);
-    if !target.contains("linux") {
-        return Err(untraceable("only Linux targets are traced"));
+    // Others have linkers of their own.
+    let usual = ["-gnu", "-musl", "-gnueabihf", "-gnueabi", "-musleabihf", "-musleabi", "-gnux32"];
+    if target != "linux" && !(target.contains("-linux-") && usual.iter().any(|end| target.ends_with(end))) {
+        return Err(untraceable("only Linux targets with a C library are traced"));
+    }
+    if let Some(flavor) = parsed.codegen_value("linker-flavor").filter(|f| !f.ends_with("cc") && *f != "gcc") {
+        return Err(untraceable(&format!("-C linker-flavor={flavor}")));
     }
     let direct = ["ld", "ld.lld", "rust-lld", "lld", "ld.bfd", "mold", "ld.mold"]
         .contains(&linker.rsplit('/').next().unwrap_or(""));
@@ -79,6 +85,11 @@ pub fn plan(
         true => file_member(roots, &path.to_string_lossy()),
         false => Member::Program(linker),
     }];
+    for dir in helper_dirs(env, parsed) {
+        for helper in HELPERS {
+            members.push(file_member(roots, &dir.join(helper).to_string_lossy()));
+        }
+    }
     for helper in traits.helpers {
         members.push(match helper.contains('/') {
             true => file_member(roots, &helper),
@@ -94,6 +105,41 @@ fn choosing(parsed: &Parsed) -> Vec<String> {
     parsed.link_args().into_iter().filter(chooses).map(str::to_owned).collect()
 }
 
+/// Directories that were named for helpers: they may appear there.
+fn helper_dirs(env: &Env, parsed: &Parsed) -> Vec<PathBuf> {
+    let cwd = env.cwd.clone().unwrap_or_default();
+    let mut dirs = prefixed_dirs(&parsed.link_args(), &["-B"]);
+    for variable in ["COMPILER_PATH", "GCC_EXEC_PREFIX"] {
+        let list = env.text(variable).unwrap_or("");
+        dirs.extend(list.split(':').filter(|d| !d.is_empty()).map(str::to_owned));
+    }
+    dirs.into_iter().map(|dir| cwd.join(dir)).collect()
+}
+
+/// The directories in which a linker looks for libraries by its arguments, in all their spellings.
+pub fn search_dirs(link_args: &[&str]) -> Vec<String> {
+    prefixed_dirs(link_args, &["-L", "--library-path=", "-library-path=", "--library-path", "-library-path", "-B"])
+}
+
+/// Values of options in linker arguments: joined, after `=`, or as the next word.
+fn prefixed_dirs(link_args: &[&str], options: &[&str]) -> Vec<String> {
+    let split = link_args.iter().flat_map(|word| match word.strip_prefix("-Wl,") {
+        Some(rest) => rest.split(',').collect::<Vec<_>>(),
+        None => vec![*word],
+    });
+    let words: Vec<&str> = split.filter(|word| *word != "-Xlinker").collect();
+    let mut dirs = Vec::new();
+    for (i, word) in words.iter().enumerate() {
+        let option = options.iter().find_map(|option| word.strip_prefix(option));
+        match option {
+            Some("") => dirs.extend(words.get(i + 1).map(|next| (*next).to_owned())),
+            Some(value) => dirs.push(value.to_owned()),
+            None => {}
+        }
+    }
+    dirs
+}
+
 fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -> Traits {
     let chosen = choosing(parsed);
     let mut encoder = Encoder::new("kiln linker traits v1");
@@ -101,6 +147,10 @@ fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -
     encoder.optional("stamp", crate::tool::file_stamp(linker).as_ref().map(<[u8; 56]>::as_slice));
     for variable in ["PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX"] {
         encoder.optional(variable, env.get(variable).map(std::ffi::OsStr::as_encoded_bytes));
+    }
+    // A helper that appears in a directory moves the time of the directory.
+    for dir in helper_dirs(env, parsed) {
+        encoder.optional("helpers", crate::tool::file_stamp(&dir).as_ref().map(<[u8; 56]>::as_slice));
     }
     let memo = dir.join("tools").join(format!("linker-{}", encoder.finish()));
     if let Some(known) = std::fs::read(&memo).ok().and_then(|b| serde_json::from_slice(&b).ok()) {
@@ -127,12 +177,14 @@ fn ask(linker: &Path, chosen: &[String], direct: bool) -> Traits {
     let mut helpers = Vec::new();
     if !direct {
         for helper in HELPERS {
-            if let Some(path) = run(linker, &[format!("-print-prog-name={helper}")]) {
+            let question = [chosen, &[format!("-print-prog-name={helper}")]].concat();
+            if let Some(path) = run(linker, &question) {
                 helpers.push(path.trim().to_owned());
             }
         }
         for helper in HELPER_FILES {
-            if let Some(path) = run(linker, &[format!("-print-file-name={helper}")]) {
+            let question = [chosen, &[format!("-print-file-name={helper}")]].concat();
+            if let Some(path) = run(linker, &question) {
                 helpers.extend(Some(path.trim().to_owned()).filter(|p| p.contains('/')));
             }
         }
@@ -177,6 +229,13 @@ pub fn parse_list(text: &str) -> Option<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn library_directories_in_every_spelling() {
+        let words = ["-L/a", "-Wl,-L/b", "-Wl,-L,/c", "-L", "/d", "--library-path=/e", "-Wl,--library-path,/f",
+            "-Xlinker", "-L/g", "-B/h", "-lfoo"];
+        assert_eq!(search_dirs(&words), ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h"]);
+    }
 
     #[test]
     fn lists_are_read() {

@@ -126,6 +126,14 @@ impl<'a> Evaluator<'a> {
                 std::io::ErrorKind::IsADirectory => {
                     encoder.text("directory", "");
                 }
+                // A pipe, socket or device is never opened: it is what it is.
+                std::io::ErrorKind::InvalidInput => {
+                    encoder.text("special", "");
+                }
+                // A link that leads in a circle.
+                _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                    encoder.text("loop", "");
+                }
                 _ => return None,
             },
         }

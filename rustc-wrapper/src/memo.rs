@@ -7,10 +7,11 @@
 //! then gets another ctime, which nobody can set back.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use kiln_storage::Digest;
+use rustix::fs::OFlags;
 
 use crate::stamp::{changed_ns, coarse_now_ns, stamp};
 
@@ -109,14 +110,23 @@ impl Memo {
     /// The digest of a file's content, from the memo or by hashing it now, and its metadata.
     ///
     /// # Errors
-    /// What opening or reading fails with.
+    /// What opening or reading fails with; [`std::io::ErrorKind::IsADirectory`] for a directory, and
+    /// [`std::io::ErrorKind::InvalidInput`] for what is no plain file (a pipe may never answer).
     pub fn digest(&self, path: &Path) -> std::io::Result<(Digest, Metadata)> {
         let meta = std::fs::metadata(path)?;
+        if meta.is_dir() {
+            return Err(std::io::ErrorKind::IsADirectory.into());
+        }
+        if !meta.is_file() {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
         if let Some(digest) = self.get(&meta) {
             return Ok((digest, meta));
         }
         let hashed_from_ns = coarse_now_ns();
-        let mut file = File::open(path)?;
+        // Should it become a pipe right now, opening does not wait for a writer.
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
         let before = file.metadata()?;
         let (digest, _) = Digest::of_reader(&mut file)?;
         let after = file.metadata()?;

@@ -26,7 +26,9 @@ impl OutputNames {
         if let Some(output) = &parsed.output {
             let name = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let exact = vec![name.clone()];
-            return Self { required: exact.clone(), exact, stems: vec![name], endings: SPLIT_DEBUG.to_vec() };
+            let stem = output.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let stems = vec![name, stem];
+            return Self { required: exact.clone(), exact, stems, endings: SPLIT_DEBUG.to_vec() };
         }
         let stem = format!("{}{}", parsed.crate_name, parsed.extra_filename);
         let mut names = Self { stems: vec![stem.clone()], ..Self::default() };

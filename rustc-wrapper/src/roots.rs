@@ -50,12 +50,17 @@ pub enum Escape {
 }
 
 impl Escape {
-    /// How paths are written in one line of a text.
-    fn of_line(self, line: &str) -> Self {
-        match self {
-            Self::DepInfo if line.starts_with("# env-dep:") => Self::DepEnv,
-            other => other,
+    /// The parts of a line in which paths are written in one way each. In dep-info the target of a
+    /// rule is written as it is.
+    fn parts(self, line: &str) -> [(&str, Self); 2] {
+        if self != Self::DepInfo {
+            return [(line, self), ("", self)];
         }
+        if line.starts_with("# env-dep:") {
+            return [(line, Self::DepEnv), ("", self)];
+        }
+        let (target, files) = line.split_at(line.find(": ").unwrap_or(0));
+        [(target, Self::Plain), (files, Self::DepInfo)]
     }
 
     fn apply(self, path: &str) -> String {
@@ -187,16 +192,16 @@ impl Roots {
         if escape != Escape::DepInfo {
             return Some(self.replace(text, escape, mark, true));
         }
-        let line = |line| self.replace(line, escape.of_line(line), mark, true);
-        Some(text.split_inclusive('\n').map(line).collect())
+        let parts = text.split_inclusive('\n').flat_map(|line| escape.parts(line));
+        Some(parts.map(|(part, escape)| self.replace(part, escape, mark, true)).collect())
     }
 
     /// A template written out with the local places. None when a root is missing here.
     pub fn fill(&self, template: &str, escape: Escape) -> Option<String> {
         let mut out = String::with_capacity(template.len());
-        for line in template.split_inclusive('\n') {
-            let escape = escape.of_line(line);
-            for (i, part) in line.split(MARK).enumerate() {
+        let lines = template.split_inclusive('\n').flat_map(|line| escape.parts(line));
+        for (part, escape) in lines {
+            for (i, part) in part.split(MARK).enumerate() {
                 match i % 2 {
                     0 => out.push_str(part),
                     _ => out.push_str(&escape.apply(self.place(part)?)),
@@ -272,7 +277,8 @@ fn starts_path(before: &[u8]) -> bool {
             before.len() > n + 1 && before[before.len() - n - 2] == b'['
         }
         [.., b'\\', b'n' | b't' | b'r'] => true,
-        [.., last] => !in_name(*last) && *last != b'/',
+        // Nor right behind a place that was replaced already.
+        [.., last] => !in_name(*last) && *last != b'/' && char::from(*last) != MARK,
     }
 }
 
@@ -359,7 +365,7 @@ mod tests {
             ("target", "/x/t".into()),
             ("home", "/srv/home".into()),
         ]);
-        let text = "/home/ann/my\\ ws/target/a.d: /home/ann/my\\ ws/src/lib.rs\n";
+        let text = "/home/ann/my ws/target/a.d: /home/ann/my\\ ws/src/lib.rs\n";
         let template = roots().template(text, Escape::DepInfo).unwrap();
         assert_eq!(other.fill(&template, Escape::DepInfo).unwrap(), "/x/t/a.d: /srv/b\\ c/src/lib.rs\n");
         assert_eq!(roots().fill(&template, Escape::DepInfo).unwrap(), text);

@@ -47,6 +47,14 @@ pub const VARIABLES: &[SilentVariable] = &[
     row("CCC_OVERRIDE_OPTIONS", When::Link, "edits clang's arguments"),
     row("LD_RUN_PATH", When::Link, "written into the executable"),
     row("LD_LIBRARY_PATH", When::Link, "where the linker looks for libraries of libraries"),
+    row("LPATH", When::Link, "where gcc looks for libraries, as LIBRARY_PATH"),
+    row("GCC_ROOT", When::Link, "where gcc looks for its parts"),
+    row("BINUTILS_ROOT", When::Link, "where gcc looks for binutils"),
+    row("COLLECT_NO_DEMANGLE", When::Link, "text of messages"),
+    row("LLD_VERSION", When::Link, "the version that lld writes into its output"),
+    row("LLD_REPRODUCE", When::Link, "writes a file beside the output"),
+    row("LLVM_OVERRIDE_PRODUCER", When::Always, "the producer that bitcode names"),
+    row("CARGO_CRATE_NAME", When::Always, "text of diagnostics"),
     row("LDEMULATION", When::Link, "what the linker emulates"),
     row("GNUTARGET", When::Link, "the format of objects"),
     row("LD_PRELOAD", When::Always, "code in every process"),
@@ -58,6 +66,9 @@ pub const VARIABLES: &[SilentVariable] = &[
     row("CARGO_PRIMARY_PACKAGE", When::Clippy, "whether this package is linted"),
     row("CARGO_MANIFEST_DIR", When::Clippy, "where clippy.toml is looked for"),
 ];
+
+/// Lists of directories in which a linker looks for libraries.
+pub const LIBRARY_LISTS: &[&str] = &["LIBRARY_PATH", "LPATH", "LD_LIBRARY_PATH"];
 
 /// The rows of a unit.
 pub fn variables(links: bool, clippy: bool) -> impl Iterator<Item = &'static str> {

@@ -9,6 +9,7 @@
 //! compiler is noticed when cargo notices it. A hit starts no process.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -47,6 +48,8 @@ pub struct Facts {
     pub version: String,
     /// Output of `--print sysroot`.
     pub sysroot: String,
+    /// Whether the program is a script.
+    pub script: bool,
 }
 
 /// The identity of a file without reading it; none when it cannot be looked at.
@@ -83,7 +86,7 @@ fn is_undecided_proxy(env: &Env, program: &Path) -> bool {
 }
 
 fn facts_path(dir: &Path, env: &Env, program: &Path) -> PathBuf {
-    let mut encoder = Encoder::new("kiln tool facts v1");
+    let mut encoder = Encoder::new("kiln tool facts v2");
     encoder.text("program", &program.to_string_lossy());
     for name in ["RUSTUP_TOOLCHAIN", "RUSTUP_HOME"] {
         encoder.optional(name, env.get(name).map(OsStr::as_encoded_bytes));
@@ -134,6 +137,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) {
         .and_then(|()| std::fs::rename(&temporary, path));
 }
 
+fn is_script(program: &Path) -> bool {
+    let mut start = [0_u8; 2];
+    let read = std::fs::File::open(program).and_then(|mut file| file.read_exact(&mut start));
+    read.is_err() || start == *b"#!"
+}
+
 fn ask(tool: &OsStr, question: &[&str]) -> Option<String> {
     let output = Command::new(tool).args(question).stdin(Stdio::null()).stderr(Stdio::null()).output();
     let output = output.ok().filter(|o| o.status.success())?;
@@ -150,7 +159,7 @@ fn facts(dir: &Path, env: &Env, tool: &OsStr, program: &Path) -> Option<Facts> {
     }
     let version = ask(tool, &["-vV"])?;
     let sysroot = ask(tool, &["--print", "sysroot"])?.trim_end().to_owned();
-    let facts = Facts { program: stamp, version, sysroot };
+    let facts = Facts { program: stamp, version, sysroot, script: is_script(program) };
     write_facts(&path, &facts);
     Some(facts)
 }
@@ -173,6 +182,9 @@ pub fn identify(
     if !facts.version.starts_with("rustc ") {
         return Err(unknown("is no rustc"));
     }
+    if facts.script {
+        return Err(Bypass::new("script-as-compiler", program.to_string_lossy()));
+    }
     let sysroot = parsed.sysroot.clone().unwrap_or_else(|| PathBuf::from(facts.sysroot.trim_end()));
     let home = PathBuf::from(facts.sysroot.trim_end());
     let mut parts = vec![("program".to_owned(), program)];
@@ -186,7 +198,9 @@ pub fn identify(
         parts.push(("driver".to_owned(), driver));
     }
     let host = host(&facts.version);
-    let target = parsed.target.as_deref().filter(|t| !t.ends_with(".json")).unwrap_or(host);
+    // A target description is known by its file name.
+    let target = parsed.target.as_deref().unwrap_or(host);
+    let target = target.strip_suffix(".json").map_or(target, |path| path.rsplit('/').next().unwrap_or(path));
     parts.extend(files(&home, &sysroot, host, target));
     let std_suffixes = parts.iter().filter(|(label, _)| label.starts_with("std/"));
     let std_suffixes = std_suffixes.filter_map(|(label, _)| crate::closure::suffix(label));

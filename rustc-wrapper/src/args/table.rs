@@ -146,6 +146,7 @@ pub const UNSTABLE: &[Row] = &[
     row("print-type-sizes", Nothing, Unsupported, "prints"),
     row("unpretty", Value, Unsupported, "prints instead of compiling"),
     row("codegen-backend", Value, PathRead, ""),
+    row("profile-sample-use", Value, PathRead, ""),
     row("treat-err-as-bug", Value, Identity, ""),
     row("threads", Value, Neutral, "how many threads the front end has"),
 ];
