@@ -1,5 +1,6 @@
 //! Projects that more than one theme uses.
 
+use crate::call::Done;
 use crate::project::Project;
 use crate::registry;
 use crate::world::World;
@@ -30,4 +31,29 @@ pub fn small_workspace(world: &World, fetched: &Project) -> Project {
     project.write("two/Cargo.toml", manifest("two", "one = { path = \"../one\" }\n"));
     project.write("two/src/main.rs", "fn main() { println!(\"{}\", one::show(7)); }\n");
     project
+}
+
+/// A program `app` with a library of its own; it prints 42.
+pub fn small_app(world: &World, name: &str) -> Project {
+    let project = world.project(name);
+    project.package("app", "\n[lib]\nname = \"low\"\n");
+    project.write("src/lib.rs", "pub fn n() -> i32 { 42 }\n");
+    project.write("src/main.rs", "fn main() { println!(\"{}\", low::n()); }\n");
+    project
+}
+
+/// Builds the program of [`small_app`] from nothing and looks whether it works.
+#[track_caller]
+pub fn build_app(world: &World, project: &Project) -> Done {
+    project.wipe();
+    let done = world.cargo(project, &["build"]).run().ok();
+    check_app(world, project);
+    done
+}
+
+/// Looks whether the program of [`small_app`] works.
+#[track_caller]
+pub fn check_app(world: &World, project: &Project) {
+    let program = world.call(project.at("target/debug/app"), project.dir(), &[]).run().ok();
+    assert_eq!(program.stdout, "42\n");
 }

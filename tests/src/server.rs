@@ -12,6 +12,9 @@ use serde_json::Value;
 /// Longest a test waits for something that has to happen.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
+/// Longest answer that is read, bytes.
+const MAX_ANSWER: u64 = 64 * 1024;
+
 /// A running server.
 #[derive(Debug, Clone)]
 pub struct Server {
@@ -84,7 +87,8 @@ fn ask(socket: &Path, path: &str) -> Option<Value> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: kiln\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
+    // Whoever listens there may have no end.
+    stream.take(MAX_ANSWER).read_to_string(&mut answer).ok()?;
     serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
@@ -121,4 +125,21 @@ impl Gate {
     pub fn open(self) {
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Processes whose environment has this assignment, e.g. `KILN_DIR=/tmp/x`.
+pub fn processes_with(assignment: &str) -> Vec<u32> {
+    let has = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|b| *b == 0).any(|one| one == assignment.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_alive(*pid) && has(pid)).collect()
+}
+
+/// The parent of a process.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok()
 }
