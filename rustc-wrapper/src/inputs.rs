@@ -277,7 +277,10 @@ fn searched(run: &Run<'_>, sources: &Sources, inputs: &mut Inputs) -> Result<(),
     // A library may be named without prefix and ending, and a linker script may include another.
     let any_name = run.parsed.libs.iter().any(|lib| lib.contains("verbatim"))
         || sources.iter().any(|(_, text)| text.contains("verbatim"))
-        || run.parsed.link_args().iter().any(|word| word.contains("-T") || word.contains("script"));
+        || run.parsed.link_args().iter().any(|word| {
+            ["-T", "script"].iter().any(|part| word.contains(part))
+                || [".x", ".ld", ".lds"].iter().any(|end| word.ends_with(end))
+        });
     let filter = if any_name { TreeFilter::Files } else { TreeFilter::Libraries };
     for (dir, crates) in dirs {
         if silent::is_system_dir(&dir) {

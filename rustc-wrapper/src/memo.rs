@@ -2,9 +2,10 @@
 //!
 //! One file per `KILN_DIR`, shared by all wrappers without locks: a table of fixed size whose rows
 //! are keyed by what the kernel says of a file (device, inode, size, mtime, ctime) and carry a
-//! checksum, so that a torn or foreign row is no answer. A row is written only when the last
-//! change of the file is older than the current tick of the kernel's file clock: a later change
-//! then gets another ctime, which nobody can set back.
+//! checksum, so that a torn or foreign row is no answer. A row is written only when a later change
+//! is sure to get another ctime, which nobody can set back: because the last change is older than
+//! the current tick of the kernel's file clock, or because the file system stamps every change of a
+//! file that was looked at anew ([`Memo::probe`]).
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -13,7 +14,7 @@ use std::path::Path;
 use kiln_storage::Digest;
 use rustix::fs::OFlags;
 
-use crate::stamp::{changed_ns, coarse_now_ns, stamp};
+use crate::stamp::{changed_ns, coarse_now_ns, is_multigrain, stamp};
 
 const FILE_NAME: &str = "memo.v1";
 /// Rows in a bucket, and buckets in the table: 8 MiB, sparse until used.
@@ -29,6 +30,8 @@ const COARSE_FILE_SYSTEM_NS: i128 = 2_100_000_000;
 #[derive(Debug, Default)]
 pub struct Memo {
     file: Option<File>,
+    /// A device on which [`crate::stamp::is_multigrain`] holds.
+    multigrain: Option<u64>,
 }
 
 /// Whether a file with this metadata, hashed from `hashed_from_ns` (coarse clock) on, cannot have
@@ -58,7 +61,7 @@ impl Memo {
         let file = options.read(true).write(true).open(&path).or_else(|_| {
             options.create(true).truncate(false).open(&path)
         });
-        Self { file: file.ok() }
+        Self { file: file.ok(), multigrain: None }
     }
 
     fn bucket(key: &[u8; 32]) -> u64 {
@@ -83,12 +86,19 @@ impl Memo {
         })
     }
 
+    /// Finds out whether files of this directory's device can be noted right after a change.
+    pub fn probe(&mut self, dir: &Path) {
+        let device = std::fs::metadata(dir).ok().map(|meta| meta.dev());
+        if device.is_some() && device != self.multigrain && is_multigrain(dir) {
+            self.multigrain = device;
+        }
+    }
+
     /// Notes the digest of a file, if it cannot have been changed unseen since the coarse clock
-    /// showed `hashed_from_ns`.
+    /// showed `hashed_from_ns`. The file was looked at before it was hashed, and was the same after.
     pub fn put(&self, meta: &Metadata, hashed_from_ns: i128, digest: &Digest) {
-        let Some(file) = self.file.as_ref().filter(|_| settled(meta, hashed_from_ns)) else {
-            return;
-        };
+        let sure = settled(meta, hashed_from_ns) || self.multigrain == Some(meta.dev());
+        let Some(file) = self.file.as_ref().filter(|_| sure) else { return };
         let key = row_key(meta);
         let at = Self::bucket(&key);
         let mut bucket = [0_u8; BUCKET_BYTES];
@@ -172,6 +182,23 @@ mod tests {
             std::fs::write(&path, &text).unwrap();
             let (digest, _) = memo.digest(&path).unwrap();
             assert_eq!(digest, Digest::of(text.as_bytes()), "round {round}");
+        }
+    }
+
+    /// The same with the file system's own word for it, where it gives it.
+    #[test]
+    fn a_file_changed_within_the_tick_is_seen_on_a_multigrain_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memo = Memo::open(dir.path());
+        memo.probe(dir.path());
+        let path = dir.path().join("a");
+        for round in 0..2000_u32 {
+            let text = format!("{round:08}");
+            std::fs::write(&path, &text).unwrap();
+            for _ in 0..2 {
+                let (digest, _) = memo.digest(&path).unwrap();
+                assert_eq!(digest, Digest::of(text.as_bytes()), "round {round}");
+            }
         }
     }
 

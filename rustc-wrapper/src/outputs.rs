@@ -4,7 +4,7 @@
 //! reflinked where the file system can, else copied; never hard-linked, since a link shares its
 //! inode with the store (ARCHITECTURE.md, "Why no hard links").
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -136,19 +136,19 @@ pub fn restore(
     out_dir: &Path,
     roots: &Roots,
     source: &mut Source<'_>,
-) -> Result<u64, RestoreError> {
+) -> Result<Restored, RestoreError> {
     let mut pending = Pending::default();
-    let mut total = 0;
+    let mut restored = Restored::default();
+    let mut written = Vec::new();
     for output in &record.outputs {
         let to = out_dir.join(&output.name);
-        let temporary = out_dir.join(format!(".{}.kiln{}", output.name, std::process::id()));
-        // A name at its limit has no room for more.
-        let temporary = match output.name.len() > 200 {
-            true => out_dir.join(format!(".{}.kiln{}", Digest::of(output.name.as_bytes()).short(), std::process::id())),
-            false => temporary,
-        };
-        pending.0.push((temporary.clone(), to));
-        total += write(output, &temporary, roots, source)?;
+        let temporary = out_dir.join(temporary_name(&output.name));
+        pending.0.push((temporary.clone(), to.clone()));
+        let (meta, bytes) = write(output, &temporary, roots, source)?;
+        restored.bytes += bytes;
+        if let Content::Blob { digest, .. } = output.content {
+            written.push((to, meta, digest));
+        }
     }
     for (temporary, to) in std::mem::take(&mut pending.0) {
         if let Err(error) = std::fs::rename(&temporary, &to) {
@@ -156,20 +156,51 @@ pub fn restore(
             return Err(RestoreError::Target(to, error));
         }
     }
-    Ok(total)
+    // Renaming moves the ctime; that nobody wrote meanwhile, the mtime says.
+    for (path, before, digest) in written {
+        let same = |now: &Metadata| {
+            let key = |m: &Metadata| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec());
+            key(now) == key(&before)
+        };
+        restored.files.extend(std::fs::metadata(path).ok().filter(same).map(|now| (now, digest)));
+    }
+    Ok(restored)
 }
 
+/// What a restore wrote.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Bytes.
+    pub bytes: u64,
+    /// The files of blobs as they are now, with the digests of their contents.
+    pub files: Vec<(Metadata, Digest)>,
+}
+
+fn temporary_name(name: &str) -> String {
+    // A name at its limit has no room for more.
+    match name.len() > 200 {
+        true => format!(".{}.kiln{}", Digest::of(name.as_bytes()).short(), std::process::id()),
+        false => format!(".{name}.kiln{}", std::process::id()),
+    }
+}
+
+/// Writes one output; its metadata after that, and how many bytes it has.
 fn write(
     output: &Output,
     path: &Path,
     roots: &Roots,
     source: &mut Source<'_>,
-) -> Result<u64, RestoreError> {
+) -> Result<(Metadata, u64), RestoreError> {
     let target = |error| RestoreError::Target(path.to_owned(), error);
     let mode = if output.executable { EXECUTABLE_MODE } else { FILE_MODE };
     let create = || {
-        let _ = std::fs::remove_file(path);
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(mode);
+        options.open(path).or_else(|_| {
+            // Left by a process of the same number that was killed.
+            let _ = std::fs::remove_file(path);
+            options.open(path)
+        })
     };
     match &output.content {
         Content::Text(template) => {
@@ -177,7 +208,7 @@ fn write(
             let text = text.ok_or_else(|| RestoreError::Text(output.name.clone()))?;
             let mut file = create().map_err(target)?;
             file.write_all(text.as_bytes()).map_err(target)?;
-            Ok(text.len() as u64)
+            Ok((file.metadata().map_err(target)?, text.len() as u64))
         }
         Content::Blob { digest, size } => {
             let mut file = create().map_err(target)?;
@@ -185,7 +216,7 @@ fn write(
                 Source::Store(store) => copy(&disk::blob_path(store, digest), digest, *size, &mut file)?,
                 Source::Server(client) => fetch(client, digest, *size, &mut file)?,
             }
-            Ok(*size)
+            Ok((file.metadata().map_err(target)?, *size))
         }
     }
 }

@@ -57,6 +57,8 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         return Err(unknown("missing-output", "the linked file"));
     }
     let dep_info = dep_info(session, compiled)?;
+    let out_dir = session.unit.out_dir.clone();
+    session.memo.probe(&out_dir);
     let mut inputs = find_inputs(session, compiled, &dep_info, &made)?;
     let (record_outputs, offers) = describe_outputs(session, &made, &mut inputs)?;
     let text = |text: &Option<String>| -> Result<String, Unknown> {
@@ -182,9 +184,13 @@ fn describe_outputs(
 }
 
 fn hash(session: &Session<'_>, path: &Path, needles: &[&[u8]]) -> std::io::Result<(Digest, u64, Vec<bool>)> {
+    let before = std::fs::metadata(path)?;
     let from_ns = crate::stamp::coarse_now_ns();
     let result = outputs::hash_and_scan(path, needles)?;
-    session.memo.put(&std::fs::metadata(path)?, from_ns, &result.0);
+    let after = std::fs::metadata(path)?;
+    if crate::stamp::stamp(&before) == crate::stamp::stamp(&after) {
+        session.memo.put(&after, from_ns, &result.0);
+    }
     Ok(result)
 }
 

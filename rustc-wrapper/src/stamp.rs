@@ -51,6 +51,33 @@ pub fn stamp(meta: &Metadata) -> [u8; 56] {
     bytes
 }
 
+/// Whether the file system of a directory stamps every change of a file that was looked at anew, as
+/// Linux does since 6.13 for its own file systems: then a file whose stamp is what it was when it
+/// was looked at has not been changed since, however short ago that was.
+///
+/// Tried out on a scratch file, which is removed: it is written and looked at a few times within a
+/// tick, and each time the stamp has to move.
+pub fn is_multigrain(dir: &Path) -> bool {
+    const TIMES: usize = 4;
+    let path = dir.join(format!(".kiln-stamp-{}", std::process::id()));
+    let stamps = || -> io::Result<Vec<i128>> {
+        let mut file = File::options().write(true).create_new(true).open(&path)?;
+        let mut stamps = Vec::with_capacity(TIMES);
+        for _ in 0..TIMES {
+            file.write_all(b"x")?;
+            stamps.push(changed_ns(&file.metadata()?));
+        }
+        Ok(stamps)
+    };
+    let stamps = stamps();
+    let _ = std::fs::remove_file(&path);
+    // More than a tick between two of them would prove nothing.
+    const LONGEST_NS: i128 = 900_000;
+    stamps.is_ok_and(|stamps| {
+        stamps.windows(2).all(|pair| pair[0] < pair[1]) && stamps[TIMES - 1] - stamps[0] < LONGEST_NS
+    })
+}
+
 /// A point in file time: what was changed before has an earlier stamp, what is changed later has
 /// this one or a later one. `file` is a scratch file on a local file system.
 ///

@@ -163,7 +163,14 @@ fn replay(
     }
     let remote = store.is_none();
     match put_back(session, record, store) {
-        Ok(bytes) => session.event.bytes = bytes,
+        Ok(restored) => {
+            session.event.bytes = restored.bytes;
+            let out_dir = session.unit.out_dir.clone();
+            session.memo.probe(&out_dir);
+            for (meta, digest) in &restored.files {
+                session.memo.put(meta, stamp::coarse_now_ns(), digest);
+            }
+        }
         Err(RestoreError::Blob(digest, why)) => {
             let reason = format!("blob {digest}: {why}");
             reject(session, record, &reason);
@@ -185,7 +192,7 @@ fn put_back(
     session: &mut Session<'_>,
     record: &Record,
     store: Option<PathBuf>,
-) -> Result<u64, RestoreError> {
+) -> Result<outputs::Restored, RestoreError> {
     let unit_dir = session.unit.out_dir.clone();
     let target = |error| RestoreError::Target(unit_dir.clone(), error);
     if !unit_dir.is_dir() {
