@@ -33,10 +33,11 @@ pub fn include_only<'a>(name: &str, sources: impl IntoIterator<Item = &'a str>) 
 const INCLUDES: &[&str] = &["include", "include_str", "include_bytes"];
 /// Macros that read a variable.
 const READERS: &[&str] = &["env", "option_env"];
-/// Macros around an include that evaluate their arguments and nothing else.
+/// Macros around an include that evaluate their arguments and nothing else. The definition of a
+/// macro (serde's `crate_root`) only moves the include to where the macro is called.
 const HARMLESS: &[&str] = &[
     "assert", "assert_eq", "assert_ne", "concat", "dbg", "eprint", "eprintln", "format", "format_args",
-    "matches", "panic", "print", "println", "vec", "write", "writeln",
+    "macro_rules", "matches", "panic", "print", "println", "vec", "write", "writeln",
 ];
 
 /// How one source uses a variable.
@@ -258,6 +259,8 @@ mod tests {
         check(r#"fn f() { std::env::var("OUT_DIR"); }"#, Use::None);
         check(r#"other!("OUT_DIR")"#, Use::Elsewhere);
         check(r#"macro_rules! m { () => { env!("OUT_DIR") } }"#, Use::Elsewhere);
+        check(r#"macro_rules! m { () => { include!(concat!(env!("OUT_DIR"), "/x")); } }"#, Use::IncludeOnly);
+        check(r#"macro_rules! m { () => { f!(include!(concat!(env!("OUT_DIR"), "/x"))); } }"#, Use::Elsewhere);
         check(r#"include_str!(concat!(option_env!("OUT_DIR"), 'a', '\'', "/x"))"#, Use::IncludeOnly);
         check(r#"fn f<'a>(x: &'a str) { include!(concat!(env!("OUT_DIR"), "/x")) }"#, Use::IncludeOnly);
         check(r#"const L: usize = env!(concat!("OUT", "_DIR")).len();"#, Use::Elsewhere);
