@@ -19,19 +19,13 @@ const SHOWN_BYTES: usize = 4000;
 /// When it cannot be started or fails.
 pub fn run_to_end(command: &mut Command) -> Outcome<Output> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(while_doing(&program))?;
+    let output = command.stdin(Stdio::null()).output().map_err(while_doing(&program))?;
     if output.status.success() {
         return Ok(output);
     }
     let text = [output.stdout, output.stderr].concat();
     let text = &text[text.len().saturating_sub(SHOWN_BYTES)..];
-    Err(Failure::Program {
-        program,
-        output: String::from_utf8_lossy(text).into_owned(),
-    })
+    Err(Failure::Program { program, output: String::from_utf8_lossy(text).into_owned() })
 }
 
 /// A program with no variables but those that are passed on.
@@ -86,14 +80,8 @@ impl Build {
         command.args(["build", "--offline", "--locked", "--quiet"]);
         command.args((self.profile == Profile::Release).then_some("--release"));
         command.current_dir(&self.project);
-        command
-            .env("CARGO_INCREMENTAL", "0")
-            .env("CARGO_TARGET_DIR", &self.target);
-        command.envs(
-            self.wrapper
-                .iter()
-                .map(|wrapper| ("RUSTC_WRAPPER", wrapper)),
-        );
+        command.env("CARGO_INCREMENTAL", "0").env("CARGO_TARGET_DIR", &self.target);
+        command.envs(self.wrapper.iter().map(|wrapper| ("RUSTC_WRAPPER", wrapper)));
         command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
         let start = Instant::now();
         run_to_end(&mut command)?;

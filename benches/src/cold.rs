@@ -47,11 +47,7 @@ pub fn run(
         }
     }
     let mut table = Table::new(format!("Cold build, ripgrep, {}", profile.name()));
-    table.row(
-        "kiln, empty cache / plain cargo",
-        Unit::Ratio,
-        &kiln_s.over(&plain_s),
-    );
+    table.row("kiln, empty cache / plain cargo", Unit::Ratio, &kiln_s.over(&plain_s));
     table.row("kiln, empty cache", Unit::Seconds, &kiln_s);
     table.row("plain cargo", Unit::Seconds, &plain_s);
     if let (Some(kiln), Some(plain)) = (kiln_s.median(), plain_s.median()) {

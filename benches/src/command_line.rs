@@ -63,9 +63,7 @@ enum Bench {
 
 fn profile(text: &str) -> Result<Profile, String> {
     let all = [Profile::Dev, Profile::Release];
-    all.into_iter()
-        .find(|p| p.name() == text)
-        .ok_or_else(|| "expected dev or release".to_owned())
+    all.into_iter().find(|p| p.name() == text).ok_or_else(|| "expected dev or release".to_owned())
 }
 
 /// The `kiln-benches` program.
@@ -99,13 +97,7 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     let project = project::fetch(sources.path())?;
     if bench == Bench::Replay {
         for profile in &profiles {
-            warm::floor(
-                &programs,
-                &project,
-                *profile,
-                fresh()?.path(),
-                times(WARM_PAIRS),
-            )?;
+            warm::floor(&programs, &project, *profile, fresh()?.path(), times(WARM_PAIRS))?;
         }
     }
     if wants(Bench::Wrapper) {
@@ -113,24 +105,12 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     }
     for profile in &profiles {
         if wants(Bench::Warm) {
-            warm::run(
-                &programs,
-                &project,
-                *profile,
-                fresh()?.path(),
-                times(WARM_PAIRS),
-            )?;
+            warm::run(&programs, &project, *profile, fresh()?.path(), times(WARM_PAIRS))?;
         }
     }
     for profile in &profiles {
         if wants(Bench::Cold) {
-            cold::run(
-                &programs,
-                &project,
-                *profile,
-                fresh()?.path(),
-                times(COLD_PAIRS),
-            )?;
+            cold::run(&programs, &project, *profile, fresh()?.path(), times(COLD_PAIRS))?;
         }
     }
     Ok(())

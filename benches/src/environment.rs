@@ -5,43 +5,23 @@ use std::path::PathBuf;
 
 /// Variables that the programs under measurement get; everything else of the caller's is left out,
 /// so that a bench is the same from every shell and below `cargo run`.
-const PASSED_ON: [&str; 8] = [
-    "PATH",
-    "HOME",
-    "USER",
-    "LANG",
-    "TMPDIR",
-    "CARGO_HOME",
-    "RUSTUP_HOME",
-    "RUSTUP_TOOLCHAIN",
-];
+const PASSED_ON: [&str; 8] =
+    ["PATH", "HOME", "USER", "LANG", "TMPDIR", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"];
 
 /// The variables that are passed on, with their values.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place of the package that reads it"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place of the package that reads it")]
 pub fn passed_on() -> Vec<(&'static str, OsString)> {
-    PASSED_ON
-        .iter()
-        .filter_map(|name| Some((*name, std::env::var_os(name)?)))
-        .collect()
+    PASSED_ON.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))).collect()
 }
 
 /// All variables of this process: what a recorded unit is run with again.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place of the package that reads it"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place of the package that reads it")]
 pub fn all() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
 /// One variable.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place of the package that reads it"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place of the package that reads it")]
 pub fn one(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
@@ -71,7 +51,5 @@ pub fn cargo_home() -> Option<PathBuf> {
 /// A program in `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = one("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|candidate| candidate.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|candidate| candidate.is_file())
 }

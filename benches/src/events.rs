@@ -27,20 +27,14 @@ pub fn newest(kiln_dir: &Path, count: usize) -> Outcome<Vec<Event>> {
         bodies.collect()
     };
     let bodies = read().map_err(|error| Failure::NotMeasured(format!("{INDEX}: {error}")))?;
-    Ok(bodies
-        .iter()
-        .filter_map(|body| serde_json::from_str(body).ok())
-        .collect())
+    Ok(bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect())
 }
 
 /// The microseconds of each phase, and of all (`wall`).
 pub fn phases(events: &[Event]) -> BTreeMap<String, Series> {
     let mut phases: BTreeMap<String, Series> = BTreeMap::new();
     for event in events {
-        let all = event
-            .phases_us
-            .iter()
-            .map(|(name, us)| (name.as_str(), *us));
+        let all = event.phases_us.iter().map(|(name, us)| (name.as_str(), *us));
         for (name, us) in all.chain([("wall", event.wall_us)]) {
             phases.entry(name.to_owned()).or_default().push(us as f64);
         }

@@ -40,11 +40,7 @@ fn unit_key(n: u64) -> UnitKey {
 
 fn record(n: u64) -> Record {
     let unit_key = unit_key(n);
-    let path = |i: usize| {
-        TokenPath(format!(
-            "<cargo>/registry/src/package-{n}/src/module_{i}.rs"
-        ))
-    };
+    let path = |i: usize| TokenPath(format!("<cargo>/registry/src/package-{n}/src/module_{i}.rs"));
     let members: Vec<Member> = (0..MEMBERS).map(|i| Member::File(path(i))).collect();
     let value = |i: usize| Digest::of(format!("{n} {i}").as_bytes());
     let values: Vec<Digest> = (0..MEMBERS).map(value).collect();
@@ -52,10 +48,7 @@ fn record(n: u64) -> Record {
         version: RECORD_VERSION,
         unit_key,
         result_key: result_key(&unit_key, &members, &values),
-        unit: UnitName {
-            crate_name: format!("package_{n}"),
-            ..UnitName::default()
-        },
+        unit: UnitName { crate_name: format!("package_{n}"), ..UnitName::default() },
         members,
         values,
         outputs: vec![Output {
@@ -73,11 +66,7 @@ fn record(n: u64) -> Record {
 fn publish(client: &mut Client, n: u64) -> Outcome<()> {
     let record = record(n);
     let path = format!("/v1/results/{}", record.result_key);
-    let request = PublishRequest {
-        record,
-        offers: Vec::new(),
-        replace: false,
-    };
+    let request = PublishRequest { record, offers: Vec::new(), replace: false };
     let body = serde_json::to_vec(&request).unwrap_or_default();
     let put = client.request("PUT", &path, &body, TIMEOUT).map(drop);
     put.map_err(|error| Failure::NotMeasured(format!("publishing: {error}")))
@@ -103,15 +92,8 @@ fn fill(server: &RunningServer, wanted: u64) -> Outcome<u64> {
 fn in_parallel<T: Send, F: FnOnce() -> Outcome<T> + Send>(all: Vec<F>) -> Outcome<Vec<T>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = all.into_iter().map(|one| scope.spawn(one)).collect();
-        let lost = |_| {
-            Err(Failure::NotMeasured(
-                "a thread of the bench ended early".into(),
-            ))
-        };
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(lost))
-            .collect()
+        let lost = |_| Err(Failure::NotMeasured("a thread of the bench ended early".into()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(lost)).collect()
     })
 }
 
@@ -123,19 +105,14 @@ fn look_up(server: &RunningServer, records: u64, seed: u64) -> Outcome<Vec<f64>>
     let mut took_us = Vec::new();
     for i in 0..LOOKUPS {
         let n = (seed * LOOKUPS + i).wrapping_mul(STEP) % records.max(1);
-        let request = LookupRequest {
-            units: vec![unit_key(n)],
-            results: Vec::new(),
-        };
+        let request = LookupRequest { units: vec![unit_key(n)], results: Vec::new() };
         let start = Instant::now();
         let answer: LookupResponse = client
             .json("POST", "/v1/lookup", &request, TIMEOUT)
             .map_err(|error| Failure::NotMeasured(format!("looking up: {error}")))?;
         took_us.push(start.elapsed().as_secs_f64() * 1e6);
         if answer.records.len() != 1 {
-            return Err(Failure::NotMeasured(format!(
-                "record {n} is not in the index"
-            )));
+            return Err(Failure::NotMeasured(format!("record {n} is not in the index")));
         }
     }
     Ok(took_us)
@@ -156,18 +133,14 @@ impl Figures {
     fn round(&mut self, server: &RunningServer, records: u64, round: u64) -> Outcome<()> {
         let start = Instant::now();
         let one = Series::new(look_up(server, records, round)?);
-        self.one_per_s
-            .push(one.len() as f64 / start.elapsed().as_secs_f64());
+        self.one_per_s.push(one.len() as f64 / start.elapsed().as_secs_f64());
         self.one_us.extend(one.median());
         self.one_p99_us.extend(one.quantile(0.99));
         let seed = |c: usize| round * CONNECTIONS as u64 + c as u64;
         let start = Instant::now();
-        let all = (0..CONNECTIONS)
-            .map(|c| move || look_up(server, records, seed(c)))
-            .collect();
+        let all = (0..CONNECTIONS).map(|c| move || look_up(server, records, seed(c))).collect();
         let many = Series::new(in_parallel(all)?.concat());
-        self.many_per_s
-            .push(many.len() as f64 / start.elapsed().as_secs_f64());
+        self.many_per_s.push(many.len() as f64 / start.elapsed().as_secs_f64());
         self.many_us.extend(many.median());
         self.many_p99_us.extend(many.quantile(0.99));
         Ok(())
@@ -177,18 +150,10 @@ impl Figures {
         let one = |what: &str| format!("{records} records, 1 connection: {what}");
         let many = |what: &str| format!("{records} records, {CONNECTIONS} connections: {what}");
         table.row(&one("a lookup"), Unit::Microseconds, &self.one_us);
-        table.row(
-            &one("99th percentile"),
-            Unit::Microseconds,
-            &self.one_p99_us,
-        );
+        table.row(&one("99th percentile"), Unit::Microseconds, &self.one_p99_us);
         table.row(&one("lookups"), Unit::PerSecond, &self.one_per_s);
         table.row(&many("a lookup"), Unit::Microseconds, &self.many_us);
-        table.row(
-            &many("99th percentile"),
-            Unit::Microseconds,
-            &self.many_p99_us,
-        );
+        table.row(&many("99th percentile"), Unit::Microseconds, &self.many_p99_us);
         table.row(&many("lookups"), Unit::PerSecond, &self.many_per_s);
     }
 }
@@ -207,20 +172,14 @@ pub fn run(program: &Path, dir: &Path, rounds: usize) -> Outcome<()> {
     let start = Instant::now();
     let large_records = fill(&large, LARGE)?;
     let filled_s = start.elapsed().as_secs_f64();
-    report::progress(&format!(
-        "server: {rounds} rounds of lookups, {large_records} records"
-    ));
+    report::progress(&format!("server: {rounds} rounds of lookups, {large_records} records"));
     let (mut of_small, mut of_large) = (Figures::default(), Figures::default());
     for round in 0..rounds as u64 {
         of_small.round(&small, small_records, round)?;
         of_large.round(&large, large_records, round)?;
     }
     let ratio = of_large.one_us.over(&of_small.one_us);
-    table.row(
-        "a lookup in the large index / in the small",
-        Unit::Ratio,
-        &ratio,
-    );
+    table.row("a lookup in the large index / in the small", Unit::Ratio, &ratio);
     let ratio = of_large.many_per_s.over(&of_large.one_per_s);
     table.row("lookups of 8 connections / of one", Unit::Ratio, &ratio);
     of_small.rows(&mut table, small_records);
@@ -230,11 +189,7 @@ pub fn run(program: &Path, dir: &Path, rounds: usize) -> Outcome<()> {
         Unit::PerSecond,
         large_records as f64 / filled_s,
     );
-    table.row(
-        "server's memory, idle and empty",
-        Unit::Mebibytes,
-        &Series::new(idle),
-    );
+    table.row("server's memory, idle and empty", Unit::Mebibytes, &Series::new(idle));
     large.memory_row(&mut table, "after the load");
     let mut open = Vec::new();
     for _ in 0..MANY_CONNECTIONS {

@@ -19,10 +19,7 @@ pub struct Kiln {
 impl Kiln {
     /// A Kiln that has stored nothing.
     pub fn new(program: &Path, dir: PathBuf) -> Self {
-        Self {
-            program: program.to_owned(),
-            dir,
-        }
+        Self { program: program.to_owned(), dir }
     }
 
     /// The program.

@@ -39,18 +39,11 @@ impl Programs {
             command.args(["-p", "kiln"]);
         }
         command.args(optimised.then_some("--release"));
-        command
-            .arg("--manifest-path")
-            .arg(workspace)
-            .arg("--target-dir")
-            .arg(target);
+        command.arg("--manifest-path").arg(workspace).arg("--target-dir").arg(target);
         cargo::run_to_end(&mut command)?;
         let found = |path: PathBuf| match path.is_file() {
             true => Ok(path),
-            false => Err(Failure::NotMeasured(format!(
-                "{} is not there",
-                path.display()
-            ))),
+            false => Err(Failure::NotMeasured(format!("{} is not there", path.display()))),
         };
         Ok(Self {
             kiln: found(kiln.unwrap_or_else(|| dir.join("kiln")))?,

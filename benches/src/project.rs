@@ -28,19 +28,11 @@ pub fn fetch(below: &Path) -> Outcome<PathBuf> {
     let file = scratch.join("Cargo.toml");
     fs::write(&file, manifest).map_err(at(&file))?;
     fs::write(scratch.join("src/lib.rs"), "").map_err(at(&scratch))?;
-    run_to_end(
-        bare("cargo")
-            .args(["fetch", "--quiet"])
-            .current_dir(&scratch),
-    )?;
+    run_to_end(bare("cargo").args(["fetch", "--quiet"]).current_dir(&scratch))?;
     let published = unpacked(&environment::cargo_home().unwrap_or_default())?;
     let project = below.join(format!("{PACKAGE}-{VERSION}"));
     copy(&published, &project)?;
-    run_to_end(
-        bare("cargo")
-            .args(["fetch", "--locked", "--quiet"])
-            .current_dir(&project),
-    )?;
+    run_to_end(bare("cargo").args(["fetch", "--locked", "--quiet"]).current_dir(&project))?;
     Ok(project)
 }
 
@@ -78,9 +70,7 @@ mod tests {
         let sources = home.path().join("registry/src");
         fs::create_dir_all(sources.join("another-registry")).unwrap();
         assert!(unpacked(home.path()).is_err());
-        let package = sources
-            .join("one-registry")
-            .join(format!("{PACKAGE}-{VERSION}"));
+        let package = sources.join("one-registry").join(format!("{PACKAGE}-{VERSION}"));
         fs::create_dir_all(&package).unwrap();
         assert_eq!(unpacked(home.path()).unwrap(), package);
     }

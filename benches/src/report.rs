@@ -1,10 +1,6 @@
 //! All that the package prints: tables of measured ratios, notes, and what a replayed compiler said.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is the one place that prints"
-)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
 
 use std::io::Write as _;
 
@@ -57,10 +53,7 @@ pub struct Table {
 impl Table {
     /// An empty table.
     pub fn new(title: impl Into<String>) -> Self {
-        Self {
-            title: title.into(),
-            ..Self::default()
-        }
+        Self { title: title.into(), ..Self::default() }
     }
 
     /// Adds a row: median, least and greatest of a series.
@@ -163,17 +156,9 @@ mod tests {
         table.note("A note.");
         let lines: Vec<String> = table.text().lines().map(str::to_owned).collect();
         assert_eq!(lines[1], "### Warm");
+        assert!(lines[5].contains("1.50 ×") && lines[5].contains("2.00"), "{}", lines[5]);
         assert!(
-            lines[5].contains("1.50 ×") && lines[5].contains("2.00"),
-            "{}",
-            lines[5]
-        );
-        assert!(
-            lines
-                .iter()
-                .skip(3)
-                .take(3)
-                .all(|l| l.chars().count() == lines[3].chars().count())
+            lines.iter().skip(3).take(3).all(|l| l.chars().count() == lines[3].chars().count())
         );
         assert_eq!(lines[7], "A note.");
     }

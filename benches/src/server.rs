@@ -34,12 +34,7 @@ impl RunningServer {
     /// When it does not listen in time.
     pub fn on_socket(program: &Path, dir: &Path) -> Outcome<Self> {
         let socket = dir.join("bench.sock");
-        Self::start(
-            program,
-            dir,
-            &format!("unix://{}", socket.display()),
-            Address::Unix(socket),
-        )
+        Self::start(program, dir, &format!("unix://{}", socket.display()), Address::Unix(socket))
     }
 
     /// Starts one that listens on a free port of the loopback interface.
@@ -48,28 +43,17 @@ impl RunningServer {
     /// When it does not listen in time.
     pub fn on_tcp(program: &Path, dir: &Path) -> Outcome<Self> {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let place = free
-            .map_err(while_doing("finding a free port"))?
-            .to_string();
+        let place = free.map_err(while_doing("finding a free port"))?.to_string();
         Self::start(program, dir, &place, Address::Tcp(place.clone()))
     }
 
     fn start(program: &Path, dir: &Path, listen: &str, address: Address) -> Outcome<Self> {
         fs::create_dir_all(dir).map_err(at(dir))?;
         let mut command = bare(program);
-        command
-            .args(["serve", "--listen", listen])
-            .env("KILN_DIR", dir);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["serve", "--listen", listen]).env("KILN_DIR", dir);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().map_err(while_doing("starting a server"))?;
-        let server = Self {
-            child,
-            address,
-            dir: dir.to_owned(),
-        };
+        let server = Self { child, address, dir: dir.to_owned() };
         let start = Instant::now();
         while start.elapsed() < START_TIMEOUT {
             if Client::connect(&server.address).is_ok() {
@@ -118,9 +102,7 @@ impl Drop for RunningServer {
 
 /// The figure of `VmRSS` in `/proc/PID/status`.
 fn resident_kib(status: &str) -> Option<f64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -139,10 +121,7 @@ mod tests {
 
     #[test]
     fn resident_memory_is_found() {
-        assert_eq!(
-            resident_kib("VmPeak:\t 9 kB\nVmRSS:\t   1234 kB\n"),
-            Some(1234.0)
-        );
+        assert_eq!(resident_kib("VmPeak:\t 9 kB\nVmRSS:\t   1234 kB\n"), Some(1234.0));
         assert_eq!(resident_kib(""), None);
     }
 }

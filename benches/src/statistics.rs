@@ -7,12 +7,7 @@ pub struct Series(Vec<f64>);
 impl Series {
     /// Values; those that are no number are left out.
     pub fn new(values: impl IntoIterator<Item = f64>) -> Self {
-        Self(
-            values
-                .into_iter()
-                .filter(|value| value.is_finite())
-                .collect(),
-        )
+        Self(values.into_iter().filter(|value| value.is_finite()).collect())
     }
 
     /// Adds a value.

@@ -21,11 +21,8 @@ pub fn instructions(
     let Some(valgrind) = environment::find_program("valgrind") else {
         return Ok(None);
     };
-    let tool = [
-        valgrind.into(),
-        "--tool=callgrind".into(),
-        "--callgrind-out-file=/dev/null".into(),
-    ];
+    let tool =
+        [valgrind.into(), "--tool=callgrind".into(), "--callgrind-out-file=/dev/null".into()];
     let mut command = unit.command_below(&tool, wrapper, variables);
     command.stderr(Stdio::piped());
     // valgrind sets LD_PRELOAD, which a proc macro could read: the first run is a miss that stores
@@ -39,9 +36,7 @@ pub fn instructions(
 
 /// The figure in what callgrind prints at its end.
 fn collected(text: &str) -> Option<f64> {
-    let figure = text
-        .lines()
-        .find_map(|line| line.split_once("Collected : ").map(|(_, n)| n))?;
+    let figure = text.lines().find_map(|line| line.split_once("Collected : ").map(|(_, n)| n))?;
     figure.trim().parse().ok()
 }
 
@@ -63,9 +58,7 @@ pub fn system_calls(
     let mut command = unit.command_below(&tool, wrapper, variables);
     command.status().map_err(while_doing("strace"))?;
     let text = std::fs::read_to_string(list).map_err(at(list))?;
-    Ok(Some(
-        text.lines().filter(|line| line.contains('(')).count() as f64
-    ))
+    Ok(Some(text.lines().filter(|line| line.contains('(')).count() as f64))
 }
 
 #[cfg(test)]

@@ -105,16 +105,9 @@ pub fn run(program: &Path, dir: &Path, rounds: usize) -> Outcome<()> {
         let path = format!("/v1/blobs/{}", Digest::of(&content));
         let file = dir.join(format!("blob-{size}"));
         fs::write(&file, &content).map_err(at(&file))?;
-        let blob = Blob {
-            path,
-            file,
-            size,
-            count,
-        };
+        let blob = Blob { path, file, size, count };
         let put =
-            server
-                .connect()?
-                .upload(&blob.path, size as u64, &mut content.as_slice(), TIMEOUT);
+            server.connect()?.upload(&blob.path, size as u64, &mut content.as_slice(), TIMEOUT);
         put.map_err(failed)?;
         measure(&server, &blob, rounds, &mut table)?;
     }
@@ -133,9 +126,7 @@ fn measure(server: &RunningServer, blob: &Blob, rounds: usize, table: &mut Table
         scope.spawn(|| send_file(&listener, &blob.file));
         let other = Client::connect(&Address::Tcp(address.to_string()));
         // Without a client the thread would wait for one for ever.
-        let mut other = other
-            .inspect_err(|_| drop(TcpStream::connect(address)))
-            .map_err(failed)?;
+        let mut other = other.inspect_err(|_| drop(TcpStream::connect(address))).map_err(failed)?;
         let mut client = server.connect()?;
         for _ in 0..rounds {
             kiln.push(blob.fetched(&mut client)?);
@@ -145,27 +136,15 @@ fn measure(server: &RunningServer, blob: &Blob, rounds: usize, table: &mut Table
         Ok(())
     })?;
     let kib = blob.size >> 10;
-    table.row(
-        &format!("{kib} KiB: kiln's rate / sendfile's"),
-        Unit::Ratio,
-        &kiln.over(&sent),
-    );
+    table.row(&format!("{kib} KiB: kiln's rate / sendfile's"), Unit::Ratio, &kiln.over(&sent));
     table.row(
         &format!("{kib} KiB: kiln's rate / reading the file"),
         Unit::Ratio,
         &kiln.over(&read),
     );
     table.row(&format!("{kib} KiB: kiln"), Unit::MebibytesPerSecond, &kiln);
-    table.row(
-        &format!("{kib} KiB: sendfile"),
-        Unit::MebibytesPerSecond,
-        &sent,
-    );
-    table.row(
-        &format!("{kib} KiB: reading the file"),
-        Unit::MebibytesPerSecond,
-        &read,
-    );
+    table.row(&format!("{kib} KiB: sendfile"), Unit::MebibytesPerSecond, &sent);
+    table.row(&format!("{kib} KiB: reading the file"), Unit::MebibytesPerSecond, &read);
     Ok(())
 }
 

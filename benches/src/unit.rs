@@ -25,9 +25,7 @@ pub struct RecordedUnit {
 
 impl RecordedUnit {
     fn new(what: &str, recording: &Recording) -> Self {
-        let krate = value(&recording.argv, "--crate-name")
-            .unwrap_or_default()
-            .to_string_lossy();
+        let krate = value(&recording.argv, "--crate-name").unwrap_or_default().to_string_lossy();
         let kib = recording.bytes() / 1024;
         let externs = externs(recording);
         Self {
@@ -39,19 +37,14 @@ impl RecordedUnit {
     /// Small and large library, and the run with the most externs.
     pub fn choose(recordings: &[Recording]) -> Vec<Self> {
         let libraries = || {
-            recordings
-                .iter()
-                .filter(|r| value(&r.argv, "--crate-type").is_some_and(|t| t == "lib"))
+            recordings.iter().filter(|r| value(&r.argv, "--crate-type").is_some_and(|t| t == "lib"))
         };
         let chosen = [
             ("small library", libraries().min_by_key(|r| r.bytes())),
             ("large library", libraries().max_by_key(|r| r.bytes())),
             ("most externs", recordings.iter().max_by_key(|r| externs(r))),
         ];
-        chosen
-            .into_iter()
-            .filter_map(|(what, found)| Some(Self::new(what, found?)))
-            .collect()
+        chosen.into_iter().filter_map(|(what, found)| Some(Self::new(what, found?))).collect()
     }
 
     /// The command that runs it through a wrapper.
@@ -80,20 +73,12 @@ impl RecordedUnit {
 
     fn complete(&self, command: &mut Command, variables: &[(&'static str, OsString)]) {
         let recorded = self.recording.variables.iter();
-        command
-            .args(&self.recording.argv)
-            .current_dir(&self.recording.working_directory);
+        command.args(&self.recording.argv).current_dir(&self.recording.working_directory);
         command.env_clear();
-        command.envs(
-            recorded
-                .filter(|(name, _)| !LEFT_OUT.iter().any(|left| name == left))
-                .cloned(),
-        );
-        command.envs(variables.iter().map(|(name, value)| (*name, value)));
         command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .envs(recorded.filter(|(name, _)| !LEFT_OUT.iter().any(|left| name == left)).cloned());
+        command.envs(variables.iter().map(|(name, value)| (*name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     }
 
     /// Removes what the run leaves.
@@ -123,16 +108,11 @@ impl RecordedUnit {
     pub fn time(&self, command: &mut Command) -> Outcome<f64> {
         self.remove_outputs()?;
         let start = Instant::now();
-        let status = command
-            .status()
-            .map_err(while_doing("starting a wrapper"))?;
+        let status = command.status().map_err(while_doing("starting a wrapper"))?;
         let took = start.elapsed();
         match status.success() {
             true => Ok(took.as_secs_f64() * 1000.0),
-            false => Err(Failure::NotMeasured(format!(
-                "{} failed: {status}",
-                self.name
-            ))),
+            false => Err(Failure::NotMeasured(format!("{} failed: {status}", self.name))),
         }
     }
 
@@ -140,20 +120,12 @@ impl RecordedUnit {
     pub fn output_bytes(&self) -> u64 {
         let dir = out_dir(&self.recording.argv).unwrap_or_default();
         let size = |name: &String| fs::metadata(dir.join(name)).map_or(0, |meta| meta.len());
-        self.recording
-            .files
-            .iter()
-            .map(|(name, _)| size(name))
-            .sum()
+        self.recording.files.iter().map(|(name, _)| size(name)).sum()
     }
 }
 
 fn externs(recording: &Recording) -> usize {
-    recording
-        .argv
-        .iter()
-        .filter(|argument| *argument == "--extern")
-        .count()
+    recording.argv.iter().filter(|argument| *argument == "--extern").count()
 }
 
 #[cfg(test)]
@@ -175,24 +147,12 @@ mod tests {
             recording("rustc --crate-name a --crate-type lib", 10_240),
             recording("rustc --crate-name b --crate-type lib", 20_480),
             recording("rustc --crate-name c --crate-type lib", 15_000),
-            recording(
-                "rustc --crate-name d --crate-type bin --extern a --extern b",
-                1,
-            ),
+            recording("rustc --crate-name d --crate-type bin --extern a --extern b", 1),
         ];
-        let names: Vec<String> = RecordedUnit::choose(&all)
-            .into_iter()
-            .map(|u| u.name)
-            .collect();
-        assert!(
-            names[0].starts_with("small library (a: 10 KiB, 0 externs)"),
-            "{names:?}"
-        );
+        let names: Vec<String> = RecordedUnit::choose(&all).into_iter().map(|u| u.name).collect();
+        assert!(names[0].starts_with("small library (a: 10 KiB, 0 externs)"), "{names:?}");
         assert!(names[1].starts_with("large library (b"), "{names:?}");
-        assert!(
-            names[2].starts_with("most externs (d: 0 KiB, 2 externs)"),
-            "{names:?}"
-        );
+        assert!(names[2].starts_with("most externs (d: 0 KiB, 2 externs)"), "{names:?}");
     }
 
     #[test]
@@ -201,11 +161,8 @@ mod tests {
         let command = unit.command(Path::new("/w"), &[("K", "2".into())]);
         let arguments: Vec<&OsStr> = command.get_args().collect();
         assert_eq!(arguments, ["rustc", "--crate-name", "a"]);
-        let names: Vec<&OsStr> = command
-            .get_envs()
-            .filter(|(_, v)| v.is_some())
-            .map(|(n, _)| n)
-            .collect();
+        let names: Vec<&OsStr> =
+            command.get_envs().filter(|(_, v)| v.is_some()).map(|(n, _)| n).collect();
         assert_eq!(names, ["A", "K"]);
     }
 }

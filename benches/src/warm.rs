@@ -36,13 +36,7 @@ pub fn replayed(
 
 /// A build without a wrapper.
 pub fn plain(project: &Path, profile: Profile, target: PathBuf) -> Build {
-    Build {
-        project: project.to_owned(),
-        profile,
-        wrapper: None,
-        target,
-        variables: Vec::new(),
-    }
+    Build { project: project.to_owned(), profile, wrapper: None, target, variables: Vec::new() }
 }
 
 /// Measures one profile, with so many pairs.
@@ -78,20 +72,10 @@ pub fn run(
     }
     let counts = kiln.stats()?.build;
     if counts.hit_local == 0 || counts.miss + counts.error > misses / 4 {
-        return Err(Failure::NotMeasured(format!(
-            "the warm build was no warm build: {counts:?}"
-        )));
+        return Err(Failure::NotMeasured(format!("the warm build was no warm build: {counts:?}")));
     }
     let events = events::newest(kiln.dir(), usize::try_from(counts.units).unwrap_or(0))?;
-    let measured = Measured {
-        events,
-        name,
-        cold_s,
-        kiln_s,
-        copy_s,
-        link_s,
-        counts,
-    };
+    let measured = Measured { events, name, cold_s, kiln_s, copy_s, link_s, counts };
     measured.table().print();
     Ok(())
 }
@@ -112,21 +96,9 @@ impl Measured {
         let counts = &self.counts;
         let over_cold = kiln_s.median().map(|s| s / self.cold_s);
         let mut table = Table::new(format!("Warm build, ripgrep, {}", self.name));
-        table.row(
-            "kiln / blind replay by copy",
-            Unit::Ratio,
-            &kiln_s.over(copy_s),
-        );
-        table.row(
-            "kiln / blind replay by hard link",
-            Unit::Ratio,
-            &kiln_s.over(link_s),
-        );
-        table.row(
-            "kiln / plain cargo, cold",
-            Unit::Ratio,
-            &Series::new(over_cold),
-        );
+        table.row("kiln / blind replay by copy", Unit::Ratio, &kiln_s.over(copy_s));
+        table.row("kiln / blind replay by hard link", Unit::Ratio, &kiln_s.over(link_s));
+        table.row("kiln / plain cargo, cold", Unit::Ratio, &Series::new(over_cold));
         table.row("kiln", Unit::Seconds, kiln_s);
         table.row("blind replay by copy", Unit::Seconds, copy_s);
         table.row("blind replay by hard link", Unit::Seconds, link_s);
@@ -134,27 +106,12 @@ impl Measured {
         let units = counts.units.max(1) as f64;
         let each = Series::new(kiln_s.median().map(|s| s * 1000.0 / units));
         table.row("kiln's build, by unit", Unit::Milliseconds, &each);
-        let more = kiln_s
-            .median()
-            .zip(copy_s.median())
-            .map(|(a, b)| (a - b) * 1000.0 / units);
-        table.row(
-            "kiln over replay by copy, by unit",
-            Unit::Milliseconds,
-            &Series::new(more),
-        );
+        let more = kiln_s.median().zip(copy_s.median()).map(|(a, b)| (a - b) * 1000.0 / units);
+        table.row("kiln over replay by copy, by unit", Unit::Milliseconds, &Series::new(more));
         let each = counts.restore_ms as f64 / counts.hit_local.max(1) as f64;
-        table.value(
-            "a hit inside the build, as the wrapper says",
-            Unit::Milliseconds,
-            each,
-        );
+        table.value("a hit inside the build, as the wrapper says", Unit::Milliseconds, each);
         for (phase, each) in events::phases(&self.events) {
-            table.row(
-                &format!("kiln says: {phase}, of each unit"),
-                Unit::Microseconds,
-                &each,
-            );
+            table.row(&format!("kiln says: {phase}, of each unit"), Unit::Microseconds, &each);
             table.value(
                 &format!("kiln says: {phase}, of all units"),
                 Unit::Milliseconds,

@@ -29,19 +29,13 @@ pub fn run(programs: &Programs, project: &Path, dir: &Path, times: usize) -> Out
     recorded.from_nothing()?;
     let kiln = Kiln::new(&programs.kiln, dir.join("kiln"));
     // The same target directory: the recorded command lines name it.
-    kiln.build(project, Profile::Dev, recorded.target.clone())
-        .from_nothing()?;
+    kiln.build(project, Profile::Dev, recorded.target.clone()).from_nothing()?;
     let recordings = dir.join("recordings");
     let recordings = Recording::all(&recordings).map_err(at(&recordings))?;
     let copy = replayed(programs, project, Profile::Dev, dir, Mode::Copy).variables;
     for unit in RecordedUnit::choose(&recordings) {
         report::progress(&format!("wrapper: {}, {times} times", unit.name));
-        let bench = Bench {
-            programs,
-            kiln: &kiln,
-            copy: &copy,
-            unit: &unit,
-        };
+        let bench = Bench { programs, kiln: &kiln, copy: &copy, unit: &unit };
         bench.run(times)?.print();
     }
     Ok(())
@@ -75,22 +69,11 @@ impl Bench<'_> {
         }
         let after = self.kiln.stats()?.total;
         if after.hit_local - before.hit_local != times as u64 {
-            return Err(Failure::NotMeasured(format!(
-                "{} was not always a hit",
-                unit.name
-            )));
+            return Err(Failure::NotMeasured(format!("{} was not always a hit", unit.name)));
         }
         let mut table = Table::new(format!("One hit, {}", unit.name));
-        table.row(
-            "kiln / blind replay by copy",
-            Unit::Ratio,
-            &kiln_ms.over(&replay_ms),
-        );
-        table.row(
-            "kiln / a process that does nothing",
-            Unit::Ratio,
-            &kiln_ms.over(&no_op_ms),
-        );
+        table.row("kiln / blind replay by copy", Unit::Ratio, &kiln_ms.over(&replay_ms));
+        table.row("kiln / a process that does nothing", Unit::Ratio, &kiln_ms.over(&no_op_ms));
         table.row("kiln", Unit::Milliseconds, &kiln_ms);
         table.row("blind replay by copy", Unit::Milliseconds, &replay_ms);
         table.row("a process that does nothing", Unit::Milliseconds, &no_op_ms);

@@ -91,10 +91,7 @@ impl ServeConfig {
         Self {
             role: Role::Local,
             kiln_dir: kiln_dir.to_owned(),
-            listen: Listen {
-                socket: Some(socket_path(kiln_dir, runtime_dir, uid)),
-                tcp: None,
-            },
+            listen: Listen { socket: Some(socket_path(kiln_dir, runtime_dir, uid)), tcp: None },
             storage: StorageUrl::File(kiln_dir.join("store")),
             cache_size: Some(limits::DEFAULT_CACHE_SIZE),
             idle: Some(limits::DEFAULT_IDLE),
@@ -107,10 +104,7 @@ impl ServeConfig {
     pub fn shared(kiln_dir: &Path) -> Self {
         Self {
             role: Role::Shared,
-            listen: Listen {
-                socket: None,
-                tcp: Some(SocketAddr::from(([127, 0, 0, 1], 5456))),
-            },
+            listen: Listen { socket: None, tcp: Some(SocketAddr::from(([127, 0, 0, 1], 5456))) },
             idle: None,
             ..Self::local(kiln_dir, None, 0)
         }
@@ -183,11 +177,7 @@ pub enum ConfigError {
 const STORAGE_ACCEPTS: &str = "file:///absolute/path or memory:";
 
 fn malformed(setting: &'static str, value: &str, accepts: &'static str) -> ConfigError {
-    ConfigError::Malformed {
-        setting,
-        value: value.chars().take(80).collect(),
-        accepts,
-    }
+    ConfigError::Malformed { setting, value: value.chars().take(80).collect(), accepts }
 }
 
 /// `KILN_STORAGE`.
@@ -209,11 +199,9 @@ pub fn parse_storage(text: &str) -> Result<StorageUrl, ConfigError> {
     }
     let later = ["s3://", "gs://", "az://", "gha://"];
     match later.into_iter().find(|scheme| text.starts_with(scheme)) {
-        Some(what) => Err(ConfigError::NotAvailable {
-            setting: SETTING,
-            what,
-            accepts: STORAGE_ACCEPTS,
-        }),
+        Some(what) => {
+            Err(ConfigError::NotAvailable { setting: SETTING, what, accepts: STORAGE_ACCEPTS })
+        }
         None => {
             let scheme = text.split("//").next().unwrap_or_default();
             Err(malformed(SETTING, scheme, STORAGE_ACCEPTS))
@@ -229,9 +217,7 @@ pub fn parse_cache_size(text: &str) -> Result<u64, ConfigError> {
     const ACCEPTS: &str = "a size over zero such as 10GiB, 500MB or 1000000000";
     let error = || malformed("KILN_CACHE_SIZE", text, ACCEPTS);
     let trimmed = text.trim();
-    let digits = trimmed
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(trimmed.len());
+    let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits);
     let number: u64 = number.parse().map_err(|_| error())?;
     let unit = unit.trim_start().to_ascii_lowercase();
@@ -260,11 +246,7 @@ pub fn parse_cache_size(text: &str) -> Result<u64, ConfigError> {
 pub fn parse_idle(text: &str) -> Result<Duration, ConfigError> {
     match text.trim().parse::<u64>() {
         Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err(malformed(
-            "KILN_IDLE",
-            text,
-            "whole seconds, 1 to 31536000, e.g. 600",
-        )),
+        _ => Err(malformed("KILN_IDLE", text, "whole seconds, 1 to 31536000, e.g. 600")),
     }
 }
 
@@ -289,15 +271,9 @@ pub fn parse_listen(text: &str) -> Result<Listen, ConfigError> {
         if !path.starts_with('/') || path.len() > limits::MAX_SOCKET_PATH_BYTES {
             return Err(error());
         }
-        return Ok(Listen {
-            socket: Some(PathBuf::from(path)),
-            tcp: None,
-        });
+        return Ok(Listen { socket: Some(PathBuf::from(path)), tcp: None });
     }
-    Ok(Listen {
-        socket: None,
-        tcp: Some(text.trim().parse().map_err(|_| error())?),
-    })
+    Ok(Listen { socket: None, tcp: Some(text.trim().parse().map_err(|_| error())?) })
 }
 
 #[cfg(test)]
@@ -307,15 +283,9 @@ mod tests {
     #[test]
     fn storage_urls() {
         assert_eq!(parse_storage("memory:"), Ok(StorageUrl::Memory));
-        assert_eq!(
-            parse_storage("file:///a/b"),
-            Ok(StorageUrl::File("/a/b".into()))
-        );
+        assert_eq!(parse_storage("file:///a/b"), Ok(StorageUrl::File("/a/b".into())));
         for bad in ["", "file://", "file://a", "file:///", "/a", "ftp://x", "s3"] {
-            assert!(
-                matches!(parse_storage(bad), Err(ConfigError::Malformed { .. })),
-                "{bad}"
-            );
+            assert!(matches!(parse_storage(bad), Err(ConfigError::Malformed { .. })), "{bad}");
         }
         for later in ["s3://b/p", "gs://b", "az://c", "gha://"] {
             let text = parse_storage(later).unwrap_err().to_string();
@@ -336,21 +306,9 @@ mod tests {
         check("5 gb", 5_000_000_000);
         check("1024", 1024);
         check("2K", 2048);
-        for bad in [
-            "",
-            "0",
-            "-1",
-            "1.5GB",
-            "GiB",
-            "10XB",
-            "99999999999999999999",
-            "9999999TiB",
-        ] {
+        for bad in ["", "0", "-1", "1.5GB", "GiB", "10XB", "99999999999999999999", "9999999TiB"] {
             let error = parse_cache_size(bad).unwrap_err().to_string();
-            assert!(
-                error.contains("KILN_CACHE_SIZE") && error.contains("10GiB"),
-                "{error}"
-            );
+            assert!(error.contains("KILN_CACHE_SIZE") && error.contains("10GiB"), "{error}");
         }
     }
 
@@ -358,25 +316,12 @@ mod tests {
     fn times_levels_and_addresses() {
         assert_eq!(parse_idle("600"), Ok(Duration::from_secs(600)));
         for bad in ["0", "", "10m", "-1"] {
-            assert!(
-                parse_idle(bad)
-                    .unwrap_err()
-                    .to_string()
-                    .contains("KILN_IDLE")
-            );
+            assert!(parse_idle(bad).unwrap_err().to_string().contains("KILN_IDLE"));
         }
         assert_eq!(parse_log("warn"), Ok(Level::Warn));
-        assert!(
-            parse_log("loud")
-                .unwrap_err()
-                .to_string()
-                .contains("KILN_LOG")
-        );
+        assert!(parse_log("loud").unwrap_err().to_string().contains("KILN_LOG"));
         assert!(parse_listen(DEFAULT_LISTEN).unwrap().tcp.is_some());
-        assert_eq!(
-            parse_listen("unix:///run/k.sock").unwrap().socket,
-            Some("/run/k.sock".into())
-        );
+        assert_eq!(parse_listen("unix:///run/k.sock").unwrap().socket, Some("/run/k.sock".into()));
         for bad in ["", "localhost", "unix://a", ":1"] {
             assert!(parse_listen(bad).is_err(), "{bad}");
         }

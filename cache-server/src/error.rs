@@ -73,33 +73,18 @@ struct Kind {
 }
 
 const fn kind(name: &'static str, status: StatusCode, title: &'static str) -> Kind {
-    Kind {
-        name,
-        status,
-        title,
-    }
+    Kind { name, status, title }
 }
 
-const NOT_FOUND: Kind = kind(
-    "not-found",
-    StatusCode::NOT_FOUND,
-    "There is nothing of this name",
-);
+const NOT_FOUND: Kind = kind("not-found", StatusCode::NOT_FOUND, "There is nothing of this name");
 const METHOD_NOT_ALLOWED: Kind = kind(
     "method-not-allowed",
     StatusCode::METHOD_NOT_ALLOWED,
     "This path does not take this method",
 );
-const BAD_REQUEST: Kind = kind(
-    "bad-request",
-    StatusCode::BAD_REQUEST,
-    "The request is malformed",
-);
-const UNPROCESSABLE: Kind = kind(
-    "unprocessable",
-    StatusCode::UNPROCESSABLE_ENTITY,
-    "The request contradicts itself",
-);
+const BAD_REQUEST: Kind = kind("bad-request", StatusCode::BAD_REQUEST, "The request is malformed");
+const UNPROCESSABLE: Kind =
+    kind("unprocessable", StatusCode::UNPROCESSABLE_ENTITY, "The request contradicts itself");
 const DIGEST_MISMATCH: Kind = kind(
     "digest-mismatch",
     StatusCode::UNPROCESSABLE_ENTITY,
@@ -110,56 +95,30 @@ const MISSING_BLOBS: Kind = kind(
     StatusCode::CONFLICT,
     "Blobs of the record are neither stored nor offered",
 );
-const TOO_LARGE: Kind = kind(
-    "too-large",
-    StatusCode::PAYLOAD_TOO_LARGE,
-    "The request is over a bound",
-);
-const LENGTH_REQUIRED: Kind = kind(
-    "length-required",
-    StatusCode::LENGTH_REQUIRED,
-    "The length of the body has to be given",
-);
+const TOO_LARGE: Kind =
+    kind("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request is over a bound");
+const LENGTH_REQUIRED: Kind =
+    kind("length-required", StatusCode::LENGTH_REQUIRED, "The length of the body has to be given");
 const RANGE_NOT_SATISFIABLE: Kind = kind(
     "range-not-satisfiable",
     StatusCode::RANGE_NOT_SATISFIABLE,
     "No byte of the blob is in the range",
 );
-const FORBIDDEN: Kind = kind(
-    "forbidden",
-    StatusCode::FORBIDDEN,
-    "The caller may not do this",
-);
-const READ_ONLY: Kind = kind(
-    "read-only",
-    StatusCode::SERVICE_UNAVAILABLE,
-    "The store takes no writes",
-);
-const INSUFFICIENT_STORAGE: Kind = kind(
-    "insufficient-storage",
-    StatusCode::INSUFFICIENT_STORAGE,
-    "The store is full",
-);
-const BUSY: Kind = kind(
-    "busy",
-    StatusCode::SERVICE_UNAVAILABLE,
-    "The server has too much to do at once",
-);
+const FORBIDDEN: Kind = kind("forbidden", StatusCode::FORBIDDEN, "The caller may not do this");
+const READ_ONLY: Kind =
+    kind("read-only", StatusCode::SERVICE_UNAVAILABLE, "The store takes no writes");
+const INSUFFICIENT_STORAGE: Kind =
+    kind("insufficient-storage", StatusCode::INSUFFICIENT_STORAGE, "The store is full");
+const BUSY: Kind =
+    kind("busy", StatusCode::SERVICE_UNAVAILABLE, "The server has too much to do at once");
 const UNAVAILABLE: Kind = kind(
     "storage-unavailable",
     StatusCode::SERVICE_UNAVAILABLE,
     "The storage behind the server does not answer",
 );
-const TIMEOUT: Kind = kind(
-    "timeout",
-    StatusCode::REQUEST_TIMEOUT,
-    "The request took too long",
-);
-const INTERNAL: Kind = kind(
-    "internal",
-    StatusCode::INTERNAL_SERVER_ERROR,
-    "Something failed inside the server",
-);
+const TIMEOUT: Kind = kind("timeout", StatusCode::REQUEST_TIMEOUT, "The request took too long");
+const INTERNAL: Kind =
+    kind("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something failed inside the server");
 
 impl ApiError {
     /// The kind, and what may be said about this case of it.
@@ -173,10 +132,9 @@ impl ApiError {
             Self::MissingBlobs(detail) => (MISSING_BLOBS, Some(detail.clone())),
             Self::TooLarge(what) => (TOO_LARGE, Some((*what).to_owned())),
             Self::LengthRequired => (LENGTH_REQUIRED, None),
-            Self::RangeNotSatisfiable(size) => (
-                RANGE_NOT_SATISFIABLE,
-                Some(format!("the blob has {size} bytes")),
-            ),
+            Self::RangeNotSatisfiable(size) => {
+                (RANGE_NOT_SATISFIABLE, Some(format!("the blob has {size} bytes")))
+            }
             Self::Forbidden(detail) => (FORBIDDEN, Some((*detail).to_owned())),
             Self::ReadOnly(detail) => (READ_ONLY, Some((*detail).to_owned())),
             Self::InsufficientStorage => (INSUFFICIENT_STORAGE, None),
@@ -234,10 +192,7 @@ impl From<StoreError> for ApiError {
 /// Tells a full store from one that is not to be written; what a backend says is for the log.
 pub(crate) fn read_only(why: &str) -> ApiError {
     let why = why.to_ascii_lowercase();
-    if ["no space", "full", "quota"]
-        .iter()
-        .any(|word| why.contains(word))
-    {
+    if ["no space", "full", "quota"].iter().any(|word| why.contains(word)) {
         ApiError::InsufficientStorage
     } else {
         ApiError::ReadOnly("the store is read-only or not permitted to the server")
@@ -267,10 +222,7 @@ mod tests {
         ] {
             let problem = error.problem("7");
             assert_eq!(problem.request_id, "7");
-            assert!(
-                !serde_json::to_string(&problem).unwrap().contains("secret"),
-                "{error:?}"
-            );
+            assert!(!serde_json::to_string(&problem).unwrap().contains("secret"), "{error:?}");
         }
     }
 

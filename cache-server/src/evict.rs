@@ -55,12 +55,7 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
         plan.bytes_after
     ));
     let records = places.iter().filter_map(|place| {
-        records::object_name(
-            &place.scope,
-            &place.unit_key,
-            &place.result_key,
-            place.generation,
-        )
+        records::object_name(&place.scope, &place.unit_key, &place.result_key, place.generation)
     });
     let blobs = plan.blobs.iter().map(ObjectName::blob);
     for name in records.chain(blobs) {

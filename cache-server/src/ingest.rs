@@ -77,16 +77,10 @@ impl Queue {
         let count = u32::try_from(job.files.len()).unwrap_or(u32::MAX);
         let queued = Queued {
             _record: self.records.clone().try_acquire_owned().map_err(busy)?,
-            _files: self
-                .files
-                .clone()
-                .try_acquire_many_owned(count)
-                .map_err(busy)?,
+            _files: self.files.clone().try_acquire_many_owned(count).map_err(busy)?,
             job,
         };
-        self.sender
-            .send(queued)
-            .map_err(|_| ApiError::Busy("the server is leaving"))
+        self.sender.send(queued).map_err(|_| ApiError::Busy("the server is leaving"))
     }
 
     /// Whether no job is queued or worked on.
@@ -104,12 +98,7 @@ impl Queue {
 
 /// Starts the workers of a service; once.
 pub(crate) fn start(service: &Service) {
-    let receiver = service
-        .queue
-        .receiver
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let receiver = service.queue.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(receiver) = receiver else { return };
     let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
     for _ in 0..INGEST_WORKERS {
@@ -128,9 +117,7 @@ async fn work(service: &Service, job: Job) {
     let key = job.candidate.record.result_key;
     let outcome = take_over(service, job.candidate, job.files).await;
     match outcome {
-        Ok(published) => service
-            .log
-            .debug(format_args!("result {key}: taken over, {published:?}")),
+        Ok(published) => service.log.debug(format_args!("result {key}: taken over, {published:?}")),
         Err(error) => service.log.warn(format_args!("result {key}: {error}")),
     }
     drop(job.guard);
@@ -183,30 +170,22 @@ pub(crate) fn open_offer(digest: Digest, path: &str, size: u64) -> Result<OpenOf
     }
     // Without NONBLOCK a FIFO would hold the request up.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = File::options()
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
+    let file = File::options().read(true).custom_flags(flags.bits() as i32).open(path).map_err(
+        |error| match error.raw_os_error() {
             Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => {
                 unfit("is a symbolic link")
             }
             _ => ApiError::MissingBlobs(format!("the offer of {digest} cannot be opened")),
-        })?;
-    let meta = file
-        .metadata()
-        .map_err(|error| ApiError::Internal(error.to_string()))?;
+        },
+    )?;
+    let meta = file.metadata().map_err(|error| ApiError::Internal(error.to_string()))?;
     if !meta.is_file() {
         return Err(unfit("is no regular file"));
     }
     if meta.len() != size {
         return Err(unfit("has another size than the record says"));
     }
-    Ok(OpenOffer {
-        digest,
-        file,
-        len: size,
-    })
+    Ok(OpenOffer { digest, file, len: size })
 }
 
 #[cfg(test)]
@@ -237,10 +216,7 @@ mod tests {
             ("file".to_owned(), 5),
         ] {
             let error = open_offer(digest, &bad, size).unwrap_err();
-            assert!(
-                matches!(error, ApiError::Unprocessable(_)),
-                "{bad}: {error}"
-            );
+            assert!(matches!(error, ApiError::Unprocessable(_)), "{bad}: {error}");
         }
         let gone = open_offer(digest, &path("gone"), 5).unwrap_err();
         assert!(matches!(gone, ApiError::MissingBlobs(_)), "{gone}");

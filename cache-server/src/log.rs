@@ -56,17 +56,9 @@ struct Sink {
 impl Log {
     /// A log that appends to a file, and to standard error if `stderr`.
     pub fn open(path: &Path, level: Level, stderr: bool) -> Self {
-        let mut sink = Sink {
-            path: path.to_owned(),
-            file: None,
-            size: 0,
-            stderr,
-        };
+        let mut sink = Sink { path: path.to_owned(), file: None, size: 0, stderr };
         sink.reopen();
-        Self {
-            level,
-            sink: Arc::new(Mutex::new(sink)),
-        }
+        Self { level, sink: Arc::new(Mutex::new(sink)) }
     }
 
     /// One line of a level.
@@ -80,10 +72,7 @@ impl Log {
             level.word(),
             text.to_string().replace('\n', " | ")
         );
-        self.sink
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(&line);
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner).write(&line);
     }
 
     /// A line of [`Level::Error`].
@@ -109,17 +98,9 @@ impl Log {
 
 impl Sink {
     fn reopen(&mut self) {
-        self.file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&self.path)
-            .ok();
-        self.size = self
-            .file
-            .as_ref()
-            .and_then(|file| file.metadata().ok())
-            .map_or(0, |meta| meta.len());
+        self.file = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path).ok();
+        self.size =
+            self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
     }
 
     fn write(&mut self, line: &str) {
@@ -150,10 +131,7 @@ mod tests {
         log.info(format_args!("not this"));
         log.warn(format_args!("two\nlines"));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(
-            text.ends_with(" warn  two | lines\n") && text.lines().count() == 1,
-            "{text}"
-        );
+        assert!(text.ends_with(" warn  two | lines\n") && text.lines().count() == 1, "{text}");
 
         let long = "x".repeat(1 << 20);
         for _ in 0..10 {

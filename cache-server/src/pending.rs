@@ -40,10 +40,7 @@ impl Pending {
                 (key, Some(sender))
             })
             .collect();
-        PendingGuard {
-            pending: self.clone(),
-            held,
-        }
+        PendingGuard { pending: self.clone(), held }
     }
 
     /// Waits until none of the records that are pending now is pending any more.
@@ -67,11 +64,7 @@ impl Pending {
 
 impl Drop for PendingGuard {
     fn drop(&mut self) {
-        let mut keys = self
-            .pending
-            .keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.pending.keys.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, sender) in &mut self.held {
             drop(sender.take());
             if keys.get(key).is_some_and(|weak| weak.strong_count() == 0) {

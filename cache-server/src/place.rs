@@ -48,11 +48,7 @@ impl Place {
         let begun = Instant::now();
         loop {
             if let Some(lock) = try_lock(dir)? {
-                return Ok(Self {
-                    dir: dir.to_owned(),
-                    inode: Inode::of(dir),
-                    _lock: lock,
-                });
+                return Ok(Self { dir: dir.to_owned(), inode: Inode::of(dir), _lock: lock });
             }
             // One that answers, or that has no socket to answer on, is there to stay.
             let answers = socket.is_none_or(|path| UnixStream::connect(path).is_ok());
@@ -70,10 +66,7 @@ impl Place {
 }
 
 fn try_lock(dir: &Path) -> Result<Option<File>, ServeError> {
-    let failed = |source| ServeError::Directory {
-        path: dir.to_owned(),
-        source,
-    };
+    let failed = |source| ServeError::Directory { path: dir.to_owned(), source };
     let path = dir.join(LOCK_NAME);
     loop {
         make_private_dir(dir).map_err(failed)?;
@@ -141,10 +134,7 @@ impl Socket {
             Ok(_) => fs::remove_file(path).map_err(failed)?,
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        let socket = Self {
-            path: path.to_owned(),
-            inode: Inode::of(path),
-        };
+        let socket = Self { path: path.to_owned(), inode: Inode::of(path) };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         Ok((socket, listener))
@@ -176,17 +166,11 @@ impl Socket {
 }
 
 fn refused(path: &Path, why: &'static str) -> ServeError {
-    ServeError::SocketPath {
-        path: path.to_owned(),
-        why,
-    }
+    ServeError::SocketPath { path: path.to_owned(), why }
 }
 
 fn listen_failed(path: &Path, source: io::Error) -> ServeError {
-    ServeError::Listen {
-        place: path.display().to_string(),
-        source,
-    }
+    ServeError::Listen { place: path.display().to_string(), source }
 }
 
 impl Drop for Socket {
@@ -211,10 +195,7 @@ mod tests {
         let dir = temp.path().join("a/kiln");
         let place = Place::take(&dir, None).unwrap();
         assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
-        assert!(matches!(
-            Place::take(&dir, None),
-            Err(ServeError::AlreadyRunning)
-        ));
+        assert!(matches!(Place::take(&dir, None), Err(ServeError::AlreadyRunning)));
         assert!(place.is_there());
         fs::rename(&dir, temp.path().join("b")).unwrap();
         assert!(!place.is_there());
@@ -248,10 +229,7 @@ mod tests {
         let bind = |uid| Socket::bind_stand_in(&own.join("s.sock"), uid).map(drop);
         bind(uid()).unwrap();
         assert_eq!(fs::metadata(&own).unwrap().mode() & 0o777, 0o700);
-        assert!(matches!(
-            bind(uid() + 1),
-            Err(ServeError::SocketPath { .. })
-        ));
+        assert!(matches!(bind(uid() + 1), Err(ServeError::SocketPath { .. })));
         fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(bind(uid()), Err(ServeError::SocketPath { .. })));
     }

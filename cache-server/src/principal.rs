@@ -53,11 +53,7 @@ pub(crate) fn resolve(policy: &Policy, peer: Peer) -> Result<Principal, ApiError
         }
         Peer::Tcp => (policy.tcp_scope.clone(), false),
     };
-    Ok(Principal {
-        scope_id: scope.id(),
-        scope,
-        local,
-    })
+    Ok(Principal { scope_id: scope.id(), scope, local })
 }
 
 #[cfg(test)]
@@ -66,10 +62,7 @@ mod tests {
 
     #[test]
     fn only_the_own_user_and_root_may_use_the_socket() {
-        let policy = Policy {
-            uid: 7,
-            tcp_scope: Scope::new("r", "main"),
-        };
+        let policy = Policy { uid: 7, tcp_scope: Scope::new("r", "main") };
         for uid in [0, 7] {
             let principal = resolve(&policy, Peer::Unix { uid: Some(uid) }).unwrap();
             assert_eq!(principal.scope, Scope::local_user(7));

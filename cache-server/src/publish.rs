@@ -50,35 +50,21 @@ pub(crate) async fn publish(
     key: &ResultKey,
     request: PublishRequest,
 ) -> Result<Published, ApiError> {
-    let PublishRequest {
-        record,
-        offers,
-        replace,
-    } = request;
-    record
-        .check()
-        .map_err(|error| ApiError::Unprocessable(error.to_string()))?;
+    let PublishRequest { record, offers, replace } = request;
+    record.check().map_err(|error| ApiError::Unprocessable(error.to_string()))?;
     if record.result_key != *key {
-        return Err(ApiError::Unprocessable(
-            "the record has another key than the path".into(),
-        ));
+        return Err(ApiError::Unprocessable("the record has another key than the path".into()));
     }
     if !offers.is_empty() && !principal.local {
-        return Err(ApiError::Unprocessable(
-            "files can be offered on a unix socket only".into(),
-        ));
+        return Err(ApiError::Unprocessable("files can be offered on a unix socket only".into()));
     }
     let body =
         serde_json::to_vec(&record).map_err(|error| ApiError::Internal(error.to_string()))?;
     if body.len() > shared_limits::MAX_RECORD_BYTES {
         return Err(ApiError::TooLarge("the record"));
     }
-    let candidate = Candidate {
-        scope: principal.scope.clone(),
-        record,
-        body: body.into(),
-        replace,
-    };
+    let candidate =
+        Candidate { scope: principal.scope.clone(), record, body: body.into(), replace };
     if !replace && intact(service, &principal.scope_id, key).await? {
         return Ok(Published::Kept);
     }
@@ -88,26 +74,16 @@ pub(crate) async fn publish(
         return commit(service, &candidate).await;
     }
     let files = open_offers(needed, offers).await?;
-    let keys = [
-        *candidate.record.unit_key.digest(),
-        *candidate.record.result_key.digest(),
-    ];
+    let keys = [*candidate.record.unit_key.digest(), *candidate.record.result_key.digest()];
     let guard = service.pending.begin(&principal.scope_id, &keys);
-    service.queue.push(Job {
-        candidate,
-        files,
-        guard,
-    })?;
+    service.queue.push(Job { candidate, files, guard })?;
     Ok(Published::Accepted)
 }
 
 /// Whether a record is there with every blob in its right size.
 async fn intact(service: &Service, scope: &str, key: &ResultKey) -> Result<bool, ApiError> {
     let (scope, key) = (scope.to_owned(), *key);
-    let row = service
-        .index
-        .read(move |index| records::stored(index, &scope, &key))
-        .await?;
+    let row = service.index.read(move |index| records::stored(index, &scope, &key)).await?;
     let Some(row) = row else { return Ok(false) };
     let (mut whole, mut gone) = (true, Vec::new());
     for (digest, size) in row.blobs {
@@ -146,23 +122,16 @@ async fn forget_blobs(service: &Service, gone: Vec<Digest>) -> Result<(), ApiErr
         return Ok(());
     }
     let asked = gone.clone();
-    let unknown = service
-        .index
-        .read(move |index| records::missing(index, &asked))
-        .await?;
+    let unknown = service.index.read(move |index| records::missing(index, &asked)).await?;
     if unknown.len() == gone.len() {
         return Ok(());
     }
-    service.log.warn(format_args!(
-        "{} blobs gone or damaged, forgotten",
-        gone.len() - unknown.len()
-    ));
+    service
+        .log
+        .warn(format_args!("{} blobs gone or damaged, forgotten", gone.len() - unknown.len()));
     service
         .index
-        .write(move |index| {
-            gone.iter()
-                .try_for_each(|digest| records::forget_blob(index, digest))
-        })
+        .write(move |index| gone.iter().try_for_each(|digest| records::forget_blob(index, digest)))
         .await?;
     Ok(())
 }
@@ -198,20 +167,12 @@ async fn open_offers(
     needed: Vec<(Digest, u64)>,
     offers: Vec<Offer>,
 ) -> Result<Vec<OpenOffer>, ApiError> {
-    let mut paths: HashMap<Digest, String> = offers
-        .into_iter()
-        .map(|offer| (offer.digest, offer.path))
-        .collect();
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(digest, _)| !paths.contains_key(digest))
-        .collect();
+    let mut paths: HashMap<Digest, String> =
+        offers.into_iter().map(|offer| (offer.digest, offer.path)).collect();
+    let missing: Vec<_> = needed.iter().filter(|(digest, _)| !paths.contains_key(digest)).collect();
     if !missing.is_empty() {
-        let named: Vec<_> = missing
-            .iter()
-            .take(MAX_NAMED_DIGESTS)
-            .map(|(digest, _)| digest.to_string())
-            .collect();
+        let named: Vec<_> =
+            missing.iter().take(MAX_NAMED_DIGESTS).map(|(digest, _)| digest.to_string()).collect();
         return Err(ApiError::MissingBlobs(format!(
             "{} missing: {}",
             missing.len(),
@@ -253,10 +214,7 @@ pub(crate) async fn commit(
         return Err(ApiError::MissingBlobs(format!("{digest} is gone again")));
     }
     let (scope, key) = (scope_id.clone(), record.result_key);
-    let older = service
-        .index
-        .read(move |index| records::stored(index, &scope, &key))
-        .await?;
+    let older = service.index.read(move |index| records::stored(index, &scope, &key)).await?;
     let first = older.as_ref().map_or(0, |row| row.generation + 1);
     let (published, generation, body) = put_generation(service, candidate, first).await?;
     let now_ms = clock::now_ms();
@@ -271,10 +229,7 @@ pub(crate) async fn commit(
         blobs: record.blobs(),
         body: body.to_vec(),
     };
-    let grown = service
-        .index
-        .write(move |index| records::insert(index, &row))
-        .await?;
+    let grown = service.index.write(move |index| records::insert(index, &row)).await?;
     service.grow(grown);
     if let Some(older) = older {
         let name = object_name(candidate, older.generation);
@@ -303,27 +258,17 @@ async fn put_generation(
                 return Ok((Published::Kept, generation, body));
             }
             Err(StoreError::Damaged { name, why }) => {
-                service
-                    .log
-                    .warn(format_args!("record {name}: {why}, removed"));
+                service.log.warn(format_args!("record {name}: {why}, removed"));
                 let _ = service.store.delete(&name).await;
             }
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Err(ApiError::Internal(format!(
-        "no free generation of {}",
-        candidate.record.result_key
-    )))
+    Err(ApiError::Internal(format!("no free generation of {}", candidate.record.result_key)))
 }
 
 fn object_name(candidate: &Candidate, generation: u32) -> ObjectName {
     let record = &candidate.record;
-    ObjectName::record(
-        &candidate.scope,
-        &record.unit_key,
-        &record.result_key,
-        generation,
-    )
+    ObjectName::record(&candidate.scope, &record.unit_key, &record.result_key, generation)
 }

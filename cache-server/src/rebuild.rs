@@ -28,10 +28,7 @@ pub(crate) struct Rebuilt {
 /// # Errors
 /// What store and index fail with; a later start tries again.
 pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
-    let mut rebuilt = Rebuilt {
-        blobs: find_blobs(service).await?,
-        ..Rebuilt::default()
-    };
+    let mut rebuilt = Rebuilt { blobs: find_blobs(service).await?, ..Rebuilt::default() };
     let found = service.store.list("records/").map(|listed| {
         let service = service.clone();
         async move { read(&service, listed?).await }
@@ -153,9 +150,7 @@ async fn read(service: &Service, object: Listed) -> Result<Found, ApiError> {
         })),
         Ok(None) => Ok(Found::Nothing),
         Err(StoreError::Damaged { why, .. }) => {
-            service
-                .log
-                .warn(format_args!("record {name}: {why}, removed"));
+            service.log.warn(format_args!("record {name}: {why}, removed"));
             let _ = service.store.delete(&name).await;
             Ok(Found::Damaged)
         }

@@ -123,12 +123,11 @@ impl Server {
             Some(path) => Some(Socket::bind(path)?),
         };
         let tcp = match config.listen.tcp {
-            Some(address) => Some(runtime.block_on(TcpListener::bind(address)).map_err(
-                |source| ServeError::Listen {
-                    place: address.to_string(),
-                    source,
-                },
-            )?),
+            Some(address) => Some(
+                runtime
+                    .block_on(TcpListener::bind(address))
+                    .map_err(|source| ServeError::Listen { place: address.to_string(), source })?,
+            ),
             None => None,
         };
         let store = Store::open(&config.storage)?;
@@ -170,21 +169,10 @@ impl Server {
     /// # Errors
     /// [`ServeError::Runtime`]; [`ServeError::Index`] when it left because its index is damaged.
     pub fn run(self) -> Result<(), ServeError> {
-        let Self {
-            runtime,
-            service,
-            unix,
-            tcp,
-            mut signals,
-            fill,
-            place,
-        } = self;
+        let Self { runtime, service, unix, tcp, mut signals, fill, place } = self;
         let (socket, unix) = unix.unzip();
         let ended: Result<_, ServeError> = runtime.block_on(async {
-            let unix = unix
-                .map(UnixListener::from_std)
-                .transpose()
-                .map_err(ServeError::Runtime)?;
+            let unix = unix.map(UnixListener::from_std).transpose().map_err(ServeError::Runtime)?;
             let connections = Connections::new(service.clone(), routes::router(&service));
             start_background(&service, fill);
             if let Some(listener) = unix {
@@ -241,10 +229,7 @@ fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
     if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit {
-            current: Some(wanted),
-            maximum: limit.maximum,
-        };
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
         let _ = setrlimit(Resource::Nofile, raised);
     }
 }
@@ -338,9 +323,7 @@ async fn until_leaving(
             break Reason::Gone;
         }
         let limit = service.config.idle;
-        let over = limit
-            .zip(activity.idle())
-            .is_some_and(|(limit, idle)| idle >= limit);
+        let over = limit.zip(activity.idle()).is_some_and(|(limit, idle)| idle >= limit);
         if over && service.queue.is_idle() {
             break Reason::Idle;
         }
@@ -366,9 +349,7 @@ async fn finish(service: &Service, connections: &Connections) -> Option<OwnedMut
     .await
     .ok();
     if finished.is_none() {
-        service
-            .log
-            .warn(format_args!("left before everything was finished"));
+        service.log.warn(format_args!("left before everything was finished"));
     }
     finished
 }

@@ -71,10 +71,7 @@ impl Service {
     /// The parts of a server, put together.
     pub(crate) fn new(config: ServeConfig, store: Store, index: Index, log: Log) -> Self {
         let uid = rustix::process::geteuid().as_raw();
-        let tcp_scope = config
-            .tcp_scope
-            .clone()
-            .unwrap_or_else(|| Scope::local_user(uid));
+        let tcp_scope = config.tcp_scope.clone().unwrap_or_else(|| Scope::local_user(uid));
         Self(Arc::new(Parts {
             config,
             store,

@@ -26,10 +26,7 @@ pub fn socket_path(kiln_dir: &Path, runtime_dir: Option<&Path>, uid: u32) -> Pat
     }
     let mut name = Digest::of(kiln_dir.as_os_str().as_bytes()).to_string();
     name.truncate(16);
-    let stand_in = |base: &Path| {
-        base.join(format!("kiln-{uid}"))
-            .join(format!("{name}.sock"))
-    };
+    let stand_in = |base: &Path| base.join(format!("kiln-{uid}")).join(format!("{name}.sock"));
     runtime_dir
         .filter(|base| base.is_absolute())
         .map(stand_in)

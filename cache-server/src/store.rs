@@ -65,11 +65,7 @@ impl Store {
 
     /// A store over any backend.
     pub(crate) fn new(backend: Arc<dyn Backend>, url: StorageUrl) -> Self {
-        Self {
-            backend,
-            url,
-            fault: Arc::default(),
-        }
+        Self { backend, url, fault: Arc::default() }
     }
 
     /// The URL, for people.
@@ -89,10 +85,7 @@ impl Store {
             return String::new();
         };
         let fresh = unique();
-        let put = self
-            .backend
-            .put_if_absent(&name, Body::Bytes(Bytes::from(fresh.clone())))
-            .await;
+        let put = self.backend.put_if_absent(&name, Body::Bytes(Bytes::from(fresh.clone()))).await;
         self.note(&put);
         let Ok(Some(body)) = self.backend.get(&name).await else {
             return fresh;
@@ -193,10 +186,7 @@ impl Store {
         let Some(body) = self.backend.get(name).await? else {
             return Ok(None);
         };
-        let damaged = |why: String| StoreError::Damaged {
-            name: name.clone(),
-            why,
-        };
+        let damaged = |why: String| StoreError::Damaged { name: name.clone(), why };
         let frame = body.into_bytes(name, entry::max_frame(name)).await?;
         let payload = entry::decode(name, frame).map_err(|error| damaged(error.to_string()))?;
         let record: Record =
@@ -210,14 +200,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::TooLarge`]; as the backend.
     pub(crate) async fn put_record(&self, name: &ObjectName, body: &[u8]) -> StoreResult<Put> {
-        let frame = entry::encode(name, body).map_err(|_| StoreError::TooLarge {
-            name: name.clone(),
-            size: body.len() as u64,
-        })?;
-        let put = self
-            .backend
-            .put_if_absent(name, Body::Bytes(frame.into()))
-            .await;
+        let frame = entry::encode(name, body)
+            .map_err(|_| StoreError::TooLarge { name: name.clone(), size: body.len() as u64 })?;
+        let put = self.backend.put_if_absent(name, Body::Bytes(frame.into())).await;
         self.note(&put);
         put
     }
@@ -245,19 +230,15 @@ impl Store {
     }
 
     fn fault(&self) -> Option<Fault> {
-        self.fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note(&self, result: &StoreResult<Put>) {
         let fault = match result {
             Ok(Put::Created) => None,
-            Err(StoreError::ReadOnly(why)) => Some(Fault {
-                error: read_only(why),
-                at: Instant::now(),
-            }),
+            Err(StoreError::ReadOnly(why)) => {
+                Some(Fault { error: read_only(why), at: Instant::now() })
+            }
             // Nothing was written.
             Ok(Put::AlreadyThere) | Err(_) => return,
         };
@@ -282,17 +263,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// A text that no other call on any machine returns.
 fn unique() -> String {
     use std::hash::{BuildHasher as _, Hasher as _};
-    let chance = || {
-        std::collections::hash_map::RandomState::new()
-            .build_hasher()
-            .finish()
-    };
-    let seed = format!(
-        "{} {} {} {}",
-        std::process::id(),
-        crate::clock::now_ms(),
-        chance(),
-        chance()
-    );
+    let chance = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let seed =
+        format!("{} {} {} {}", std::process::id(), crate::clock::now_ms(), chance(), chance());
     Digest::of(seed.as_bytes()).to_string()
 }

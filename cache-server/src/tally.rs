@@ -77,10 +77,7 @@ pub(crate) mod tests {
             run: "run".into(),
             job: "job".into(),
             build: build.into(),
-            unit: UnitName {
-                crate_name: id.into(),
-                ..UnitName::default()
-            },
+            unit: UnitName { crate_name: id.into(), ..UnitName::default() },
             unit_key: None,
             result_key: None,
             outcome,

@@ -95,17 +95,12 @@ impl Fixture {
         let service = Service::new(config, store, index, log);
         service.complete.send_replace(true);
         ingest::start(&service);
-        Self {
-            dir,
-            backend,
-            service,
-        }
+        Self { dir, backend, service }
     }
 
     async fn send(&self, method: &str, path: &str, body: &impl Serialize) -> Response {
         let uid = rustix::process::geteuid().as_raw();
-        self.send_as(Peer::Unix { uid: Some(uid) }, method, path, body)
-            .await
+        self.send_as(Peer::Unix { uid: Some(uid) }, method, path, body).await
     }
 
     async fn send_as(
@@ -121,10 +116,7 @@ impl Fixture {
             .extension(peer)
             .body(HttpBody::from(serde_json::to_vec(body).unwrap()))
             .unwrap();
-        routes::router(&self.service)
-            .oneshot(request)
-            .await
-            .unwrap()
+        routes::router(&self.service).oneshot(request).await.unwrap()
     }
 
     /// Publishes a record of one offered file.
@@ -143,10 +135,7 @@ impl Fixture {
     }
 
     async fn lookup(&self, record: &Record) -> Vec<Record> {
-        let request = LookupRequest {
-            units: vec![record.unit_key],
-            results: Vec::new(),
-        };
+        let request = LookupRequest { units: vec![record.unit_key], results: Vec::new() };
         let response = self.send("POST", "/v1/lookup", &request).await;
         assert_eq!(response.status(), 200);
         read::<LookupResponse>(response).await.records
@@ -154,32 +143,21 @@ impl Fixture {
 }
 
 async fn read<T: serde::de::DeserializeOwned>(response: Response) -> T {
-    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX)
-        .await
-        .unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }
 
 async fn problem(response: Response) -> String {
     let status = response.status().as_u16();
-    let id = response.headers()["x-request-id"]
-        .to_str()
-        .unwrap()
-        .to_owned();
-    assert_eq!(
-        response.headers()["content-type"],
-        "application/problem+json"
-    );
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
     let problem: Problem = read(response).await;
     assert_eq!((problem.status, problem.request_id), (status, id));
     format!("{status} {}", problem.kind)
 }
 
 fn offer(digest: Digest, path: &Path) -> Offer {
-    Offer {
-        digest,
-        path: path.to_str().unwrap().to_owned(),
-    }
+    Offer { digest, path: path.to_str().unwrap().to_owned() }
 }
 
 /// A record of one output that holds the name of the unit.
@@ -195,10 +173,7 @@ fn record(unit: &str) -> Record {
         outputs: vec![Output {
             name: "out".into(),
             executable: false,
-            content: Content::Blob {
-                digest: Digest::of(unit.as_bytes()),
-                size: unit.len() as u64,
-            },
+            content: Content::Blob { digest: Digest::of(unit.as_bytes()), size: unit.len() as u64 },
         }],
         stdout: String::new(),
         stderr: String::new(),

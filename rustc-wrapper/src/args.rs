@@ -73,7 +73,8 @@ pub fn split(argv: &[OsString]) -> Result<Invocation, Bypass> {
     };
     let first = rest.first().filter(|word| {
         let text = word.to_string_lossy();
-        !text.starts_with(['-', '@']) && (stem(word) == "rustc" || stem(tool) == "clippy-driver")
+        !text.starts_with(['-', '@'])
+            && (stem(word) == "rustc" || stem(tool) == "clippy-driver")
             && !text.ends_with(".rs")
     });
     match first {
@@ -94,9 +95,8 @@ pub fn split(argv: &[OsString]) -> Result<Invocation, Bypass> {
 pub fn expand(args: &[OsString], cwd: &std::path::Path) -> Result<Vec<String>, Bypass> {
     let mut out = Vec::with_capacity(args.len());
     for arg in args {
-        let text = arg
-            .to_str()
-            .ok_or_else(|| Bypass::new("non-utf8-argument", arg.to_string_lossy()))?;
+        let text =
+            arg.to_str().ok_or_else(|| Bypass::new("non-utf8-argument", arg.to_string_lossy()))?;
         match text.strip_prefix('@') {
             None => out.push(text.to_owned()),
             Some(file) => {
@@ -118,7 +118,9 @@ pub fn is_probe(args: &[OsString]) -> bool {
     args.iter().any(|arg| {
         let text = arg.to_string_lossy();
         let value = previous == Some("--crate-name") && text == "___";
-        let print = |kind: &str| !matches!(kind.split('=').next(), Some("native-static-libs" | "link-args"));
+        let print = |kind: &str| {
+            !matches!(kind.split('=').next(), Some("native-static-libs" | "link-args"))
+        };
         let prints = text.strip_prefix("--print=").is_some_and(print)
             || (previous == Some("--print") && print(&text));
         previous = match text.as_ref() {
@@ -148,7 +150,10 @@ mod tests {
         assert_eq!((plain.inner, plain.args.len()), (None, 3));
         let clippy = split(&os(&["/t/clippy-driver", "/t/rustc", "--crate-name", "x"])).unwrap();
         assert_eq!((clippy.inner, clippy.args.len()), (Some("/t/rustc".into()), 2));
-        assert_eq!(split(&os(&["/t/other", "rustc", "-vV"])).unwrap_err().reason, "unknown-wrapper");
+        assert_eq!(
+            split(&os(&["/t/other", "rustc", "-vV"])).unwrap_err().reason,
+            "unknown-wrapper"
+        );
         assert_eq!(split(&os(&["rustc", "main.rs"])).unwrap().args, os(&["main.rs"]));
     }
 

@@ -99,7 +99,9 @@ enum Page {
 
 /// Whether Kiln is called as a wrapper: the first argument is a path or the name of a compiler.
 pub fn is_wrapper_call(arguments: &[OsString]) -> bool {
-    let Some(first) = arguments.first() else { return false };
+    let Some(first) = arguments.first() else {
+        return false;
+    };
     let text = first.to_string_lossy();
     text.contains('/') || text.starts_with("rustc") || text == "clippy-driver"
 }
@@ -158,7 +160,10 @@ fn page_text(page: Page) -> String {
                  | variable | accepts | default | what it does |\n| --- | --- | --- | --- |\n",
             );
             for s in SETTINGS {
-                page.push_str(&format!("| `{}` | {} | {} | {} |\n", s.name, s.accepts, s.default, s.about));
+                page.push_str(&format!(
+                    "| `{}` | {} | {} | {} |\n",
+                    s.name, s.accepts, s.default, s.about
+                ));
             }
             page
         }

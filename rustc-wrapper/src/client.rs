@@ -154,18 +154,22 @@ impl Client {
                 httparse::Status::Complete(end) => {
                     let status = response.code.unwrap_or(0);
                     let header = |name: &str| {
-                        let found = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+                        let found =
+                            response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
                         found.and_then(|h| std::str::from_utf8(h.value).ok())
                     };
                     if header("transfer-encoding").is_some() {
                         return Err(ClientError::Foreign("no content length"));
                     }
                     let length = match header("content-length") {
-                        Some(text) => text.parse().map_err(|_| ClientError::Foreign("content length"))?,
+                        Some(text) => {
+                            text.parse().map_err(|_| ClientError::Foreign("content length"))?
+                        }
                         None if status == 204 => 0,
                         None => return Err(ClientError::Foreign("no content length")),
                     };
-                    let close = header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+                    let close =
+                        header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
                     return Ok(Head { status, length, close, start: bytes[end..].to_vec() });
                 }
             }
@@ -227,7 +231,13 @@ impl Client {
     ///
     /// # Errors
     /// When it is not there, has another size, or the connection breaks.
-    pub fn fetch(&mut self, path: &str, size: u64, to: &mut impl Write, timeout: Duration) -> Result<(), ClientError> {
+    pub fn fetch(
+        &mut self,
+        path: &str,
+        size: u64,
+        to: &mut impl Write,
+        timeout: Duration,
+    ) -> Result<(), ClientError> {
         self.alive = false;
         self.stream.set_timeout(timeout)?;
         self.send("GET", path, &[])?;
@@ -252,7 +262,13 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::request`].
-    pub fn upload(&mut self, path: &str, size: u64, from: &mut impl Read, timeout: Duration) -> Result<(), ClientError> {
+    pub fn upload(
+        &mut self,
+        path: &str,
+        size: u64,
+        from: &mut impl Read,
+        timeout: Duration,
+    ) -> Result<(), ClientError> {
         self.alive = false;
         self.stream.set_timeout(timeout)?;
         let head = format!("PUT {path} HTTP/1.1\r\nhost: kiln\r\ncontent-length: {size}\r\n\r\n");

@@ -18,7 +18,8 @@ const PROC_MACRO_SYMBOL: &[u8] = b"__rustc_proc_macro_decls_";
 
 /// Whether the metadata of a crate file mentions some text; unreadable files are taken to.
 pub fn mentions(path: &Path, text: &str) -> bool {
-    std::fs::read(path).map_or(true, |bytes| memmem::find(metadata(&bytes), text.as_bytes()).is_some())
+    std::fs::read(path)
+        .map_or(true, |bytes| memmem::find(metadata(&bytes), text.as_bytes()).is_some())
 }
 
 /// The crate files that a compile can have read besides those it was given.
@@ -55,12 +56,18 @@ fn suffixes_in(bytes: &[u8]) -> BTreeSet<&[u8]> {
 /// The part of a crate file that holds its metadata: the first member of an rlib, else everything.
 fn metadata(bytes: &[u8]) -> &[u8] {
     const HEADER: usize = 60;
-    let Some(mut rest) = bytes.strip_prefix(b"!<arch>\n") else { return bytes };
+    let Some(mut rest) = bytes.strip_prefix(b"!<arch>\n") else {
+        return bytes;
+    };
     // The symbol table may come first.
     for _ in 0..4 {
-        let Some(header) = rest.get(..HEADER) else { break };
+        let Some(header) = rest.get(..HEADER) else {
+            break;
+        };
         let size = std::str::from_utf8(&header[48..58]).ok().and_then(|t| t.trim().parse().ok());
-        let Some(size) = size.filter(|s: &usize| HEADER + s <= rest.len()) else { break };
+        let Some(size) = size.filter(|s: &usize| HEADER + s <= rest.len()) else {
+            break;
+        };
         if header.starts_with(b"lib.rmeta/") {
             return &rest[HEADER..HEADER + size];
         }
@@ -84,7 +91,9 @@ fn available(dirs: &[&Path]) -> Available {
     for dir in dirs {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|n| is_crate_file(n)) else { continue };
+            let Some(name) = name.to_str().filter(|n| is_crate_file(n)) else {
+                continue;
+            };
             let group = match suffix(name) {
                 Some(suffix) => found.suffixed.entry(suffix.to_owned()),
                 None => {
@@ -100,13 +109,15 @@ fn available(dirs: &[&Path]) -> Available {
 
 /// Whether a file name is that of a Rust library.
 pub fn is_crate_file(name: &str) -> bool {
-    name.starts_with("lib") && [".rlib", ".rmeta", ".so", ".dylib"].iter().any(|e| name.ends_with(e))
+    name.starts_with("lib")
+        && [".rlib", ".rmeta", ".so", ".dylib"].iter().any(|e| name.ends_with(e))
 }
 
 /// Of the files of one crate the one that a compile reads: for a link the library, else the
 /// metadata.
 fn choose(files: &[PathBuf], links: bool) -> Option<&PathBuf> {
-    let order = if links { ["rlib", "so", "dylib", "rmeta"] } else { ["rmeta", "rlib", "so", "dylib"] };
+    let order =
+        if links { ["rlib", "so", "dylib", "rmeta"] } else { ["rmeta", "rlib", "so", "dylib"] };
     order.iter().find_map(|end| files.iter().find(|f| f.extension().is_some_and(|e| e == *end)))
 }
 
@@ -166,9 +177,16 @@ mod tests {
     fn mentioned_crates_that_are_there_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        std::fs::write(at("liba-1111111111111111.rmeta"), format!("xx{STD}yy-2222222222222222-9999999999999999"))
-            .unwrap();
-        for name in ["libb-2222222222222222.rmeta", "libb-2222222222222222.rlib", "libc-3333333333333333.rmeta"] {
+        std::fs::write(
+            at("liba-1111111111111111.rmeta"),
+            format!("xx{STD}yy-2222222222222222-9999999999999999"),
+        )
+        .unwrap();
+        for name in [
+            "libb-2222222222222222.rmeta",
+            "libb-2222222222222222.rlib",
+            "libc-3333333333333333.rmeta",
+        ] {
             std::fs::write(at(name), "").unwrap();
         }
         let given = at("liba-1111111111111111.rmeta");

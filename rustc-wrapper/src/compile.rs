@@ -86,10 +86,7 @@ fn pump(from: impl Read, mut to: impl Write, show: impl Fn(&str) -> Option<Strin
 ///
 /// # Errors
 /// When the tool cannot be started.
-pub fn run(
-    mut command: Command,
-    show: impl Fn(&str) -> Option<String>,
-) -> io::Result<Finished> {
+pub fn run(mut command: Command, show: impl Fn(&str) -> Option<String>) -> io::Result<Finished> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     spawn::die_with_parent(&mut command);
     let began = Instant::now();

@@ -88,7 +88,9 @@ fn error(name: &'static str, value: &str, why: impl Into<String>) -> ConfigError
 
 /// The value of a setting that is one of a few words; empty counts as unset.
 fn word<T: Copy>(env: &Env, name: &'static str, words: &[(&str, T)]) -> Result<T, ConfigError> {
-    let Some(value) = env.get(name).filter(|v| !v.is_empty()) else { return Ok(words[0].1) };
+    let Some(value) = env.get(name).filter(|v| !v.is_empty()) else {
+        return Ok(words[0].1);
+    };
     let value = value.to_string_lossy();
     let found = words.iter().find(|(word, _)| *word == value);
     found.map(|(_, meaning)| *meaning).ok_or_else(|| error(name, &value, "not one of its words"))
@@ -109,7 +111,9 @@ fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
     if value.starts_with("https://") {
         return fail("TLS is not available in this version");
     }
-    let Some(rest) = value.strip_prefix("http://") else { return fail("not a server address") };
+    let Some(rest) = value.strip_prefix("http://") else {
+        return fail("not a server address");
+    };
     let host = rest.trim_end_matches('/');
     match host.rsplit_once(':').map(|(name, port)| (name.is_empty(), port.parse::<u16>())) {
         Some((false, Ok(1..))) if !host.contains('/') => Ok(ServerPlace::Tcp(host.to_owned())),
@@ -127,7 +131,11 @@ impl Config {
             Some(value) => match env.absolute("KILN_DIR") {
                 Some(path) => Some(path),
                 None => {
-                    return Err(error("KILN_DIR", &value.to_string_lossy(), "not an absolute path"));
+                    return Err(error(
+                        "KILN_DIR",
+                        &value.to_string_lossy(),
+                        "not an absolute path",
+                    ));
                 }
             },
             None => env

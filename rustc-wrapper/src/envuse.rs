@@ -36,8 +36,23 @@ const READERS: &[&str] = &["env", "option_env"];
 /// Macros around an include that evaluate their arguments and nothing else. The definition of a
 /// macro (serde's `crate_root`) only moves the include to where the macro is called.
 const HARMLESS: &[&str] = &[
-    "assert", "assert_eq", "assert_ne", "concat", "dbg", "eprint", "eprintln", "format", "format_args",
-    "macro_rules", "matches", "panic", "print", "println", "vec", "write", "writeln",
+    "assert",
+    "assert_eq",
+    "assert_ne",
+    "concat",
+    "dbg",
+    "eprint",
+    "eprintln",
+    "format",
+    "format_args",
+    "macro_rules",
+    "matches",
+    "panic",
+    "print",
+    "println",
+    "vec",
+    "write",
+    "writeln",
 ];
 
 /// How one source uses a variable.
@@ -250,19 +265,37 @@ mod tests {
     #[test]
     fn uses() {
         check(r#"include!(concat!(env!("OUT_DIR"), "/gen.rs"));"#, Use::IncludeOnly);
-        check(r#"const B: &[u8] = include_bytes!(concat!(env!( "OUT_DIR" ), "/b"));"#, Use::IncludeOnly);
+        check(
+            r#"const B: &[u8] = include_bytes!(concat!(env!( "OUT_DIR" ), "/b"));"#,
+            Use::IncludeOnly,
+        );
         check(r#"const L: usize = env!("OUT_DIR").len();"#, Use::Elsewhere);
-        check(r#"include!(concat!(env!("OUT_DIR"), "/g")); const L: &str = env!("OUT_DIR");"#, Use::Elsewhere);
+        check(
+            r#"include!(concat!(env!("OUT_DIR"), "/g")); const L: &str = env!("OUT_DIR");"#,
+            Use::Elsewhere,
+        );
         check(r#"// env!("OUT_DIR")"#, Use::None);
         check(r#"/* /* */ env!("OUT_DIR") */ fn f() {}"#, Use::None);
         check(r##"const S: &str = r#"env!("OUT_DIR")"#;"##, Use::None);
         check(r#"fn f() { std::env::var("OUT_DIR"); }"#, Use::None);
         check(r#"other!("OUT_DIR")"#, Use::Elsewhere);
         check(r#"macro_rules! m { () => { env!("OUT_DIR") } }"#, Use::Elsewhere);
-        check(r#"macro_rules! m { () => { include!(concat!(env!("OUT_DIR"), "/x")); } }"#, Use::IncludeOnly);
-        check(r#"macro_rules! m { () => { f!(include!(concat!(env!("OUT_DIR"), "/x"))); } }"#, Use::Elsewhere);
-        check(r#"include_str!(concat!(option_env!("OUT_DIR"), 'a', '\'', "/x"))"#, Use::IncludeOnly);
-        check(r#"fn f<'a>(x: &'a str) { include!(concat!(env!("OUT_DIR"), "/x")) }"#, Use::IncludeOnly);
+        check(
+            r#"macro_rules! m { () => { include!(concat!(env!("OUT_DIR"), "/x")); } }"#,
+            Use::IncludeOnly,
+        );
+        check(
+            r#"macro_rules! m { () => { f!(include!(concat!(env!("OUT_DIR"), "/x"))); } }"#,
+            Use::Elsewhere,
+        );
+        check(
+            r#"include_str!(concat!(option_env!("OUT_DIR"), 'a', '\'', "/x"))"#,
+            Use::IncludeOnly,
+        );
+        check(
+            r#"fn f<'a>(x: &'a str) { include!(concat!(env!("OUT_DIR"), "/x")) }"#,
+            Use::IncludeOnly,
+        );
         check(r#"const L: usize = env!(concat!("OUT", "_DIR")).len();"#, Use::Elsewhere);
         check(r#"const L: usize = env!("OUT_\u{44}IR").len();"#, Use::Elsewhere);
         check(r#"macro_rules! include_str { ($e:expr) => { $e.len() } }"#, Use::Elsewhere);
@@ -275,12 +308,25 @@ mod tests {
     #[test]
     fn unknown_uses_are_a_doubt() {
         assert!(!include_only("OUT_DIR", ["fn f() {}"]));
-        assert!(include_only("OUT_DIR", ["fn f() {}", r#"include!(concat!(env!("OUT_DIR"), "/x"));"#]));
+        assert!(include_only(
+            "OUT_DIR",
+            ["fn f() {}", r#"include!(concat!(env!("OUT_DIR"), "/x"));"#]
+        ));
     }
 
     #[test]
     fn garbage_does_not_panic() {
-        for text in ["\"", "'", "'\\", "r#\"OUT_DIR", "OUT_DIR/*", "OUT_DIR'é", "r", "OUT_DIR\\", "}OUT_DIR)\""] {
+        for text in [
+            "\"",
+            "'",
+            "'\\",
+            "r#\"OUT_DIR",
+            "OUT_DIR/*",
+            "OUT_DIR'é",
+            "r",
+            "OUT_DIR\\",
+            "}OUT_DIR)\"",
+        ] {
             scan("OUT_DIR", text);
         }
     }

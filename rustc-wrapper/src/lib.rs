@@ -1,7 +1,7 @@
 //! Kiln's wrapper and command line: all that knows of compilers.
 //!
-//! The stages of a wrapper run, each importing only earlier ones: [`env`], [`config`], [`args`],
-//! [`roots`], [`tool`], [`unit`], then [`lookup`] and [`outputs`] (a hit) or [`compile`],
+//! The stages of a wrapper run, each importing only earlier ones: [`mod@env`], [`config`], [`args`],
+//! [`roots`], [`tool`], [`mod@unit`], then [`lookup`] and [`outputs`] (a hit) or [`compile`],
 //! [`inputs`] and [`publish`] (a miss). [`wrapper`] joins them; [`cli`] holds the commands.
 
 pub mod args;
@@ -46,5 +46,9 @@ use crate::env::Env;
 pub fn main() -> ExitCode {
     let env = Env::of_process();
     let arguments = Env::arguments();
-    if cli::is_wrapper_call(&arguments) { wrapper::main(&env, &arguments) } else { cli::main(&env, &arguments) }
+    if cli::is_wrapper_call(&arguments) {
+        wrapper::main(&env, &arguments)
+    } else {
+        cli::main(&env, &arguments)
+    }
 }

@@ -62,10 +62,14 @@ pub fn plan(
     let target = parsed.target.as_deref().unwrap_or(std::env::consts::OS);
     // Others have linkers of their own.
     let usual = ["-gnu", "-musl", "-gnueabihf", "-gnueabi", "-musleabihf", "-musleabi", "-gnux32"];
-    if target != "linux" && !(target.contains("-linux-") && usual.iter().any(|end| target.ends_with(end))) {
+    if target != "linux"
+        && !(target.contains("-linux-") && usual.iter().any(|end| target.ends_with(end)))
+    {
         return Err(untraceable("only Linux targets with a C library are traced"));
     }
-    if let Some(flavor) = parsed.codegen_value("linker-flavor").filter(|f| !f.ends_with("cc") && *f != "gcc") {
+    if let Some(flavor) =
+        parsed.codegen_value("linker-flavor").filter(|f| !f.ends_with("cc") && *f != "gcc")
+    {
         return Err(untraceable(&format!("-C linker-flavor={flavor}")));
     }
     let direct = ["ld", "ld.lld", "rust-lld", "lld", "ld.bfd", "mold", "ld.mold"]
@@ -79,7 +83,10 @@ pub fn plan(
     if !traits.traces {
         return Err(untraceable("does not know --dependency-file"));
     }
-    let list = list.to_str().filter(|l| !l.contains([',', ' '])).ok_or_else(|| untraceable("odd KILN_DIR"))?;
+    let list = list
+        .to_str()
+        .filter(|l| !l.contains([',', ' ']))
+        .ok_or_else(|| untraceable("odd KILN_DIR"))?;
     let prefix = if direct { "" } else { "-Wl," };
     let mut members = vec![match linker.contains('/') {
         true => file_member(roots, &path.to_string_lossy()),
@@ -101,7 +108,8 @@ pub fn plan(
 
 /// Arguments that choose the linker behind the C compiler.
 fn choosing(parsed: &Parsed) -> Vec<String> {
-    let chooses = |w: &&str| w.starts_with("-fuse-ld") || w.starts_with("-B") || w.starts_with("--ld-path");
+    let chooses =
+        |w: &&str| w.starts_with("-fuse-ld") || w.starts_with("-B") || w.starts_with("--ld-path");
     parsed.link_args().into_iter().filter(chooses).map(str::to_owned).collect()
 }
 
@@ -118,7 +126,10 @@ fn helper_dirs(env: &Env, parsed: &Parsed) -> Vec<PathBuf> {
 
 /// The directories in which a linker looks for libraries by its arguments, in all their spellings.
 pub fn search_dirs(link_args: &[&str]) -> Vec<String> {
-    prefixed_dirs(link_args, &["-L", "--library-path=", "-library-path=", "--library-path", "-library-path", "-B"])
+    prefixed_dirs(
+        link_args,
+        &["-L", "--library-path=", "-library-path=", "--library-path", "-library-path", "-B"],
+    )
 }
 
 /// Values of options in linker arguments: joined, after `=`, or as the next word.
@@ -150,7 +161,8 @@ fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -
     }
     // A helper that appears in a directory moves the time of the directory.
     for dir in helper_dirs(env, parsed) {
-        encoder.optional("helpers", crate::tool::file_stamp(&dir).as_ref().map(<[u8; 56]>::as_slice));
+        encoder
+            .optional("helpers", crate::tool::file_stamp(&dir).as_ref().map(<[u8; 56]>::as_slice));
     }
     let memo = dir.join("tools").join(format!("linker-{}", encoder.finish()));
     if let Some(known) = std::fs::read(&memo).ok().and_then(|b| serde_json::from_slice(&b).ok()) {
@@ -232,8 +244,19 @@ mod tests {
 
     #[test]
     fn library_directories_in_every_spelling() {
-        let words = ["-L/a", "-Wl,-L/b", "-Wl,-L,/c", "-L", "/d", "--library-path=/e", "-Wl,--library-path,/f",
-            "-Xlinker", "-L/g", "-B/h", "-lfoo"];
+        let words = [
+            "-L/a",
+            "-Wl,-L/b",
+            "-Wl,-L,/c",
+            "-L",
+            "/d",
+            "--library-path=/e",
+            "-Wl,--library-path,/f",
+            "-Xlinker",
+            "-L/g",
+            "-B/h",
+            "-lfoo",
+        ];
         assert_eq!(search_dirs(&words), ["/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h"]);
     }
 

@@ -25,7 +25,8 @@ const MAX_FAULTS: usize = 3;
 /// How long faults are remembered.
 const FAULT_MEMORY: Duration = Duration::from_secs(300);
 /// Marks a directory whose content can be made again (bford.info/cachedir).
-const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's cache directory.\n";
+const CACHEDIR_TAG: &str =
+    "Signature: 8a477f597d28d172789f06886806bc55\n# Kiln's cache directory.\n";
 /// Between two looks at a starting server.
 const POLL: Duration = Duration::from_millis(3);
 
@@ -43,17 +44,25 @@ impl Faults {
 
     /// Whether the server has failed so often of late that it is not asked.
     pub fn are_too_many(&self) -> bool {
-        let Ok(meta) = std::fs::metadata(&self.path) else { return false };
-        let recent = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_none_or(|age| age < FAULT_MEMORY);
+        let Ok(meta) = std::fs::metadata(&self.path) else {
+            return false;
+        };
+        let recent = meta
+            .modified()
+            .ok()
+            .and_then(|t| t.elapsed().ok())
+            .is_none_or(|age| age < FAULT_MEMORY);
         recent && meta.len() >= MAX_FAULTS as u64
     }
 
     /// Counts a fault. Old faults are forgotten.
     pub fn count(&self) {
-        let old = std::fs::metadata(&self.path)
-            .is_ok_and(|m| m.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age >= FAULT_MEMORY));
+        let old = std::fs::metadata(&self.path).is_ok_and(|m| {
+            m.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age >= FAULT_MEMORY)
+        });
         // A fault that cannot be counted costs the next unit its own time-out.
-        let file = OpenOptions::new().create(true).append(!old).write(true).truncate(old).open(&self.path);
+        let file =
+            OpenOptions::new().create(true).append(!old).write(true).truncate(old).open(&self.path);
         if let Ok(mut file) = file {
             let _ = file.write_all(b"x");
         }
@@ -93,7 +102,11 @@ fn sweep(dir: &Path) {
 /// The socket of the local server of a state directory.
 pub fn socket(env: &Env, dir: &Path) -> PathBuf {
     let runtime = env.absolute("XDG_RUNTIME_DIR");
-    kiln_server::socket_path::socket_path(dir, runtime.as_deref(), rustix::process::getuid().as_raw())
+    kiln_server::socket_path::socket_path(
+        dir,
+        runtime.as_deref(),
+        rustix::process::getuid().as_raw(),
+    )
 }
 
 /// The address of the server that the settings name; none without a place for local state.

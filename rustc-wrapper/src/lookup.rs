@@ -78,7 +78,11 @@ fn ask(session: &mut Session<'_>, request: &LookupRequest) -> Result<LookupRespo
 }
 
 /// The first member whose value here is not the record's; none when the record holds here.
-fn difference(evaluator: &mut Evaluator<'_>, record: &Record, session: &Session<'_>) -> Option<Member> {
+fn difference(
+    evaluator: &mut Evaluator<'_>,
+    record: &Record,
+    session: &Session<'_>,
+) -> Option<Member> {
     let foreign = || Some(Member::Program("a record of another unit".into()));
     if record.unit_key != session.unit.key || record.check().is_err() {
         return foreign();

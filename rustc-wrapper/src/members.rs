@@ -187,7 +187,9 @@ impl<'a> Evaluator<'a> {
 
 /// The names in a directory as text; an absent directory has none.
 fn names(dir: &Path) -> Option<Vec<String>> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Some(vec!["<absent>".into()]) };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Some(vec!["<absent>".into()]);
+    };
     entries.map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
@@ -272,7 +274,10 @@ pub fn find_program(env: &Env, name: &str) -> Option<PathBuf> {
         std::fs::metadata(candidate)
             .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
-    path.split(':').filter(|dir| !dir.is_empty()).map(|dir| Path::new(dir).join(name)).find(runnable)
+    path.split(':')
+        .filter(|dir| !dir.is_empty())
+        .map(|dir| Path::new(dir).join(name))
+        .find(runnable)
 }
 
 #[cfg(test)]

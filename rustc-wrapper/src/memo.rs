@@ -58,9 +58,11 @@ impl Memo {
     pub fn open(dir: &Path) -> Self {
         let mut options = OpenOptions::new();
         let path = dir.join(FILE_NAME);
-        let file = options.read(true).write(true).open(&path).or_else(|_| {
-            options.create(true).truncate(false).open(&path)
-        });
+        let file = options
+            .read(true)
+            .write(true)
+            .open(&path)
+            .or_else(|_| options.create(true).truncate(false).open(&path));
         Self { file: file.ok(), multigrain: None }
     }
 
@@ -98,7 +100,9 @@ impl Memo {
     /// showed `hashed_from_ns`. The file was looked at before it was hashed, and was the same after.
     pub fn put(&self, meta: &Metadata, hashed_from_ns: i128, digest: &Digest) {
         let sure = settled(meta, hashed_from_ns) || self.multigrain == Some(meta.dev());
-        let Some(file) = self.file.as_ref().filter(|_| sure) else { return };
+        let Some(file) = self.file.as_ref().filter(|_| sure) else {
+            return;
+        };
         let key = row_key(meta);
         let at = Self::bucket(&key);
         let mut bucket = [0_u8; BUCKET_BYTES];
@@ -136,7 +140,8 @@ impl Memo {
         let hashed_from_ns = coarse_now_ns();
         // Should it become a pipe right now, opening does not wait for a writer.
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+        let mut file =
+            options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
         let before = file.metadata()?;
         let (digest, _) = Digest::of_reader(&mut file)?;
         let after = file.metadata()?;

@@ -24,9 +24,11 @@ impl OutputNames {
     /// The names for some arguments.
     pub fn new(parsed: &Parsed) -> Self {
         if let Some(output) = &parsed.output {
-            let name = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let name =
+                output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let exact = vec![name.clone()];
-            let stem = output.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let stem =
+                output.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let stems = vec![name, stem];
             return Self { required: exact.clone(), exact, stems, endings: SPLIT_DEBUG.to_vec() };
         }
@@ -66,7 +68,9 @@ impl OutputNames {
                 }
                 "bin" => self.exact.extend(program.iter().map(|end| format!("{stem}{end}"))),
                 _ => {
-                    let names = shared.iter().flat_map(|end| [format!("{libraries}{end}"), format!("{stem}{end}")]);
+                    let names = shared
+                        .iter()
+                        .flat_map(|end| [format!("{libraries}{end}"), format!("{stem}{end}")]);
                     self.exact.extend(names);
                     self.stems.push(libraries.clone());
                 }
@@ -83,7 +87,8 @@ impl OutputNames {
                         || rest.starts_with(".long-type-"))
             })
         };
-        self.required.iter().chain(&self.exact).any(|name| name == file) || self.stems.iter().any(derived)
+        self.required.iter().chain(&self.exact).any(|name| name == file)
+            || self.stems.iter().any(derived)
     }
 }
 
@@ -104,7 +109,13 @@ mod tests {
 
     #[test]
     fn a_library() {
-        let line = ["a.rs", "--crate-name=x", "--crate-type=lib", "--emit=dep-info,metadata,link", "-Cextra-filename=-1"];
+        let line = [
+            "a.rs",
+            "--crate-name=x",
+            "--crate-type=lib",
+            "--emit=dep-info,metadata,link",
+            "-Cextra-filename=-1",
+        ];
         check(
             &line,
             &["libx-1.rlib", "libx-1.rmeta", "x-1.d", "x-1.abc.dwo", "x-1.long-type-12.txt"],
@@ -116,16 +127,28 @@ mod tests {
     /// A program and a library of one name, without cargo's suffix, in one directory.
     #[test]
     fn a_program_does_not_own_the_library_beside_it() {
-        check(&["app.rs", "--emit=link,dep-info"], &["app", "app.d", "app.dwp"], &["libapp.rlib", "libapp.rmeta", "libapp.so"]);
+        check(
+            &["app.rs", "--emit=link,dep-info"],
+            &["app", "app.d", "app.dwp"],
+            &["libapp.rlib", "libapp.rmeta", "libapp.so"],
+        );
         check(&["app.rs", "--crate-type=lib"], &["libapp.rlib"], &["app", "app.d"]);
-        check(&["app.rs", "--crate-type=cdylib"], &["libapp.so", "libapp.so.dwp"], &["app", "libapp.rlib"]);
+        check(
+            &["app.rs", "--crate-type=cdylib"],
+            &["libapp.so", "libapp.so.dwp"],
+            &["app", "libapp.rlib"],
+        );
         check(&["app.rs", "--test"], &["app"], &["libapp.rlib"]);
         check(&["app.rs", "-o", "out/prog"], &["prog", "prog.dwp"], &["app", "prog.d"]);
     }
 
     #[test]
     fn other_kinds() {
-        check(&["x.rs", "--emit=asm,llvm-ir", "--crate-type=lib"], &["x.s", "x.x.1-cgu.0.s", "x.ll"], &["x.o", "libx.rlib"]);
+        check(
+            &["x.rs", "--emit=asm,llvm-ir", "--crate-type=lib"],
+            &["x.s", "x.x.1-cgu.0.s", "x.ll"],
+            &["x.o", "libx.rlib"],
+        );
         check(&["x.rs", "--crate-type=staticlib"], &["libx.a"], &["libx.rlib"]);
     }
 }

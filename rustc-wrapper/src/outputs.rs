@@ -42,7 +42,9 @@ pub fn collect(unit: &Unit, since_ns: i128) -> io::Result<Vec<Made>> {
     let mut made = Vec::new();
     for entry in std::fs::read_dir(&unit.out_dir)? {
         let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         if !unit.outputs.owns(&name) {
             continue;
         }
@@ -213,7 +215,9 @@ fn write(
         Content::Blob { digest, size } => {
             let mut file = create().map_err(target)?;
             match source {
-                Source::Store(store) => copy(&disk::blob_path(store, digest), digest, *size, &mut file)?,
+                Source::Store(store) => {
+                    copy(&disk::blob_path(store, digest), digest, *size, &mut file)?
+                }
                 Source::Server(client) => fetch(client, digest, *size, &mut file)?,
             }
             Ok((file.metadata().map_err(target)?, *size))
@@ -245,7 +249,12 @@ fn copy(from: &Path, digest: &Digest, size: u64, to: &mut File) -> Result<(), Re
     checked.finish(digest)
 }
 
-fn fetch(client: &mut Client, digest: &Digest, size: u64, to: &mut File) -> Result<(), RestoreError> {
+fn fetch(
+    client: &mut Client,
+    digest: &Digest,
+    size: u64,
+    to: &mut File,
+) -> Result<(), RestoreError> {
     let mut checked = Checked { hasher: blake3::Hasher::new(), to };
     let path = format!("/v1/blobs/{digest}");
     client

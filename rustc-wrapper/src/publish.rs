@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kiln_storage::api::{MissingRequest, Offer, PublishRequest};
-use kiln_storage::record::{
-    Content, Member, Output, Producer, RECORD_VERSION, Record, result_key,
-};
+use kiln_storage::record::{Content, Member, Output, Producer, RECORD_VERSION, Record, result_key};
 use kiln_storage::{Digest, ResultKey, limits};
 
 use crate::client::{Client, ClientError};
@@ -48,7 +46,9 @@ fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
 pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<ResultKey, Unknown> {
     let made = outputs::collect(&session.unit, compiled.started_ns)
         .map_err(|error| unknown("unreadable-output", error))?;
-    if let Some(name) = session.unit.outputs.required.iter().find(|n| made.iter().all(|m| m.name != **n)) {
+    if let Some(name) =
+        session.unit.outputs.required.iter().find(|n| made.iter().all(|m| m.name != **n))
+    {
         return Err(unknown("missing-output", name));
     }
     if session.parsed.emit.iter().any(|e| e == "link")
@@ -62,8 +62,12 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     let mut inputs = find_inputs(session, compiled, &dep_info, &made)?;
     let (record_outputs, offers) = describe_outputs(session, &made, &mut inputs)?;
     let text = |text: &Option<String>| -> Result<String, Unknown> {
-        let text = text.as_ref().ok_or_else(|| unknown("long-output", "over its bound or not UTF-8"))?;
-        session.roots.template(text, escape(session)).ok_or_else(|| unknown("odd-output", "control character"))
+        let text =
+            text.as_ref().ok_or_else(|| unknown("long-output", "over its bound or not UTF-8"))?;
+        session
+            .roots
+            .template(text, escape(session))
+            .ok_or_else(|| unknown("odd-output", "control character"))
     };
     let (stdout, stderr) = (text(&compiled.finished.stdout)?, text(&compiled.finished.stderr)?);
     if has_diagnostics(&stderr) {
@@ -92,8 +96,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     session.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
     session.event.pinned = inputs.pinned;
     let key = record.result_key;
-    let request =
-        PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
+    let request = PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
     send(session, &request).map_err(|error| unknown("publish-failed", error))?;
     Ok(key)
 }
@@ -120,7 +123,9 @@ fn find_inputs(
 ) -> Result<Inputs, Unknown> {
     let list = compiled.private.join(crate::wrapper::LINK_LIST);
     let list = match compiled.link {
-        Some(_) => std::fs::read_to_string(list).map_err(|error| unknown("no-linker-list", error))?,
+        Some(_) => {
+            std::fs::read_to_string(list).map_err(|error| unknown("no-linker-list", error))?
+        }
         None => String::new(),
     };
     let names: Vec<String> = made.iter().map(|m| m.name.clone()).collect();
@@ -183,7 +188,11 @@ fn describe_outputs(
     Ok((described, offers))
 }
 
-fn hash(session: &Session<'_>, path: &Path, needles: &[&[u8]]) -> std::io::Result<(Digest, u64, Vec<bool>)> {
+fn hash(
+    session: &Session<'_>,
+    path: &Path,
+    needles: &[&[u8]],
+) -> std::io::Result<(Digest, u64, Vec<bool>)> {
     let before = std::fs::metadata(path)?;
     let from_ns = crate::stamp::coarse_now_ns();
     let result = outputs::hash_and_scan(path, needles)?;
@@ -205,7 +214,8 @@ fn evaluate(
     let mut values = Vec::with_capacity(members.len());
     for member in members {
         let value = evaluator.value(member);
-        values.push(value.ok_or_else(|| unknown("unknown-input", crate::lookup::describe(member)))?);
+        values
+            .push(value.ok_or_else(|| unknown("unknown-input", crate::lookup::describe(member)))?);
         if evaluator.newest_ns() >= started_ns {
             return Err(unknown("input-changed-meanwhile", crate::lookup::describe(member)));
         }
@@ -222,16 +232,20 @@ fn evaluate(
 fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<PathBuf> {
     let mut places = BTreeSet::new();
     for member in members {
-        let Member::File(token) = member else { continue };
+        let Member::File(token) = member else {
+            continue;
+        };
         let path = session.roots.resolve(&token.0)?;
         let root = ["<workspace>", "<package>"].into_iter().find(|root| token.0.starts_with(root));
         let root = root.and_then(|root| session.roots.resolve(root));
-        let below = |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
+        let below =
+            |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
         places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
         places.insert(path);
     }
     places.into_iter().find(|place| {
-        std::fs::symlink_metadata(place).is_ok_and(|meta| crate::stamp::changed_ns(&meta) >= started_ns)
+        std::fs::symlink_metadata(place)
+            .is_ok_and(|meta| crate::stamp::changed_ns(&meta) >= started_ns)
     })
 }
 
@@ -254,8 +268,12 @@ fn send(session: &mut Session<'_>, request: &PublishRequest) -> Result<(), Clien
 /// Sends the blobs that a server elsewhere does not have.
 fn upload(client: &mut Client, request: &PublishRequest) -> Result<(), ClientError> {
     let blobs = request.offers.iter().map(|offer| offer.digest).collect();
-    let missing: MissingRequest =
-        client.json("POST", "/v1/blobs/missing", &MissingRequest { blobs }, limits::LOOKUP_TIMEOUT)?;
+    let missing: MissingRequest = client.json(
+        "POST",
+        "/v1/blobs/missing",
+        &MissingRequest { blobs },
+        limits::LOOKUP_TIMEOUT,
+    )?;
     for offer in request.offers.iter().filter(|o| missing.blobs.contains(&o.digest)) {
         let mut file = std::fs::File::open(&offer.path)?;
         let size = file.metadata()?.len();

@@ -19,8 +19,16 @@ const fn row(word: &'static str, outcome: &'static str, note: &'static str) -> R
 /// All reasons.
 pub const REASONS: &[Reason] = &[
     row("new-unit", "miss", "nothing is stored for this crate with these arguments"),
-    row("input-changed", "miss", "something that the compile reads differs; the event names the first"),
-    row("compile-failed", "miss", "the compiler refused the crate; only successes are stored (build scripts probe that way)"),
+    row(
+        "input-changed",
+        "miss",
+        "something that the compile reads differs; the event names the first",
+    ),
+    row(
+        "compile-failed",
+        "miss",
+        "the compiler refused the crate; only successes are stored (build scripts probe that way)",
+    ),
     row("refresh", "miss", "KILN_MODE=refresh compiles everything"),
     row("damaged", "miss", "what was stored was damaged; it is replaced"),
     row("odd-output", "miss", "the compiler printed control characters that cannot be stored"),
@@ -28,22 +36,42 @@ pub const REASONS: &[Reason] = &[
     row("missing-output", "miss", "an output that was expected is not there; not stored"),
     row("unreadable-output", "miss", "an output cannot be read; not stored"),
     row("no-dep-info", "miss", "the compiler left no dep-info; not stored"),
-    row("assembler-include", "miss", "assembly in the source includes a file (.incbin, .include), which the compiler does not tell; not stored"),
+    row(
+        "assembler-include",
+        "miss",
+        "assembly in the source includes a file (.incbin, .include), which the compiler does not tell; not stored",
+    ),
     row("no-linker-list", "miss", "the linker left no list of what it read; not stored"),
     row("unreadable-crate", "miss", "a crate given by --extern cannot be read; not stored"),
-    row("unknown-input", "miss", "an input cannot be evaluated, e.g. a package of too many files; not stored"),
+    row(
+        "unknown-input",
+        "miss",
+        "an input cannot be evaluated, e.g. a package of too many files; not stored",
+    ),
     row("special-file", "miss", "a source is a pipe, socket or device; not stored"),
     row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
     row("input-changed-meanwhile", "miss", "a file changed while the compiler ran; not stored"),
-    row("no-file-time", "miss", "KILN_DIR takes no files, or its file times do not move; not stored"),
+    row(
+        "no-file-time",
+        "miss",
+        "KILN_DIR takes no files, or its file times do not move; not stored",
+    ),
     row("publish-failed", "miss", "the server did not take the result; see kiln doctor"),
-    row("incremental", "bypass", "incremental compilation is on; set CARGO_INCREMENTAL=0 (kiln env prints it)"),
+    row(
+        "incremental",
+        "bypass",
+        "incremental compilation is on; set CARGO_INCREMENTAL=0 (kiln env prints it)",
+    ),
     row("stdin-source", "bypass", "the source comes from standard input"),
     row("output-file", "bypass", "-o with more than one output, or to standard output"),
     row("emit-to-file", "bypass", "--emit=KIND=FILE"),
     row("save-temps", "bypass", "-C save-temps leaves files with unpredictable names"),
     row("print", "bypass", "--print together with a compile"),
-    row("unsupported-flag", "bypass", "a flag whose effects are not stored; see docs/rustc-flags.md"),
+    row(
+        "unsupported-flag",
+        "bypass",
+        "a flag whose effects are not stored; see docs/rustc-flags.md",
+    ),
     row("unknown-flag", "bypass", "a flag that is not known and names a file"),
     row("unknown-emit", "bypass", "a kind of output that is not known"),
     row("unknown-crate-type", "bypass", "a crate type that is not known"),
@@ -54,14 +82,34 @@ pub const REASONS: &[Reason] = &[
     row("no-working-directory", "bypass", "the working directory is gone"),
     row("no-tool", "bypass", "no program to run"),
     row("unknown-tool", "bypass", "the program is no rustc, or its files cannot be read"),
-    row("unknown-processor", "bypass", "target-cpu=native on a machine that does not tell its processor"),
-    row("script-as-compiler", "bypass", "the compiler is a script, which may do anything; name the compiler itself"),
+    row(
+        "unknown-processor",
+        "bypass",
+        "target-cpu=native on a machine that does not tell its processor",
+    ),
+    row(
+        "script-as-compiler",
+        "bypass",
+        "the compiler is a script, which may do anything; name the compiler itself",
+    ),
     row("unknown-wrapper", "bypass", "another wrapper stands between Kiln and rustc"),
-    row("no-scratch", "bypass", "neither the state directory nor a directory for temporary files has room for the linker's list"),
-    row("linker-untraceable", "bypass", "the linker cannot list what it reads (GNU ld 2.35, lld or mold can)"),
+    row(
+        "no-scratch",
+        "bypass",
+        "neither the state directory nor a directory for temporary files has room for the linker's list",
+    ),
+    row(
+        "linker-untraceable",
+        "bypass",
+        "the linker cannot list what it reads (GNU ld 2.35, lld or mold can)",
+    ),
     row("server-absent", "error", "no server can be reached or started; see kiln doctor"),
     row("lookup-failed", "error", "the server did not answer in time or not as it should"),
-    row("server-left-alone", "error", "after repeated faults the server is not asked for five minutes (kiln server start asks at once)"),
+    row(
+        "server-left-alone",
+        "error",
+        "after repeated faults the server is not asked for five minutes (kiln server start asks at once)",
+    ),
     row("restore-failed", "error", "the target directory does not take the files"),
 ];
 
@@ -102,13 +150,22 @@ mod tests {
             include_str!("unit.rs"),
             include_str!("wrapper.rs"),
         ];
-        let starts = ["Bypass::new(\"", "unknown(\"", "Nothing(\"", "Fault(\"", "Outcome::Miss, \"", "Outcome::Error, \""];
+        let starts = [
+            "Bypass::new(\"",
+            "unknown(\"",
+            "Nothing(\"",
+            "Fault(\"",
+            "Outcome::Miss, \"",
+            "Outcome::Error, \"",
+        ];
         let mut seen = 0;
         for source in sources {
             for start in starts {
                 for part in source.split(start).skip(1) {
                     let word = part.split('"').next().unwrap();
-                    if word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'8') && word.contains('-') {
+                    if word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'8')
+                        && word.contains('-')
+                    {
                         seen += 1;
                         assert!(note(word).is_some(), "{word} is not listed");
                     }

@@ -133,7 +133,8 @@ impl Roots {
                 continue;
             };
             // A root of fewer than two components would be found everywhere.
-            let good = path.starts_with('/') && path.matches('/').count() >= 2 && !path.contains("//");
+            let good =
+                path.starts_with('/') && path.matches('/').count() >= 2 && !path.contains("//");
             if good && roots.iter().all(|r| r.path != path) {
                 roots.push(Root { name, path });
             }
@@ -224,7 +225,13 @@ impl Roots {
         out
     }
 
-    fn replace(&self, text: &str, escape: Escape, name: impl Fn(&Root) -> String, both: bool) -> String {
+    fn replace(
+        &self,
+        text: &str,
+        escape: Escape,
+        name: impl Fn(&Root) -> String,
+        both: bool,
+    ) -> String {
         let mut out = text.to_owned();
         for root in &self.roots {
             let with = name(root);
@@ -246,9 +253,8 @@ impl Roots {
             }),
             _ => true,
         };
-        let remap = |root: &Root| {
-            format!("--remap-path-prefix={}={}", root.path, virtual_place(root.name))
-        };
+        let remap =
+            |root: &Root| format!("--remap-path-prefix={}={}", root.path, virtual_place(root.name));
         self.roots.iter().rev().filter(general).map(remap).collect()
     }
 }
@@ -272,7 +278,10 @@ fn starts_path(before: &[u8]) -> bool {
         }
         // Behind an escape sequence, as in `\u001b[0m/path` and `\n/path`.
         [.., b'm'] => {
-            let digits = before[..before.len() - 1].iter().rev().take_while(|b| b.is_ascii_digit() || **b == b';');
+            let digits = before[..before.len() - 1]
+                .iter()
+                .rev()
+                .take_while(|b| b.is_ascii_digit() || **b == b';');
             let n = digits.count();
             before.len() > n + 1 && before[before.len() - n - 2] == b'['
         }
@@ -367,7 +376,10 @@ mod tests {
         ]);
         let text = "/home/ann/my ws/target/a.d: /home/ann/my\\ ws/src/lib.rs\n";
         let template = roots().template(text, Escape::DepInfo).unwrap();
-        assert_eq!(other.fill(&template, Escape::DepInfo).unwrap(), "/x/t/a.d: /srv/b\\ c/src/lib.rs\n");
+        assert_eq!(
+            other.fill(&template, Escape::DepInfo).unwrap(),
+            "/x/t/a.d: /srv/b\\ c/src/lib.rs\n"
+        );
         assert_eq!(roots().fill(&template, Escape::DepInfo).unwrap(), text);
         assert_eq!(roots().template("a\u{1}b", Escape::Plain), None);
         let odd = Roots::from_pairs([("target", PathBuf::from("/a/b c"))]);

@@ -15,8 +15,8 @@ use crate::env::Env;
 use crate::identity::Identity;
 use crate::local::{self, Faults};
 use crate::memo::Memo;
-use crate::stamp;
 use crate::roots::{Places, Roots, find_target};
+use crate::stamp;
 use crate::tool::{self, Tool};
 use crate::unit::{self, Unit};
 
@@ -100,7 +100,11 @@ fn processor() -> Result<String, Bypass> {
             .any(|field| line.starts_with(field))
     };
     let lines: Vec<&str> = first.lines().filter(telling).collect();
-    if lines.is_empty() { Err(unknown("/proc/cpuinfo says nothing".into())) } else { Ok(lines.join("\n")) }
+    if lines.is_empty() {
+        Err(unknown("/proc/cpuinfo says nothing".into()))
+    } else {
+        Ok(lines.join("\n"))
+    }
 }
 
 impl<'a> Session<'a> {
@@ -118,14 +122,18 @@ impl<'a> Session<'a> {
         let early = |bypass| Box::new((bypass, None));
         let cwd = env.cwd.clone().ok_or_else(|| early(Bypass::new("no-working-directory", "")))?;
         let words = crate::args::expand(&invocation.args, &cwd).map_err(early)?;
-        let parsed = crate::args::parse(&words).map_err(|bypass| Box::new((bypass, crate_name(&words))))?;
+        let parsed =
+            crate::args::parse(&words).map_err(|bypass| Box::new((bypass, crate_name(&words))))?;
         let memo = Memo::open(dir);
         let clippy = invocation.inner.is_some();
         let opened = (|| {
             let tool = tool::identify(dir, env, &invocation, &parsed, &memo)?;
             let target = find_target(&unit::out_dir(&parsed, &cwd), parsed.target.as_deref());
-            let places =
-                Places { cwd: cwd.clone(), target: Some(target), sysroot: Some(tool.sysroot.clone()) };
+            let places = Places {
+                cwd: cwd.clone(),
+                target: Some(target),
+                sysroot: Some(tool.sysroot.clone()),
+            };
             let roots = Roots::new(env, &parsed, &places);
             let color = color(&parsed);
             let processor = unit::wants_native(&parsed).then(processor).transpose()?;
@@ -197,7 +205,12 @@ impl<'a> Session<'a> {
     }
 
     /// Tells the server what became of the unit. Nothing waits for it and nothing depends on it.
-    pub fn report(&mut self, outcome: Outcome, reason: Option<(&str, String)>, result: Option<ResultKey>) {
+    pub fn report(
+        &mut self,
+        outcome: Outcome,
+        reason: Option<(&str, String)>,
+        result: Option<ResultKey>,
+    ) {
         self.event.outcome = outcome;
         if let Some((reason, detail)) = reason {
             self.event.reason = Some(reason.to_owned());
@@ -218,7 +231,10 @@ impl<'a> Session<'a> {
     /// The tool's arguments for a compile: Kiln's own first, so that the user's win.
     pub fn tool_arguments(&self, own: Vec<String>) -> Vec<OsString> {
         let inner = self.invocation.inner.iter().cloned();
-        inner.chain(own.into_iter().map(OsString::from)).chain(self.invocation.args.iter().cloned()).collect()
+        inner
+            .chain(own.into_iter().map(OsString::from))
+            .chain(self.invocation.args.iter().cloned())
+            .collect()
     }
 }
 

@@ -1,7 +1,10 @@
 //! Starting processes in ways that the standard library leaves to system calls between fork and
 //! exec: the only `unsafe` in this crate.
 
-#![expect(unsafe_code, reason = "Command::pre_exec runs between fork and exec; each use says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "Command::pre_exec runs between fork and exec; each use says why it is sound"
+)]
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;

@@ -74,7 +74,8 @@ pub fn is_multigrain(dir: &Path) -> bool {
     // More than a tick between two of them would prove nothing.
     const LONGEST_NS: i128 = 900_000;
     stamps.is_ok_and(|stamps| {
-        stamps.windows(2).all(|pair| pair[0] < pair[1]) && stamps[TIMES - 1] - stamps[0] < LONGEST_NS
+        stamps.windows(2).all(|pair| pair[0] < pair[1])
+            && stamps[TIMES - 1] - stamps[0] < LONGEST_NS
     })
 }
 

@@ -78,7 +78,8 @@ fn is_undecided_proxy(env: &Env, program: &Path) -> bool {
         return false;
     }
     let own = std::fs::metadata(program).map(|m| (m.dev(), m.ino(), m.size()));
-    let rustup = std::fs::metadata(program.with_file_name("rustup")).map(|m| (m.dev(), m.ino(), m.size()));
+    let rustup =
+        std::fs::metadata(program.with_file_name("rustup")).map(|m| (m.dev(), m.ino(), m.size()));
     match (own, rustup) {
         (Ok(a), Ok(b)) => a == b || (a.0 == b.0 && a.2 == b.2),
         _ => false,
@@ -96,8 +97,12 @@ fn facts_path(dir: &Path, env: &Env, program: &Path) -> PathBuf {
 
 /// Notes what a probe that passed through said: keeps the facts up to date at no cost.
 pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout: &str) {
-    let Some(program) = locate(env, tool) else { return };
-    let Some(stamp) = text_stamp(&program) else { return };
+    let Some(program) = locate(env, tool) else {
+        return;
+    };
+    let Some(stamp) = text_stamp(&program) else {
+        return;
+    };
     let path = facts_path(dir, env, &program);
     let Some(old) = read_facts(&path) else { return };
     let mut new = Facts { program: stamp, ..old.clone() };
@@ -106,7 +111,8 @@ pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout
     };
     if args.len() == 1 && asks("-vV") {
         new.version = stdout.to_owned();
-    } else if asks("sysroot") && !args.iter().any(|a| a.to_string_lossy().starts_with("--sysroot")) {
+    } else if asks("sysroot") && !args.iter().any(|a| a.to_string_lossy().starts_with("--sysroot"))
+    {
         // One that is given (in RUSTFLAGS) is not the compiler's own.
         match stdout.lines().find(|line| line.starts_with('/')) {
             Some(line) => new.sysroot = line.to_owned(),
@@ -144,7 +150,8 @@ fn is_script(program: &Path) -> bool {
 }
 
 fn ask(tool: &OsStr, question: &[&str]) -> Option<String> {
-    let output = Command::new(tool).args(question).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let output =
+        Command::new(tool).args(question).stdin(Stdio::null()).stderr(Stdio::null()).output();
     let output = output.ok().filter(|o| o.status.success())?;
     String::from_utf8(output.stdout).ok()
 }
@@ -176,7 +183,8 @@ pub fn identify(
     memo: &Memo,
 ) -> Result<Tool, Bypass> {
     let rustc = invocation.inner.as_ref().unwrap_or(&invocation.tool);
-    let unknown = |what: &str| Bypass::new("unknown-tool", format!("{}: {what}", rustc.to_string_lossy()));
+    let unknown =
+        |what: &str| Bypass::new("unknown-tool", format!("{}: {what}", rustc.to_string_lossy()));
     let program = locate(env, rustc).ok_or_else(|| unknown("not found"))?;
     let facts = facts(dir, env, rustc, &program).ok_or_else(|| unknown("does not answer -vV"))?;
     if !facts.version.starts_with("rustc ") {
@@ -200,7 +208,8 @@ pub fn identify(
     let host = host(&facts.version);
     // A target description is known by its file name.
     let target = parsed.target.as_deref().unwrap_or(host);
-    let target = target.strip_suffix(".json").map_or(target, |path| path.rsplit('/').next().unwrap_or(path));
+    let target =
+        target.strip_suffix(".json").map_or(target, |path| path.rsplit('/').next().unwrap_or(path));
     parts.extend(files(&home, &sysroot, host, target));
     let std_suffixes = parts.iter().filter(|(label, _)| label.starts_with("std/"));
     let std_suffixes = std_suffixes.filter_map(|(label, _)| crate::closure::suffix(label));
@@ -238,7 +247,9 @@ fn digest(
     let mut stamps = Encoder::new("kiln tool stamps v1");
     stamps.text("version", version);
     for (label, path) in parts {
-        stamps.text("part", label).optional("stamp", file_stamp(path).as_ref().map(<[u8; 56]>::as_slice));
+        stamps
+            .text("part", label)
+            .optional("stamp", file_stamp(path).as_ref().map(<[u8; 56]>::as_slice));
     }
     let kept = dir.join("tools").join(format!("digest-{}", stamps.finish()));
     if let Some(digest) = std::fs::read_to_string(&kept).ok().and_then(|text| text.parse().ok()) {
@@ -276,7 +287,9 @@ fn host(version: &str) -> &str {
 /// The files in a directory, as label and path, down to a depth. Unreadable ones are left out: the
 /// compiler could not read them either.
 fn list(dir: &Path, label: &str, depth: usize, files: &mut Vec<(String, PathBuf)>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         let label = format!("{label}/{}", entry.file_name().to_string_lossy());

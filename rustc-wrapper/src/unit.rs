@@ -61,7 +61,9 @@ fn kind(parsed: &Parsed) -> String {
 pub fn name(env: &Env, parsed: &Parsed) -> UnitName {
     UnitName {
         crate_name: match parsed.crate_name.as_str() {
-            "build_script_build" => env.text("CARGO_PKG_NAME").unwrap_or("build_script_build").into(),
+            "build_script_build" => {
+                env.text("CARGO_PKG_NAME").unwrap_or("build_script_build").into()
+            }
             name => name.to_owned(),
         },
         version: env.text("CARGO_PKG_VERSION").unwrap_or("").to_owned(),
@@ -196,9 +198,22 @@ mod tests {
     }
 
     const LINE: &[&str] = &[
-        "--crate-name", "x", "src/lib.rs", "--crate-type=lib", "--emit=dep-info,metadata,link",
-        "--extern", "a=@/t/liba.rmeta", "--extern", "b=@/t/libb.rmeta", "-Cextra-filename=-1",
-        "--out-dir", "@/t", "--cfg", "p", "--cfg", "q",
+        "--crate-name",
+        "x",
+        "src/lib.rs",
+        "--crate-type=lib",
+        "--emit=dep-info,metadata,link",
+        "--extern",
+        "a=@/t/liba.rmeta",
+        "--extern",
+        "b=@/t/libb.rmeta",
+        "-Cextra-filename=-1",
+        "--out-dir",
+        "@/t",
+        "--cfg",
+        "p",
+        "--cfg",
+        "q",
     ];
 
     fn with(extra: &[&str]) -> UnitKey {

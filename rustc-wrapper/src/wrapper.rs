@@ -126,7 +126,8 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         return compile::exit_as(finished.status);
     }
     let may_store = session.config.mode != Mode::Read && outcome != Outcome::Error;
-    let stored = may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
+    let stored =
+        may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
     session.end_phase("publish");
     match stored {
         Ok(key) => session.report(outcome, Some((reason, detail)), key),
@@ -143,8 +144,8 @@ fn store(
     link: Option<&LinkPlan>,
     barrier: io::Result<i128>,
 ) -> Result<kiln_storage::ResultKey, Unknown> {
-    let started_ns = barrier
-        .map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
+    let started_ns =
+        barrier.map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
     publish::publish(session, &Compiled { finished, started_ns, private: &private.path, link })
 }
 
@@ -333,7 +334,9 @@ impl Private {
     fn create(env: &Env, dir: &Path) -> Option<Self> {
         let name = format!("kiln-run-{}-{}", std::process::id(), stamp::now_ns());
         let plain = |path: &PathBuf| {
-            path.to_str().is_some_and(|p| !p.contains([',', '=', '"', '\\']) && !p.contains(char::is_whitespace))
+            path.to_str().is_some_and(|p| {
+                !p.contains([',', '=', '"', '\\']) && !p.contains(char::is_whitespace)
+            })
         };
         let places = [Some(dir.join("tmp")), env.absolute("TMPDIR"), Some("/tmp".into())];
         places.into_iter().flatten().filter(plain).find_map(|place| {
@@ -346,8 +349,9 @@ impl Private {
     }
 
     fn has_room(&self) -> bool {
-        rustix::fs::statvfs(&self.path)
-            .is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) >= crate::limits::MIN_SCRATCH_BYTES)
+        rustix::fs::statvfs(&self.path).is_ok_and(|fs| {
+            fs.f_bavail.saturating_mul(fs.f_frsize) >= crate::limits::MIN_SCRATCH_BYTES
+        })
     }
 }
 

@@ -89,10 +89,7 @@ impl Body {
     pub async fn into_bytes(self, name: &ObjectName, max: u64) -> StoreResult<Bytes> {
         let len = self.len();
         if len > max {
-            return Err(StoreError::TooLarge {
-                name: name.clone(),
-                size: len,
-            });
+            return Err(StoreError::TooLarge { name: name.clone(), size: len });
         }
         let bytes = match self {
             Self::Bytes(bytes) => return Ok(bytes),
@@ -109,11 +106,7 @@ impl Body {
                 bytes.freeze()
             }
         };
-        if bytes.len() as u64 == len {
-            Ok(bytes)
-        } else {
-            Err(wrong_length(name, len))
-        }
+        if bytes.len() as u64 == len { Ok(bytes) } else { Err(wrong_length(name, len)) }
     }
 }
 

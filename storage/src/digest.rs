@@ -122,9 +122,7 @@ impl<'de> Deserialize<'de> for Digest {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer
-            .deserialize_str(Visitor)
-            .map_err(D::Error::custom)
+        deserializer.deserialize_str(Visitor).map_err(D::Error::custom)
     }
 }
 
@@ -137,12 +135,7 @@ mod tests {
         let digest = Digest::of(b"kiln");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert_eq!(digest.to_string().len(), 64);
-        for bad in [
-            "",
-            "0",
-            &digest.to_string().to_uppercase(),
-            &format!("{digest}0"),
-        ] {
+        for bad in ["", "0", &digest.to_string().to_uppercase(), &format!("{digest}0")] {
             assert_eq!(bad.parse::<Digest>(), Err(ParseDigestError), "{bad:?}");
         }
     }

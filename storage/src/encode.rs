@@ -18,9 +18,7 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder for one kind of key, e.g. `"kiln unit key v1"`.
     pub fn new(domain: &str) -> Self {
-        let mut encoder = Self {
-            hasher: blake3::Hasher::new(),
-        };
+        let mut encoder = Self { hasher: blake3::Hasher::new() };
         encoder.raw(domain.as_bytes());
         encoder
     }
@@ -128,10 +126,7 @@ mod tests {
             Encoder::new("other").finish(),
         ];
         for (i, one) in all.iter().enumerate() {
-            assert!(
-                all[..i].iter().all(|other| other != one),
-                "field list {i} meets another"
-            );
+            assert!(all[..i].iter().all(|other| other != one), "field list {i} meets another");
         }
     }
 

@@ -304,44 +304,26 @@ mod tests {
     #[test]
     fn lengths_are_bounded_before_allocation() {
         for len in [limits::MAX_RECORD_BYTES as u64 + 1, u64::MAX] {
-            assert_eq!(
-                decode(&name(), forged(PLAIN, len, b"x")),
-                Err(EntryError::TooLarge(len))
-            );
+            assert_eq!(decode(&name(), forged(PLAIN, len, b"x")), Err(EntryError::TooLarge(len)));
         }
         let bomb = zstd::bulk::compress(&vec![0; limits::MAX_RECORD_BYTES + 1], 1).unwrap();
+        assert_eq!(decode(&name(), forged(ZSTD, 10, &bomb)), Err(EntryError::Decompress));
         assert_eq!(
-            decode(&name(), forged(ZSTD, 10, &bomb)),
-            Err(EntryError::Decompress)
-        );
-        assert_eq!(
-            decode(
-                &name(),
-                forged(ZSTD, limits::MAX_RECORD_BYTES as u64, &bomb)
-            ),
+            decode(&name(), forged(ZSTD, limits::MAX_RECORD_BYTES as u64, &bomb)),
             Err(EntryError::Decompress)
         );
     }
 
     #[test]
     fn a_length_that_is_not_the_payloads_is_refused() {
-        assert_eq!(
-            decode(&name(), forged(PLAIN, 2, b"x")),
-            Err(EntryError::Decompress)
-        );
-        assert_eq!(
-            decode(&name(), forged(7, 1, b"x")),
-            Err(EntryError::Compression(7))
-        );
+        assert_eq!(decode(&name(), forged(PLAIN, 2, b"x")), Err(EntryError::Decompress));
+        assert_eq!(decode(&name(), forged(7, 1, b"x")), Err(EntryError::Compression(7)));
     }
 
     #[test]
     fn a_payload_over_its_bound_is_not_framed() {
         let over = vec![0; limits::MAX_RECORD_BYTES + 1];
-        assert!(matches!(
-            encode(&name(), &over),
-            Err(EntryError::TooLarge(_))
-        ));
+        assert!(matches!(encode(&name(), &over), Err(EntryError::TooLarge(_))));
         let blob = ObjectName::blob(&Digest::of(&over));
         let frame = encode(&blob, &over).unwrap();
         assert!(frame.len() < over.len() / 100, "zeros compress");

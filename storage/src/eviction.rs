@@ -68,10 +68,7 @@ pub struct Budget {
 impl Budget {
     /// A budget of this many bytes, with [`limits::ORPHAN_GRACE`].
     pub fn new(max_bytes: u64) -> Self {
-        Self {
-            max_bytes,
-            orphan_grace: limits::ORPHAN_GRACE,
-        }
+        Self { max_bytes, orphan_grace: limits::ORPHAN_GRACE }
     }
 
     /// The bytes down to which an eviction goes.
@@ -167,9 +164,8 @@ impl Store {
             }
         }
         let records = state.results.iter().map(|result| result.bytes);
-        let bytes = records
-            .chain(blobs.values().map(|blob| blob.bytes))
-            .fold(0, u64::saturating_add);
+        let bytes =
+            records.chain(blobs.values().map(|blob| blob.bytes)).fold(0, u64::saturating_add);
         Self { blobs, bytes }
     }
 
@@ -201,9 +197,7 @@ impl Store {
             .collect();
         valued.sort_unstable_by(|(value_a, a), (value_b, b)| {
             let by_value: Ordering = value_a.total_cmp(value_b);
-            by_value
-                .then(a.used_ms.cmp(&b.used_ms))
-                .then_with(|| a.id.cmp(&b.id))
+            by_value.then(a.used_ms.cmp(&b.used_ms)).then_with(|| a.id.cmp(&b.id))
         });
         valued.into_iter().map(|(_, result)| result).collect()
     }
@@ -282,12 +276,7 @@ mod tests {
     }
 
     fn blob(i: u8, bytes: u64) -> BlobUse {
-        BlobUse {
-            digest: digest(i),
-            bytes,
-            used_ms: NOW,
-            pinned: false,
-        }
+        BlobUse { digest: digest(i), bytes, used_ms: NOW, pinned: false }
     }
 
     /// Any store: shared, missing, repeated and orphan blobs, pins, uses in the future.
@@ -296,11 +285,8 @@ mod tests {
         let named = proptest::collection::vec(0_u8..24, 0..5);
         let result = (0_u64..50, named, 0_u64..5000, used.clone(), any::<u8>());
         let blob = (0_u8..20, 0_u64..1000, used, any::<u8>());
-        (
-            proptest::collection::vec(result, 0..30),
-            proptest::collection::vec(blob, 0..20),
-        )
-            .prop_map(|(results, blobs)| State {
+        (proptest::collection::vec(result, 0..30), proptest::collection::vec(blob, 0..20)).prop_map(
+            |(results, blobs)| State {
                 results: results
                     .into_iter()
                     .enumerate()
@@ -320,7 +306,8 @@ mod tests {
                         ..self::blob(i, bytes)
                     })
                     .collect(),
-            })
+            },
+        )
     }
 
     /// What a plan leaves, counted anew.
@@ -467,10 +454,7 @@ mod tests {
     fn orphans_go_before_any_result_but_not_in_their_grace() {
         let orphan = |age| {
             first_to_go(move |s| {
-                s.blobs.push(BlobUse {
-                    used_ms: NOW - age,
-                    ..blob(3, 1000)
-                });
+                s.blobs.push(BlobUse { used_ms: NOW - age, ..blob(3, 1000) });
             })
         };
         assert_eq!(orphan(HOUR), [0_u32; 0]);

@@ -65,10 +65,7 @@ pub struct Scope {
 impl Scope {
     /// A repository (any stable name of it) and a ref such as `refs/heads/main`.
     pub fn new(repository: impl Into<String>, reference: impl Into<String>) -> Self {
-        Self {
-            repository: repository.into(),
-            reference: reference.into(),
-        }
+        Self { repository: repository.into(), reference: reference.into() }
     }
 
     /// The scope of an operating-system user on this machine.
@@ -89,9 +86,7 @@ impl Scope {
     /// A name of fixed length for object names and index rows: 32 hexadecimal characters.
     pub fn id(&self) -> String {
         let mut encoder = Encoder::new("kiln scope v1");
-        encoder
-            .text("repository", &self.repository)
-            .text("reference", &self.reference);
+        encoder.text("repository", &self.repository).text("reference", &self.reference);
         let mut id = encoder.finish().to_string();
         id.truncate(32);
         id
@@ -119,10 +114,7 @@ impl ObjectName {
     /// The object that holds one generation of a result. All results of a unit key share the
     /// prefix [`ObjectName::unit_prefix`].
     pub fn record(scope: &Scope, unit: &UnitKey, result: &ResultKey, generation: u32) -> Self {
-        Self(format!(
-            "{}{result}.{generation}",
-            Self::unit_prefix(scope, unit)
-        ))
+        Self(format!("{}{result}.{generation}", Self::unit_prefix(scope, unit)))
     }
 
     /// The prefix of all records of a unit in a scope; ends with `/`.
@@ -169,9 +161,7 @@ mod tests {
 
     #[test]
     fn object_names_stay_inside_their_store() {
-        for bad in [
-            "", "/", "a//b", "../a", "a/../b", "a/.", "A", "a b", "/a", "a/", "ü",
-        ] {
+        for bad in ["", "/", "a//b", "../a", "a/../b", "a/.", "A", "a b", "/a", "a/", "ü"] {
             assert!(bad.parse::<ObjectName>().is_err(), "{bad:?}");
         }
         let digest = Digest::of(b"x");

@@ -44,10 +44,7 @@ struct Object {
 impl MemoryBackend {
     /// An empty store that holds at most `max_bytes`, names and overhead included.
     pub fn new(max_bytes: u64) -> Self {
-        Self {
-            max_bytes,
-            state: Arc::default(),
-        }
+        Self { max_bytes, state: Arc::default() }
     }
 
     /// Bytes held now, names and overhead included.
@@ -107,11 +104,7 @@ impl State {
         let used = self.tick();
         self.bytes += needed;
         self.order.insert(used, name.clone());
-        let object = Object {
-            bytes,
-            used,
-            used_ms: now_ms(),
-        };
+        let object = Object { bytes, used, used_ms: now_ms() };
         self.objects.insert(name.clone(), object);
     }
 }
@@ -203,10 +196,7 @@ mod tests {
         let backend = MemoryBackend::new(cost(&name(0), 1000));
         put(&backend, 0, 1000).await.unwrap();
         let refused = put(&backend, 1, 1001).await;
-        assert!(matches!(
-            refused,
-            Err(StoreError::TooLarge { size: 1001, .. })
-        ));
+        assert!(matches!(refused, Err(StoreError::TooLarge { size: 1001, .. })));
         assert_eq!(backend.size(&name(0)).await.unwrap(), Some(1000));
     }
 

@@ -199,9 +199,7 @@ pub fn result_key(unit: &UnitKey, members: &[Member], values: &[Digest]) -> Resu
     rows.sort_unstable();
     rows.dedup();
     let mut encoder = Encoder::new("kiln result key v1");
-    encoder
-        .digest("unit", unit.digest())
-        .number("members", rows.len() as u64);
+    encoder.digest("unit", unit.digest()).number("members", rows.len() as u64);
     for (member, value) in rows {
         encode_member(&mut encoder, member);
         encoder.digest("value", value);
@@ -259,14 +257,10 @@ impl Record {
             return Err(RecordError::Members(self.members.len(), self.values.len()));
         }
         if self.outputs.len() > limits::MAX_OUTPUTS {
-            return Err(RecordError::TooLarge {
-                what: "the number of outputs",
-            });
+            return Err(RecordError::TooLarge { what: "the number of outputs" });
         }
         if self.stdout.len().max(self.stderr.len()) > limits::MAX_STREAM_BYTES {
-            return Err(RecordError::TooLarge {
-                what: "a captured stream",
-            });
+            return Err(RecordError::TooLarge { what: "a captured stream" });
         }
         let mut names: Vec<&str> = self.outputs.iter().map(|o| o.name.as_str()).collect();
         names.sort_unstable();
@@ -302,10 +296,8 @@ mod tests {
 
     fn record() -> Record {
         let unit_key = UnitKey::new(Digest::of(b"unit"));
-        let members = vec![
-            Member::File(TokenPath("<workspace>/src/lib.rs".into())),
-            Member::DiagnosticWidth,
-        ];
+        let members =
+            vec![Member::File(TokenPath("<workspace>/src/lib.rs".into())), Member::DiagnosticWidth];
         let values = vec![Digest::of(b"1"), Digest::of(b"2")];
         Record {
             version: RECORD_VERSION,
@@ -317,10 +309,7 @@ mod tests {
             outputs: vec![Output {
                 name: "libx.rlib".into(),
                 executable: false,
-                content: Content::Blob {
-                    digest: Digest::of(b"x"),
-                    size: 1,
-                },
+                content: Content::Blob { digest: Digest::of(b"x"), size: 1 },
             }],
             stdout: String::new(),
             stderr: String::new(),
@@ -342,10 +331,7 @@ mod tests {
         for name in ["", ".", "..", "a/b", "/a", "a\\b", "a\0", &"x".repeat(256)] {
             let mut record = record();
             record.outputs[0].name = name.to_owned();
-            assert!(
-                matches!(record.check(), Err(RecordError::OutputName(_))),
-                "{name:?}"
-            );
+            assert!(matches!(record.check(), Err(RecordError::OutputName(_))), "{name:?}");
         }
     }
 
@@ -361,9 +347,6 @@ mod tests {
         let record = record();
         let members: Vec<_> = record.members.iter().rev().cloned().collect();
         let values: Vec<_> = record.values.iter().rev().copied().collect();
-        assert_eq!(
-            result_key(&record.unit_key, &members, &values),
-            record.result_key
-        );
+        assert_eq!(result_key(&record.unit_key, &members, &values), record.result_key);
     }
 }

@@ -5,10 +5,7 @@
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a suite fails by panicking, like the tests that call it"
-)]
+#![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
 pub mod bodies;
 pub mod conformance;

@@ -76,12 +76,7 @@ fn count(counter: &AtomicU64) {
 impl Tiered {
     /// `fast` before `slow`.
     pub fn new(fast: Arc<dyn Backend>, slow: Arc<dyn Backend>, writes: Writes) -> Self {
-        Self {
-            fast,
-            slow,
-            writes,
-            counts: Arc::default(),
-        }
+        Self { fast, slow, writes, counts: Arc::default() }
     }
 
     /// What the two tiers did so far.
@@ -220,8 +215,7 @@ impl Repeatable {
 
 fn rewound(mut body: Body) -> StoreResult<Body> {
     if let Body::File { file, .. } = &mut body {
-        file.rewind()
-            .map_err(|error| StoreError::Unavailable(format!("disk: {error}")))?;
+        file.rewind().map_err(|error| StoreError::Unavailable(format!("disk: {error}")))?;
     }
     Ok(body)
 }

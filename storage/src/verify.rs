@@ -52,10 +52,7 @@ impl<B: Backend + Clone + 'static> Verified<B> {
     /// The layer over a backend. Clones of the backend have to be the same store, as an
     /// `Arc<dyn Backend>` is.
     pub fn new(inner: B) -> Self {
-        Self {
-            inner,
-            counts: Arc::default(),
-        }
+        Self { inner, counts: Arc::default() }
     }
 
     /// What the layer saw so far.
@@ -138,10 +135,7 @@ impl<B: Backend + Clone + 'static> Verified<B> {
             held: None,
         };
         let stream = stream::unfold(Some(check), |check| async move { check?.step().await });
-        Body::Stream {
-            stream: stream.boxed(),
-            len,
-        }
+        Body::Stream { stream: stream.boxed(), len }
     }
 }
 
@@ -196,20 +190,14 @@ impl<B: Backend + Clone + 'static> Checking<B> {
 }
 
 fn damaged(name: &ObjectName, why: String) -> StoreError {
-    StoreError::Damaged {
-        name: name.clone(),
-        why,
-    }
+    StoreError::Damaged { name: name.clone(), why }
 }
 
 fn expect(name: &ObjectName, expected: Digest, found: Digest) -> StoreResult<()> {
     if found == expected {
         Ok(())
     } else {
-        Err(damaged(
-            name,
-            "the bytes are not those of the blob".to_owned(),
-        ))
+        Err(damaged(name, "the bytes are not those of the blob".to_owned()))
     }
 }
 
@@ -269,14 +257,9 @@ impl<B: Backend + Clone + fmt::Debug + 'static> Backend for Verified<B> {
         if name.blob_digest().is_some() {
             return self.inner.put_if_absent(name, body).await;
         }
-        let payload = body
-            .into_bytes(name, entry::max_payload(name) as u64)
-            .await?;
+        let payload = body.into_bytes(name, entry::max_payload(name) as u64).await?;
         let frame = entry::encode(name, &payload).map_err(|error| match error {
-            EntryError::TooLarge(size) => StoreError::TooLarge {
-                name: name.clone(),
-                size,
-            },
+            EntryError::TooLarge(size) => StoreError::TooLarge { name: name.clone(), size },
             other => damaged(name, other.to_string()),
         })?;
         let body = Body::Bytes(frame.into());

@@ -30,10 +30,7 @@ fn writer() {
     let Ok(round) = std::fs::read_to_string(dir.join(PERMISSION)) else {
         return;
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     // The writers of a round race for the same new names.
     let seed = round.parse::<u64>().unwrap() << 32;
     let backend = open(&dir, DiskOptions::default());
@@ -66,10 +63,9 @@ fn step() {
 fn noisy(body: Body) -> Body {
     use futures_util::StreamExt as _;
     match body {
-        Body::Stream { stream, len } => Body::Stream {
-            stream: stream.inspect(|_| step()).boxed(),
-            len,
-        },
+        Body::Stream { stream, len } => {
+            Body::Stream { stream: stream.inspect(|_| step()).boxed(), len }
+        }
         other => other,
     }
 }
@@ -115,9 +111,7 @@ impl Drop for Writer {
 #[test]
 fn killed_writers_leave_whole_objects() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let store = dir.path().join("store");
     for round in 0..ROUNDS {
         std::fs::write(dir.path().join(PERMISSION), round.to_string()).unwrap();
@@ -138,10 +132,7 @@ fn killed_writers_leave_whole_objects() {
     let left = std::fs::read_dir(&temporary).unwrap().count();
     println!("{left} temporary files were left behind");
 
-    let at_once = DiskOptions {
-        temporary_max_age: Duration::ZERO,
-        ..DiskOptions::default()
-    };
+    let at_once = DiskOptions { temporary_max_age: Duration::ZERO, ..DiskOptions::default() };
     let verified = open(dir.path(), at_once);
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     let seen = runtime.block_on(check_all(&verified, &store));

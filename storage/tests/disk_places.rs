@@ -56,32 +56,21 @@ async fn a_full_disk_takes_no_writes_and_keeps_what_it_has() {
     let backend = DiskBackend::open(&target, DiskOptions::default()).unwrap();
     let store = backend.store();
     let (small, large) = (noise(1, 300_000), noise(2, 2_000_000));
-    assert_eq!(
-        store.put_bytes(&blob_name(&small), &small).unwrap(),
-        Put::Created
-    );
+    assert_eq!(store.put_bytes(&blob_name(&small), &small).unwrap(), Put::Created);
 
     for kind in [Kind::Bytes, Kind::File, Kind::Stream] {
-        let put = backend
-            .put_if_absent(&blob_name(&large), body(&large, kind))
-            .await;
+        let put = backend.put_if_absent(&blob_name(&large), body(&large, kind)).await;
         assert!(is_read_only(&put), "{kind:?}: {put:?}");
         assert_eq!(temporaries(store), 0, "{kind:?}");
         assert_eq!(store.size(&blob_name(&large)).unwrap(), None);
     }
-    assert_eq!(
-        store.read(&blob_name(&small), 300_000).unwrap().unwrap(),
-        small
-    );
+    assert_eq!(store.read(&blob_name(&small), 300_000).unwrap().unwrap(), small);
 
     // What was deleted makes room.
     let fits = noise(3, 900_000);
     assert!(is_read_only(&store.put_bytes(&blob_name(&fits), &fits)));
     assert!(store.delete(&blob_name(&small)).unwrap());
-    assert_eq!(
-        store.put_bytes(&blob_name(&fits), &fits).unwrap(),
-        Put::Created
-    );
+    assert_eq!(store.put_bytes(&blob_name(&fits), &fits).unwrap(), Put::Created);
 }
 
 #[test]
@@ -93,14 +82,10 @@ fn a_disk_without_inodes_takes_no_writes() {
         return;
     };
     let store = DiskStore::open(&target, DiskOptions::default()).unwrap();
-    let puts: Vec<_> = (0..10)
-        .map(|i| store.put_bytes(&blob_name(&noise(i, 10)), &noise(i, 10)))
-        .collect();
+    let puts: Vec<_> =
+        (0..10).map(|i| store.put_bytes(&blob_name(&noise(i, 10)), &noise(i, 10))).collect();
     assert!(puts.iter().any(is_read_only), "{puts:?}");
-    assert!(
-        puts.iter().all(|put| put.is_ok() || is_read_only(put)),
-        "{puts:?}"
-    );
+    assert!(puts.iter().all(|put| put.is_ok() || is_read_only(put)), "{puts:?}");
     assert_eq!(temporaries(&store), 0);
 }
 
@@ -126,11 +111,7 @@ fn a_read_only_store_answers_every_read() {
     let get = |bytes: &bytes::Bytes| store.read(&blob_name(bytes), 100_000).unwrap();
     for _ in 0..2 {
         assert_eq!(get(&sealed).as_ref(), Some(&sealed));
-        assert_eq!(
-            get(&unsealed).as_ref(),
-            Some(&unsealed),
-            "verified each time"
-        );
+        assert_eq!(get(&unsealed).as_ref(), Some(&unsealed), "verified each time");
         assert_eq!(get(&damaged), None);
         assert_eq!(store.size(&blob_name(&damaged)).unwrap(), None);
     }
@@ -149,10 +130,7 @@ fn a_read_only_store_answers_every_read() {
     let again = store.put_bytes(&blob_name(&sealed), &sealed).unwrap();
     assert_eq!(again, Put::AlreadyThere);
     let none = DiskStore::open(target.join("none"), DiskOptions::default());
-    assert!(
-        is_read_only(&none),
-        "there is no directory and none can be made"
-    );
+    assert!(is_read_only(&none), "there is no directory and none can be made");
 }
 
 #[test]
@@ -252,23 +230,14 @@ fn take_over_by_reflink(target: &Path, bytes: &bytes::Bytes) {
     std::fs::write(&source, bytes).unwrap();
     let file = std::fs::File::open(&source).unwrap();
     let (name, len) = (blob_name(bytes), bytes.len() as u64);
-    assert!(
-        is_read_only(&store.put_bytes(&name, bytes)),
-        "there is room for a copy"
-    );
+    assert!(is_read_only(&store.put_bytes(&name, bytes)), "there is room for a copy");
 
     for wrong in [len - 1, len + 1] {
         let refused = store.put_file(&name, &file, wrong);
-        assert!(
-            matches!(refused, Err(StoreError::Damaged { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
     }
     let refused = store.put_file(&blob_name(b"other"), &file, len);
-    assert!(
-        matches!(refused, Err(StoreError::Damaged { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
     assert_eq!(store.put_file(&name, &file, len).unwrap(), Put::Created);
     std::fs::write(&source, "changed afterwards").unwrap();
     let meta = std::fs::metadata(store.path(&name)).unwrap();

@@ -68,17 +68,10 @@ async fn a_fault_of_a_get_changes_the_answer_and_not_the_object() {
                 assert_eq!(bits_that_differ(&found, &bytes), 1);
             }
             Fault::Unavailable | Fault::ReadOnly | Fault::LostAnswer | Fault::Break => {
-                assert!(
-                    matches!(found, Err(StoreError::Unavailable(_))),
-                    "{fault:?}"
-                );
+                assert!(matches!(found, Err(StoreError::Unavailable(_))), "{fault:?}");
             }
         }
-        assert_eq!(
-            read(&backend, &one).await.unwrap(),
-            Some(bytes),
-            "{fault:?}"
-        );
+        assert_eq!(read(&backend, &one).await.unwrap(), Some(bytes), "{fault:?}");
         assert_eq!(backend.injected(), 1);
     }
 }
@@ -145,11 +138,7 @@ async fn an_empty_object_cannot_be_damaged_unnoticed() {
 #[tokio::test]
 async fn a_seed_gives_the_same_faults_again_and_about_as_many_as_asked() {
     let failures = async |seed| {
-        let faults = Faults::Seeded {
-            seed,
-            per_mille: 200,
-            faults: vec![Fault::Unavailable],
-        };
+        let faults = Faults::Seeded { seed, per_mille: 200, faults: vec![Fault::Unavailable] };
         let (backend, _) = faulty(faults).await;
         let mut failures = Vec::new();
         for i in 0..1000 {
@@ -168,11 +157,7 @@ async fn a_seed_gives_the_same_faults_again_and_about_as_many_as_asked() {
 
 #[tokio::test]
 async fn faults_can_be_ended() {
-    let always = Faults::Seeded {
-        seed: 1,
-        per_mille: 1000,
-        faults: vec![Fault::Unavailable],
-    };
+    let always = Faults::Seeded { seed: 1, per_mille: 1000, faults: vec![Fault::Unavailable] };
     let (backend, bytes) = faulty(always).await;
     let clone = backend.clone();
     assert!(backend.get(&name("one")).await.is_err());

@@ -57,11 +57,7 @@ fn damages(bytes: &Bytes) -> [Bytes; 3] {
     let mut flipped = bytes.to_vec();
     flipped[bytes.len() / 2] ^= 4;
     let longer = [bytes, &b"more"[..]].concat();
-    [
-        flipped.into(),
-        bytes.slice(..bytes.len() - 1),
-        longer.into(),
-    ]
+    [flipped.into(), bytes.slice(..bytes.len() - 1), longer.into()]
 }
 
 #[tokio::test]
@@ -127,10 +123,7 @@ async fn a_stream_that_fails_is_not_taken_for_damage() {
         let verified = Verified::new(store);
         put(&verified, &blob_name(&bytes), &bytes).await.unwrap();
         let failed = read(&verified, &blob_name(&bytes)).await;
-        assert!(
-            matches!(failed, Err(StoreError::Unavailable(_))),
-            "{failed:?}"
-        );
+        assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
         assert_eq!(verified.counters().damaged, 0);
         assert!(read(&verified, &blob_name(&bytes)).await.unwrap() == Some(bytes));
     }
@@ -194,19 +187,14 @@ async fn a_read_fills_the_fast_tier() {
 #[tokio::test]
 async fn writes_go_where_they_are_sent() {
     let bytes = noise(1, 1000);
-    for (writes, in_fast, in_slow) in [
-        (Writes::Both, true, true),
-        (Writes::Fast, true, false),
-        (Writes::Slow, false, true),
-    ] {
+    for (writes, in_fast, in_slow) in
+        [(Writes::Both, true, true), (Writes::Fast, true, false), (Writes::Slow, false, true)]
+    {
         for kind in KINDS {
             let (fast, slow) = (memory(), memory());
             let tiers = tiered(&fast, &slow, writes);
             for name in [name("r/1.0"), blob_name(&bytes)] {
-                tiers
-                    .put_if_absent(&name, body(&bytes, kind))
-                    .await
-                    .unwrap();
+                tiers.put_if_absent(&name, body(&bytes, kind)).await.unwrap();
                 let expected = |there: bool| there.then(|| bytes.clone());
                 assert_eq!(read(&fast, &name).await.unwrap(), expected(in_fast));
                 assert_eq!(read(&slow, &name).await.unwrap(), expected(in_slow));
@@ -217,21 +205,14 @@ async fn writes_go_where_they_are_sent() {
 
 #[tokio::test]
 async fn a_broken_fast_tier_costs_nothing_but_time() {
-    let always = Faults::Seeded {
-        seed: 1,
-        per_mille: 1000,
-        faults: vec![Fault::Unavailable],
-    };
+    let always = Faults::Seeded { seed: 1, per_mille: 1000, faults: vec![Fault::Unavailable] };
     for kind in KINDS {
         let fast = FaultBackend::new(memory(), always.clone());
         let tiers = tiered(&fast, &As(memory(), kind), Writes::Both);
         let (name, bytes) = (name("r/1.0"), noise(1, LARGE));
         let created = tiers.put_if_absent(&name, body(&bytes, kind)).await;
         assert_eq!(created.unwrap(), Put::Created);
-        assert!(
-            read(&tiers, &name).await.unwrap() == Some(bytes),
-            "{kind:?}"
-        );
+        assert!(read(&tiers, &name).await.unwrap() == Some(bytes), "{kind:?}");
         assert_eq!(tiers.size(&name).await.unwrap(), Some(LARGE as u64));
         assert_eq!(list(&tiers, "").await.unwrap(), [name]);
         assert!(tiers.counters().fast_failures >= 4);
@@ -292,9 +273,7 @@ async fn a_stream_that_breaks_reaches_neither_tier() {
         parts.pop();
         parts.push(Err(StoreError::Unavailable("broken".to_owned())));
         let name = blob_name(&bytes);
-        let stored = tiers
-            .put_if_absent(&name, stream_of(parts, size as u64))
-            .await;
+        let stored = tiers.put_if_absent(&name, stream_of(parts, size as u64)).await;
         assert!(stored.is_err());
         assert_eq!(fast.bytes() + slow.bytes(), 0);
     }

@@ -42,13 +42,10 @@ pub fn owns(argv: &[OsString], file: &str) -> bool {
     let Some(name) = value(argv, "--crate-name").and_then(OsStr::to_str) else {
         return false;
     };
-    let mut suffix = argv
-        .iter()
-        .filter_map(|a| a.to_str()?.strip_prefix("extra-filename="));
+    let mut suffix = argv.iter().filter_map(|a| a.to_str()?.strip_prefix("extra-filename="));
     let stem = format!("{name}{}", suffix.next_back().unwrap_or_default());
     let is_stem = |file: &str| {
-        file.strip_prefix(&stem)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        file.strip_prefix(&stem).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     is_stem(file) || file.strip_prefix("lib").is_some_and(is_stem)
 }
@@ -93,22 +90,10 @@ mod tests {
     fn outputs_are_those_with_the_name_and_suffix() {
         let argv = words("rustc --crate-name ab -C metadata=1 -C extra-filename=-0f --out-dir /t");
         assert_eq!(out_dir(&argv), Some(PathBuf::from("/t")));
-        for own in [
-            "libab-0f.rlib",
-            "libab-0f.rmeta",
-            "ab-0f.d",
-            "ab-0f",
-            "ab-0f.long-type.txt",
-        ] {
+        for own in ["libab-0f.rlib", "libab-0f.rmeta", "ab-0f.d", "ab-0f", "ab-0f.long-type.txt"] {
             assert!(owns(&argv, own), "{own}");
         }
-        for other in [
-            "libab-0e.rlib",
-            "ab-0f2",
-            "xab-0f.d",
-            "liblibab-0f.rlib",
-            "ab",
-        ] {
+        for other in ["libab-0e.rlib", "ab-0f2", "xab-0f.d", "liblibab-0f.rlib", "ab"] {
             assert!(!owns(&argv, other), "{other}");
         }
     }

@@ -46,9 +46,7 @@ impl Mode {
     }
 
     fn of_word(word: &str) -> Option<Self> {
-        [Self::Record, Self::Copy, Self::Link]
-            .into_iter()
-            .find(|mode| mode.word() == word)
+        [Self::Record, Self::Copy, Self::Link].into_iter().find(|mode| mode.word() == word)
     }
 }
 

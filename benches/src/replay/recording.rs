@@ -24,11 +24,7 @@ pub(super) fn record(dir: &Path, argv: &[OsString]) -> ExitCode {
     let Some((tool, arguments)) = argv.split_first() else {
         return ExitCode::from(2);
     };
-    let output = match Command::new(tool)
-        .args(arguments)
-        .stdin(Stdio::inherit())
-        .output()
-    {
+    let output = match Command::new(tool).args(arguments).stdin(Stdio::inherit()).output() {
         Ok(output) => output,
         Err(error) => {
             report::complaint(&format!("replay-wrapper: {error}"));
@@ -43,10 +39,7 @@ pub(super) fn record(dir: &Path, argv: &[OsString]) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    let code = output
-        .status
-        .code()
-        .unwrap_or(128 + output.status.signal().unwrap_or(0));
+    let code = output.status.code().unwrap_or(128 + output.status.signal().unwrap_or(0));
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
@@ -78,10 +71,7 @@ fn outputs(argv: &[OsString]) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let own = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| owns(argv, name));
+        let own = entry.file_name().to_str().is_some_and(|name| owns(argv, name));
         if own && entry.file_type()?.is_file() {
             found.push(entry.path());
         }
@@ -124,10 +114,7 @@ pub struct Recording {
 }
 
 fn split(bytes: &[u8]) -> Vec<OsString> {
-    bytes
-        .split(|byte| *byte == 0)
-        .map(|part| OsString::from_vec(part.to_vec()))
-        .collect()
+    bytes.split(|byte| *byte == 0).map(|part| OsString::from_vec(part.to_vec())).collect()
 }
 
 impl Recording {
@@ -136,9 +123,8 @@ impl Recording {
     /// # Errors
     /// When one cannot be read.
     pub fn all(dir: &Path) -> io::Result<Vec<Self>> {
-        let mut places: Vec<PathBuf> = fs::read_dir(dir)?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<io::Result<_>>()?;
+        let mut places: Vec<PathBuf> =
+            fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
         places.sort();
         places.iter().map(|place| Self::read(place)).collect()
     }
@@ -150,16 +136,11 @@ impl Recording {
             let part = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
             Some((part(&bytes[..at]), part(&bytes[at + 1..])))
         };
-        let variables = split(&fs::read(place.join(VARIABLES))?)
-            .into_iter()
-            .filter_map(pair);
+        let variables = split(&fs::read(place.join(VARIABLES))?).into_iter().filter_map(pair);
         let mut files = Vec::new();
         for entry in fs::read_dir(place.join(FILES))? {
             let entry = entry?;
-            files.push((
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.metadata()?.len(),
-            ));
+            files.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()));
         }
         let cwd = OsString::from_vec(fs::read(place.join(WORKING_DIRECTORY))?);
         Ok(Self {
@@ -181,18 +162,11 @@ mod tests {
     use super::*;
 
     fn argv(out_dir: &Path) -> Vec<OsString> {
-        [
-            "rustc",
-            "--crate-name",
-            "ab",
-            "-C",
-            "extra-filename=-0f",
-            "--out-dir",
-        ]
-        .into_iter()
-        .map(OsString::from)
-        .chain([out_dir.into()])
-        .collect()
+        ["rustc", "--crate-name", "ab", "-C", "extra-filename=-0f", "--out-dir"]
+            .into_iter()
+            .map(OsString::from)
+            .chain([out_dir.into()])
+            .collect()
     }
 
     #[test]

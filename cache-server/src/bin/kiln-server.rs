@@ -87,19 +87,11 @@ fn main() -> ExitCode {
 
 /// Flags win over the environment, and that over the defaults.
 fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, String> {
-    let Environment {
-        mut settings,
-        mut kiln_dir,
-        cache_home,
-        home,
-        runtime_dir,
-    } = environment;
+    let Environment { mut settings, mut kiln_dir, cache_home, home, runtime_dir } = environment;
     let mut local = false;
     let mut args = args.into_iter();
     while let Some(flag) = args.next() {
-        let value = args
-            .next()
-            .ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
+        let value = args.next().ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
         match flag.as_str() {
             "--role" if value == "local" => local = true,
             "--role" if value == "shared" => local = false,

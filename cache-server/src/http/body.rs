@@ -39,13 +39,7 @@ pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Api
 
 /// The announced length of a body, bytes.
 pub(crate) fn content_length(request: &Request) -> Option<u64> {
-    request
-        .headers()
-        .get(CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Reads a body that is not wanted, within a bound. A client that waits to be asked for it is not

@@ -32,11 +32,7 @@ pub(crate) struct Activity {
 
 impl Default for Activity {
     fn default() -> Self {
-        Self {
-            begun: Instant::now(),
-            in_work: AtomicUsize::new(0),
-            last_ms: AtomicU64::new(0),
-        }
+        Self { begun: Instant::now(), in_work: AtomicUsize::new(0), last_ms: AtomicU64::new(0) }
     }
 }
 
@@ -155,12 +151,7 @@ impl Connections {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self {
-            service,
-            router,
-            activity,
-            ..
-        } = self;
+        let Self { service, router, activity, .. } = self;
         let handler = service_fn(move |mut request: Request<Incoming>| {
             let in_work = activity.begin();
             request.extensions_mut().insert(peer);

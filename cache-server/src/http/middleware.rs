@@ -59,10 +59,7 @@ fn problem(error: &ApiError, id: &str, mut response: Response) -> Response {
     let body = serde_json::to_vec(&document).unwrap_or_default();
     *response.body_mut() = body.into();
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(seconds) = error.retry_after_s() {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -63,12 +63,7 @@ pub(crate) fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
 pub(crate) fn zero(connection: &Connection, scope: &str) -> rusqlite::Result<()> {
     let newest: Option<i64> =
         connection.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
-    set_totals(
-        connection,
-        scope,
-        &Tally::default(),
-        newest.unwrap_or_default(),
-    )
+    set_totals(connection, scope, &Tally::default(), newest.unwrap_or_default())
 }
 
 /// All but the size of the store.
@@ -79,10 +74,7 @@ pub(crate) fn stats(connection: &Connection, scope: &str) -> rusqlite::Result<St
     for event in newest_build(connection, scope, zero_seq)? {
         build.add(&event);
         if !event.pinned.is_empty() && pinned.len() < MAX_LISTED_UNITS {
-            pinned.push(PinnedUnit {
-                unit: event.unit.clone(),
-                by: event.pinned.clone(),
-            });
+            pinned.push(PinnedUnit { unit: event.unit.clone(), by: event.pinned.clone() });
         }
         if !is_hit(event.outcome) {
             missed.push(MissedUnit {
@@ -122,10 +114,7 @@ fn newest_build(
         .query_map(params![scope, after_seq], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     // A row of another version of the program is left out.
-    Ok(bodies
-        .iter()
-        .filter_map(|body| serde_json::from_str(body).ok())
-        .collect())
+    Ok(bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect())
 }
 
 fn totals(connection: &Connection, scope: &str) -> rusqlite::Result<(Tally, i64)> {
@@ -165,10 +154,7 @@ mod tests {
     #[test]
     fn an_event_counts_once_and_the_newest_build_is_told_apart() {
         let connection = in_memory();
-        let one = [
-            event("1", "a", Outcome::HitLocal),
-            event("2", "a", Outcome::Miss),
-        ];
+        let one = [event("1", "a", Outcome::HitLocal), event("2", "a", Outcome::Miss)];
         assert_eq!(add(&connection, "s", &one, 1).unwrap(), 2);
         assert_eq!(add(&connection, "s", &one, 2).unwrap(), 0);
         let mut slow = event("4", "b", Outcome::Bypass);
@@ -182,11 +168,7 @@ mod tests {
         let stats = stats(&connection, "s").unwrap();
         assert_eq!((stats.total.units, stats.build.units), (5, 2));
         assert_eq!(stats.pinned.len(), 1);
-        let names: Vec<_> = stats
-            .missed
-            .iter()
-            .map(|unit| unit.unit.crate_name.as_str())
-            .collect();
+        let names: Vec<_> = stats.missed.iter().map(|unit| unit.unit.crate_name.as_str()).collect();
         assert_eq!(names, ["4", "3"]);
         assert_eq!(super::stats(&connection, "t").unwrap().total.units, 0);
     }

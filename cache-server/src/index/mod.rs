@@ -54,11 +54,7 @@ impl Index {
     pub(crate) fn new(writer: Connection, reader: Option<Connection>) -> Self {
         let writer = Arc::new(Mutex::new(writer));
         let reader = reader.map_or_else(|| writer.clone(), |reader| Arc::new(Mutex::new(reader)));
-        Self {
-            writer,
-            reader,
-            damaged: Arc::new(watch::Sender::new(false)),
-        }
+        Self { writer, reader, damaged: Arc::new(watch::Sender::new(false)) }
     }
 
     /// Whether an operation has found the file damaged. That cannot be repaired under way: the

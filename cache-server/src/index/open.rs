@@ -145,12 +145,7 @@ fn open_file(path: &Path, store_id: &str) -> Result<Opened, IndexError> {
     let unclean = meta("in-use")?.is_some();
     set(&connection, "in-use").map_err(in_file)?;
     let reader = connect(path).map_err(in_file)?;
-    Ok(Opened {
-        index: Index::new(connection, Some(reader)),
-        fresh,
-        unclean,
-        notes: Vec::new(),
-    })
+    Ok(Opened { index: Index::new(connection, Some(reader)), fresh, unclean, notes: Vec::new() })
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
@@ -161,9 +156,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
 
 fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
     connection
-        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
-            row.get(0)
-        })
+        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
         .optional()
 }
 

@@ -83,9 +83,7 @@ pub(crate) fn of_result(
                  SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
                  WHERE l.record = r.id AND b.digest IS NULL)",
         )?
-        .query_row(params![scope, result.digest().as_bytes()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(params![scope, result.digest().as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()
 }
 
@@ -115,12 +113,7 @@ pub(crate) fn stored(
             Ok((digest(row, 0)?, row.get::<_, Option<i64>>(1)?.map(uint)))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Stored {
-        id,
-        unit_key: UnitKey::new(unit),
-        generation,
-        blobs,
-    }))
+    Ok(Some(Stored { id, unit_key: UnitKey::new(unit), generation, blobs }))
 }
 
 /// Writes a record and its blobs, over an older generation if there is one. The bytes that the
@@ -193,9 +186,7 @@ pub(crate) fn forget_blob(connection: &Connection, digest: &Digest) -> rusqlite:
 
 /// Forgets a record.
 pub(crate) fn forget(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("DELETE FROM records WHERE id = ?1")?
-        .execute(params![id])?;
+    connection.prepare_cached("DELETE FROM records WHERE id = ?1")?.execute(params![id])?;
     Ok(())
 }
 
@@ -231,9 +222,7 @@ pub(crate) fn touch(
 /// Number of records, number of blobs, and the bytes of both.
 pub(crate) fn sizes(connection: &Connection) -> rusqlite::Result<(u64, u64, u64)> {
     let pair = |sql: &str| {
-        connection.query_row(sql, [], |row| {
-            Ok((uint(row.get(0)?), uint(row.get::<_, i64>(1)?)))
-        })
+        connection.query_row(sql, [], |row| Ok((uint(row.get(0)?), uint(row.get::<_, i64>(1)?))))
     };
     let (records, record_bytes) = pair("SELECT count(*), coalesce(sum(bytes), 0) FROM records")?;
     let (blobs, blob_bytes) = pair("SELECT count(*), coalesce(sum(size), 0) FROM blobs")?;
@@ -249,12 +238,7 @@ pub(crate) fn object_name(
     generation: u32,
 ) -> Option<ObjectName> {
     let unit = unit.to_string();
-    format!(
-        "records/{scope}/{}/{unit}/{result}.{generation}",
-        &unit[..2]
-    )
-    .parse()
-    .ok()
+    format!("records/{scope}/{}/{unit}/{result}.{generation}", &unit[..2]).parse().ok()
 }
 
 /// Reads a digest from a column.
@@ -341,9 +325,7 @@ mod tests {
         first.body = b"xy".to_vec();
         insert(&connection, &first).unwrap();
         assert_eq!(sizes(&connection).unwrap(), (1, 1, 12));
-        let found = stored(&connection, "s", &first.result_key)
-            .unwrap()
-            .unwrap();
+        let found = stored(&connection, "s", &first.result_key).unwrap().unwrap();
         assert_eq!(found.generation, 1);
         forget(&connection, found.id).unwrap();
         assert_eq!(sizes(&connection).unwrap(), (0, 1, 10));

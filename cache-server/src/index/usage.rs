@@ -28,10 +28,7 @@ pub(crate) fn state(connection: &Connection) -> rusqlite::Result<State<i64>> {
     let mut statement = connection.prepare_cached("SELECT record, digest FROM record_blobs")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        blobs_of
-            .entry(row.get(0)?)
-            .or_default()
-            .push(digest(row, 1)?);
+        blobs_of.entry(row.get(0)?).or_default().push(digest(row, 1)?);
     }
     let results = connection
         .prepare_cached("SELECT id, bytes, cost_ms, last_used_ms FROM records")?

@@ -75,11 +75,9 @@ pub(crate) async fn get(
 fn unsatisfiable(size: u64) -> Response {
     let range = [(CONTENT_RANGE, format!("bytes */{size}"))];
     let mut response = ApiError::RangeNotSatisfiable(size).into_response();
-    response.headers_mut().extend(
-        range
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.parse().ok()?))),
-    );
+    response
+        .headers_mut()
+        .extend(range.into_iter().filter_map(|(name, value)| Some((name, value.parse().ok()?))));
     response
 }
 
@@ -105,10 +103,7 @@ fn section(blob: Body, offset: u64, len: u64) -> Result<HttpBody, ApiError> {
             file.seek(SeekFrom::Start(offset))
                 .map_err(|error| ApiError::Internal(error.to_string()))?;
             let file = tokio::fs::File::from_std(file).take(len);
-            Ok(HttpBody::from_stream(ReaderStream::with_capacity(
-                file,
-                COPY_BUFFER_BYTES,
-            )))
+            Ok(HttpBody::from_stream(ReaderStream::with_capacity(file, COPY_BUFFER_BYTES)))
         }
         Body::Stream { stream, .. } => {
             let (mut skip, mut left) = (offset, len);
@@ -189,10 +184,7 @@ pub(crate) async fn put(
         chunk.map_err(|error| StoreError::Unavailable(format!("upload broke off: {error}")))
     });
     let stream = stream.boxed();
-    let put = service
-        .store
-        .put_blob(&digest, Body::Stream { stream, len })
-        .await;
+    let put = service.store.put_blob(&digest, Body::Stream { stream, len }).await;
     match put {
         Ok(put) => {
             note(&service, digest).await?;
@@ -234,9 +226,6 @@ pub(crate) async fn missing(
     if blobs.len() > MAX_MISSING_BLOBS {
         return Err(ApiError::TooLarge("the number of blobs"));
     }
-    let blobs = service
-        .index
-        .read(move |index| records::missing(index, &blobs))
-        .await?;
+    let blobs = service.index.read(move |index| records::missing(index, &blobs)).await?;
     Ok(Json(MissingRequest { blobs }))
 }

@@ -35,10 +35,7 @@ pub(crate) async fn add(
     if events.len() > MAX_EVENTS {
         return Err(ApiError::TooLarge("the number of events"));
     }
-    if events
-        .iter()
-        .any(|event| text_bytes(event) > MAX_EVENT_BYTES)
-    {
+    if events.iter().any(|event| text_bytes(event) > MAX_EVENT_BYTES) {
         return Err(ApiError::TooLarge("an event"));
     }
     service.reports.take(principal.scope_id, events)?;
@@ -47,9 +44,12 @@ pub(crate) async fn add(
 
 fn text_bytes(event: &Event) -> usize {
     let unit = &event.unit;
-    let fixed = [&event.id, &event.run, &event.job, &event.build]
-        .into_iter()
-        .chain([&unit.crate_name, &unit.version, &unit.kind, &unit.target]);
+    let fixed = [&event.id, &event.run, &event.job, &event.build].into_iter().chain([
+        &unit.crate_name,
+        &unit.version,
+        &unit.kind,
+        &unit.target,
+    ]);
     fixed
         .chain(&event.reason)
         .chain(&event.detail)
@@ -98,9 +98,6 @@ pub(crate) async fn zero(
 ) -> Result<StatusCode, ApiError> {
     service.reports.flush(&service).await?;
     let scope = principal.scope_id;
-    service
-        .index
-        .write(move |index| events::zero(index, &scope))
-        .await?;
+    service.index.write(move |index| events::zero(index, &scope)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -51,11 +51,8 @@ pub(crate) async fn lookup(
         }
         Ok(answer)
     };
-    let records = if few {
-        service.index.read_few(read).await?
-    } else {
-        service.index.read(read).await?
-    };
+    let records =
+        if few { service.index.read_few(read).await? } else { service.index.read(read).await? };
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
     let json = records.finish(local.as_deref())?;

@@ -46,18 +46,10 @@ pub(crate) fn table() -> Vec<Route> {
 pub(crate) fn router(service: &Service) -> Router {
     table()
         .into_iter()
-        .fold(Router::new(), |router, (path, _, answer)| {
-            router.route(path, answer)
-        })
+        .fold(Router::new(), |router, (path, _, answer)| router.route(path, answer))
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(axum::middleware::from_fn_with_state(
-            service.clone(),
-            middleware::bounded,
-        ))
-        .layer(axum::middleware::from_fn_with_state(
-            service.clone(),
-            middleware::outer,
-        ))
+        .layer(axum::middleware::from_fn_with_state(service.clone(), middleware::bounded))
+        .layer(axum::middleware::from_fn_with_state(service.clone(), middleware::outer))
         .with_state(service.clone())
 }

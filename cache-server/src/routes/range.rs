@@ -31,10 +31,9 @@ pub(crate) fn parse(header: Option<&str>, size: u64) -> Asked {
     };
     match (first, number(first), last, number(last)) {
         ("", _, _, Some(0)) => Asked::Unsatisfiable,
-        ("", _, _, Some(suffix)) if size > 0 => Asked::Part {
-            first: size.saturating_sub(suffix),
-            last: size - 1,
-        },
+        ("", _, _, Some(suffix)) if size > 0 => {
+            Asked::Part { first: size.saturating_sub(suffix), last: size - 1 }
+        }
         ("", _, _, Some(_)) => Asked::Unsatisfiable,
         (_, Some(first), "", _) => within(first, u64::MAX, size),
         (_, Some(first), _, Some(last)) if first <= last => within(first, last, size),
@@ -70,14 +69,8 @@ mod tests {
         }
         check("bytes=0-", 0, Asked::Unsatisfiable);
         check("bytes=-1", 0, Asked::Unsatisfiable);
-        for ignored in [
-            "bytes=",
-            "bytes=-",
-            "bytes=a-b",
-            "bytes=3-1",
-            "lines=0-1",
-            "bytes=0-1,3-4",
-        ] {
+        for ignored in ["bytes=", "bytes=-", "bytes=a-b", "bytes=3-1", "lines=0-1", "bytes=0-1,3-4"]
+        {
             check(ignored, 10, Asked::Whole);
         }
     }

@@ -45,13 +45,11 @@ pub(crate) async fn publish(
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
     let request: PublishRequest = body::json(request).await?;
-    Ok(
-        match publish::publish(&service, &principal, &key, request).await? {
-            Published::Kept => StatusCode::OK,
-            Published::Created => StatusCode::CREATED,
-            Published::Accepted => StatusCode::ACCEPTED,
-        },
-    )
+    Ok(match publish::publish(&service, &principal, &key, request).await? {
+        Published::Kept => StatusCode::OK,
+        Published::Created => StatusCode::CREATED,
+        Published::Accepted => StatusCode::ACCEPTED,
+    })
 }
 
 /// Verifies the blobs of a record that could not be restored; forgets those that are damaged or
@@ -82,9 +80,7 @@ pub(crate) async fn reject(
         .await?
         .ok_or(ApiError::NotFound)?;
     let reason: String = request.reason.chars().take(500).collect();
-    service
-        .log
-        .info(format_args!("result {key} rejected: {reason}"));
+    service.log.info(format_args!("result {key} rejected: {reason}"));
     let mut bad = Vec::new();
     for (digest, _) in &row.blobs {
         if !service.store.verify_blob(digest).await? {
@@ -94,15 +90,11 @@ pub(crate) async fn reject(
     if bad.is_empty() {
         return Ok(StatusCode::NO_CONTENT);
     }
-    service.log.warn(format_args!(
-        "result {key} forgotten: {} bad blobs",
-        bad.len()
-    ));
+    service.log.warn(format_args!("result {key} forgotten: {} bad blobs", bad.len()));
     service
         .index
         .write(move |index| {
-            bad.iter()
-                .try_for_each(|digest| records::forget_blob(index, digest))?;
+            bad.iter().try_for_each(|digest| records::forget_blob(index, digest))?;
             records::forget(index, row.id)
         })
         .await?;

@@ -81,14 +81,7 @@ pub(crate) async fn healthz() -> &'static str {
 )]
 pub(crate) async fn readyz(State(service): State<Service>) -> Response {
     let ready = *service.complete.borrow();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let readiness = Readiness {
-        ready,
-        read_only: service.store.read_only(),
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let readiness = Readiness { ready, read_only: service.store.read_only() };
     (status, Json(readiness)).into_response()
 }

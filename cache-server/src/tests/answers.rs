@@ -36,19 +36,12 @@ async fn a_store_without_writes_still_answers() {
 
     for (why, expected) in [
         ("Read-only file system", "503 /problems/read-only"),
-        (
-            "No space left on device",
-            "507 /problems/insufficient-storage",
-        ),
+        ("No space left on device", "507 /problems/insufficient-storage"),
     ] {
         *fixture.backend.fault.lock().unwrap() = Some(why);
         // What the store itself says shows at the first write, whatever was noted before.
         let blob = Body::Bytes(why.into());
-        let put = fixture
-            .service
-            .store
-            .put_blob(&Digest::of(why.as_bytes()), blob)
-            .await;
+        let put = fixture.service.store.put_blob(&Digest::of(why.as_bytes()), blob).await;
         assert!(put.is_err());
         let (_, response) = fixture.publish("refused").await;
         assert_eq!(problem(response).await, expected);
@@ -57,19 +50,12 @@ async fn a_store_without_writes_still_answers() {
         let ready = fixture.send("GET", "/readyz", &()).await;
         assert_eq!(ready.status(), 200);
         let ready: serde_json::Value = read(ready).await;
-        assert!(
-            ready["read_only"].is_string() && ready["ready"] == true,
-            "{ready}"
-        );
+        assert!(ready["read_only"].is_string() && ready["ready"] == true, "{ready}");
     }
     *fixture.backend.fault.lock().unwrap() = None;
     fixture.backend.gate.add_permits(1);
     let blob = Body::Bytes("works".into());
-    let put = fixture
-        .service
-        .store
-        .put_blob(&Digest::of(b"works"), blob)
-        .await;
+    let put = fixture.service.store.put_blob(&Digest::of(b"works"), blob).await;
     assert_eq!(put.unwrap(), Put::Created);
     assert_eq!(fixture.service.store.read_only(), None);
 }
@@ -84,14 +70,8 @@ async fn other_users_are_refused_on_the_socket() {
             .replace("{key}", &Digest::of(b"").to_string());
         for method in methods.iter().filter(|_| path.starts_with("/v1/")) {
             let method = method.to_uppercase();
-            let response = fixture
-                .send_as(Peer::Unix { uid }, &method, &path, &())
-                .await;
-            assert_eq!(
-                problem_or_status(&method, response).await,
-                "403",
-                "{method} {path}"
-            );
+            let response = fixture.send_as(Peer::Unix { uid }, &method, &path, &()).await;
+            assert_eq!(problem_or_status(&method, response).await, "403", "{method} {path}");
         }
     }
 }
@@ -110,18 +90,13 @@ async fn over_tcp_no_files_are_taken_and_the_server_stays() {
     let record = record("a");
     let request = PublishRequest {
         record: record.clone(),
-        offers: vec![Offer {
-            digest: Digest::of(b"a"),
-            path: "/etc/passwd".into(),
-        }],
+        offers: vec![Offer { digest: Digest::of(b"a"), path: "/etc/passwd".into() }],
         replace: false,
     };
     let path = format!("/v1/results/{}", record.result_key);
     let refused = fixture.send_as(Peer::Tcp, "PUT", &path, &request).await;
     assert_eq!(problem(refused).await, "422 /problems/unprocessable");
-    let refused = fixture
-        .send_as(Peer::Tcp, "POST", "/v1/shutdown", &())
-        .await;
+    let refused = fixture.send_as(Peer::Tcp, "POST", "/v1/shutdown", &()).await;
     assert_eq!(problem(refused).await, "403 /problems/forbidden");
     assert!(!*fixture.service.stop.borrow());
 }
@@ -168,16 +143,10 @@ async fn the_table_is_what_the_router_answers() {
     let fixture = Fixture::new();
     for (path, methods, _) in routes::table() {
         for method in ["get", "head", "put", "post", "delete", "patch"] {
-            let response = fixture
-                .send_as(Peer::Tcp, &method.to_uppercase(), path, &())
-                .await;
+            let response = fixture.send_as(Peer::Tcp, &method.to_uppercase(), path, &()).await;
             let implied = method == "head" && methods.contains(&"get");
             let answered = response.status() != 405;
-            assert_eq!(
-                answered,
-                methods.contains(&method) || implied,
-                "{method} {path}"
-            );
+            assert_eq!(answered, methods.contains(&method) || implied, "{method} {path}");
         }
     }
 }

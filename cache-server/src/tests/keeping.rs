@@ -68,10 +68,7 @@ async fn a_rebuild_keeps_the_newest_generation_only() {
     fixture.backend.gate.add_permits(1);
     let store = &fixture.service.store;
     let digest = Digest::of(b"a");
-    store
-        .put_blob(&digest, Body::Bytes("a".into()))
-        .await
-        .unwrap();
+    store.put_blob(&digest, Body::Bytes("a".into())).await.unwrap();
     let scope = &fixture.service.policy.tcp_scope;
     let mut record = record("a");
     for (generation, stdout) in [(1, "newer"), (0, "older"), (2, "newest")] {
@@ -92,12 +89,7 @@ async fn blobs_that_nobody_noted_are_found_and_failed_results_leave_noted_ones()
     fixture.backend.gate.add_permits(2);
     let (noted, unnoted) = (Digest::of(b"a"), Digest::of(b"b"));
     let body = Body::Bytes("b".into());
-    fixture
-        .service
-        .store
-        .put_blob(&unnoted, body)
-        .await
-        .unwrap();
+    fixture.service.store.put_blob(&unnoted, body).await.unwrap();
     let missing = async || {
         let asked = serde_json::json!({ "blobs": [noted, unnoted] });
         let reply = fixture.send("POST", "/v1/blobs/missing", &asked).await;
@@ -114,36 +106,20 @@ async fn blobs_that_nobody_noted_are_found_and_failed_results_leave_noted_ones()
     record.outputs.push(Output {
         name: "second".into(),
         executable: false,
-        content: Content::Blob {
-            digest: Digest::of(b"as it was"),
-            size: 7,
-        },
+        content: Content::Blob { digest: Digest::of(b"as it was"), size: 7 },
     });
     let first = fixture.dir.path().join("first");
     std::fs::write(&first, "a").unwrap();
     let request = PublishRequest {
-        offers: vec![
-            offer(noted, &first),
-            offer(Digest::of(b"as it was"), &other),
-        ],
+        offers: vec![offer(noted, &first), offer(Digest::of(b"as it was"), &other)],
         record: record.clone(),
         replace: false,
     };
     let path = format!("/v1/results/{}", record.result_key);
     assert_eq!(fixture.send("PUT", &path, &request).await.status(), 202);
     assert_eq!(fixture.lookup(&record).await, []);
-    let stored = fixture
-        .service
-        .store
-        .blob_size(&noted)
-        .await
-        .unwrap()
-        .is_some();
-    assert_eq!(
-        missing().await.is_empty(),
-        stored,
-        "what is stored is noted"
-    );
+    let stored = fixture.service.store.blob_size(&noted).await.unwrap().is_some();
+    assert_eq!(missing().await.is_empty(), stored, "what is stored is noted");
 }
 
 #[tokio::test]
@@ -153,11 +129,7 @@ async fn a_blob_that_is_gone_is_missing_and_no_longer_claimed() {
     let (record, _) = fixture.publish("a").await;
     assert_eq!(fixture.lookup(&record).await.len(), 1);
     fixture.backend.lost.store(true, Ordering::Relaxed);
-    let request = PublishRequest {
-        record: record.clone(),
-        offers: Vec::new(),
-        replace: false,
-    };
+    let request = PublishRequest { record: record.clone(), offers: Vec::new(), replace: false };
     let path = format!("/v1/results/{}", record.result_key);
     let refused = fixture.send("PUT", &path, &request).await;
     assert_eq!(problem(refused).await, "409 /problems/missing-blobs");

@@ -13,10 +13,7 @@ fn blobs_travel_whole_and_in_ranges(server: &TestServer) {
     // Over one chunk, and over what a small read returns in memory.
     let bytes: Vec<u8> = (0..700_001_u32).map(|i| (i * 7 % 251) as u8).collect();
     let path = path(&bytes);
-    assert_eq!(
-        server.tcp("GET", &path, &[], b"").problem(),
-        "/problems/not-found"
-    );
+    assert_eq!(server.tcp("GET", &path, &[], b"").problem(), "/problems/not-found");
     assert_eq!(server.tcp("HEAD", &path, &[], b"").status, 404);
     assert_eq!(server.tcp("PUT", &path, &[], &bytes).status, 201);
     assert_eq!(server.unix("PUT", &path, &bytes).status, 200);
@@ -62,10 +59,7 @@ fn bytes_of_another_digest_are_refused_and_not_stored() {
     let server = TestServer::start();
     for wrong in [b"wrong".as_slice(), b""] {
         let reply = server.tcp("PUT", &path(b"right"), &[], wrong);
-        assert_eq!(
-            (reply.status, reply.problem().as_str()),
-            (422, "/problems/digest-mismatch")
-        );
+        assert_eq!((reply.status, reply.problem().as_str()), (422, "/problems/digest-mismatch"));
     }
     assert_eq!(server.tcp("HEAD", &path(b"right"), &[], b"").status, 404);
     assert_eq!(server.stats().store.blobs, 0);
@@ -92,19 +86,12 @@ fn missing_blobs_are_told() {
     let server = TestServer::start();
     server.tcp("PUT", &path(b"a"), &[], b"a");
     let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-    let request = MissingRequest {
-        blobs: vec![b, a, b],
-    };
+    let request = MissingRequest { blobs: vec![b, a, b] };
     let reply = server.send("POST", "/v1/blobs/missing", &request);
     assert_eq!(reply.json::<MissingRequest>().blobs, [b, b]);
-    let many = MissingRequest {
-        blobs: vec![a; kiln_server::limits::MAX_MISSING_BLOBS + 1],
-    };
+    let many = MissingRequest { blobs: vec![a; kiln_server::limits::MAX_MISSING_BLOBS + 1] };
     let reply = server.send("POST", "/v1/blobs/missing", &many);
-    assert_eq!(
-        (reply.status, reply.problem().as_str()),
-        (413, "/problems/too-large")
-    );
+    assert_eq!((reply.status, reply.problem().as_str()), (413, "/problems/too-large"));
 }
 
 #[test]
@@ -113,9 +100,6 @@ fn a_damaged_blob_is_not_served() {
     server.tcp("PUT", &path(b"right"), &[], b"right");
     std::fs::write(blob_file(&server.store_dir(), b"right"), b"wrong").unwrap();
     assert_eq!(server.tcp("GET", &path(b"right"), &[], b"").status, 404);
-    assert_eq!(
-        server.tcp("PUT", &path(b"right"), &[], b"right").status,
-        201
-    );
+    assert_eq!(server.tcp("PUT", &path(b"right"), &[], b"right").status, 201);
     assert_eq!(server.tcp("GET", &path(b"right"), &[], b"").body, b"right");
 }

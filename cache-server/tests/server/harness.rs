@@ -43,18 +43,10 @@ impl Reply {
 
     /// The kind of problem, after checking that the document is whole.
     pub(crate) fn problem(&self) -> String {
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json"),
-            "{}",
-            self.head
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.head);
         let problem: Problem = self.json();
         assert_eq!(problem.status, self.status);
-        assert_eq!(
-            Some(problem.request_id.as_str()),
-            self.header("x-request-id")
-        );
+        assert_eq!(Some(problem.request_id.as_str()), self.header("x-request-id"));
         problem.kind
     }
 }
@@ -85,11 +77,7 @@ pub(crate) fn exchange(
         .unwrap_or_else(|| panic!("no answer: {}", String::from_utf8_lossy(&bytes)));
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Reply {
-        status,
-        head,
-        body: bytes[end + 4..].to_vec(),
-    }
+    Reply { status, head, body: bytes[end + 4..].to_vec() }
 }
 
 /// A running server and the directory it works in.
@@ -155,10 +143,7 @@ impl TestServer {
     }
 
     pub(crate) fn lookup(&self, record: &Record) -> LookupResponse {
-        let request = LookupRequest {
-            units: vec![record.unit_key],
-            results: Vec::new(),
-        };
+        let request = LookupRequest { units: vec![record.unit_key], results: Vec::new() };
         let reply = self.send("POST", "/v1/lookup", &request);
         assert_eq!(reply.status, 200);
         reply.json()
@@ -216,17 +201,11 @@ impl Fixture {
             let digest = Digest::of(bytes);
             let path = dir.join(format!("{unit}-{variant}-{i}"));
             std::fs::write(&path, bytes).unwrap();
-            offers.push(Offer {
-                digest,
-                path: path.to_str().unwrap().to_owned(),
-            });
+            offers.push(Offer { digest, path: path.to_str().unwrap().to_owned() });
             files.push(Output {
                 name: format!("out-{i}"),
                 executable: false,
-                content: Content::Blob {
-                    digest,
-                    size: bytes.len() as u64,
-                },
+                content: Content::Blob { digest, size: bytes.len() as u64 },
             });
         }
         let record = Record {
@@ -239,17 +218,10 @@ impl Fixture {
             outputs: files,
             stdout: "out".into(),
             stderr: String::new(),
-            cost: Cost {
-                wall_ms: 1000,
-                cpu_ms: 1000,
-            },
+            cost: Cost { wall_ms: 1000, cpu_ms: 1000 },
             producer: Producer::default(),
         };
-        Self {
-            record,
-            offers,
-            replace: false,
-        }
+        Self { record, offers, replace: false }
     }
 
     pub(crate) fn path(&self) -> String {

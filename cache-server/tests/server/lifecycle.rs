@@ -17,10 +17,7 @@ fn what_is_stored_survives_a_restart() {
     let dir = server.stop();
     assert!(!dir.path().join("kiln/kiln.sock").exists());
     let server = TestServer::start_with(dir, |_| {});
-    assert_eq!(
-        server.lookup(&one.record).records,
-        std::slice::from_ref(&one.record)
-    );
+    assert_eq!(server.lookup(&one.record).records, std::slice::from_ref(&one.record));
 }
 
 #[test]
@@ -30,13 +27,7 @@ fn what_is_stored_survives_a_kill() {
     let body = serde_json::to_vec(&one.request()).unwrap();
     let (mut child, socket) = spawn(dir.path());
     let send = |method, path: &str, body: &[u8]| {
-        exchange(
-            UnixStream::connect(&socket).unwrap(),
-            method,
-            path,
-            &[],
-            body,
-        )
+        exchange(UnixStream::connect(&socket).unwrap(), method, path, &[], body)
     };
     assert_eq!(send("PUT", &one.path(), &body).status, 202);
     let lookup = serde_json::json!({ "units": [one.record.unit_key] }).to_string();
@@ -47,10 +38,7 @@ fn what_is_stored_survives_a_kill() {
     assert!(socket.exists(), "nobody removed it");
 
     let server = TestServer::start_with(dir, |_| {});
-    assert_eq!(
-        server.lookup(&one.record).records,
-        std::slice::from_ref(&one.record)
-    );
+    assert_eq!(server.lookup(&one.record).records, std::slice::from_ref(&one.record));
     let kiln_dir = server.kiln_dir();
     let dir = server.stop();
     drop(kiln_dir);
@@ -82,9 +70,7 @@ fn an_index_that_is_no_good_is_rebuilt() {
     let cut = || std::fs::write(&index, b"SQLite format 3\0").unwrap();
     let other = || {
         let connection = rusqlite::Connection::open(&index).unwrap();
-        connection
-            .execute("UPDATE meta SET value = '0' WHERE key = 'schema'", [])
-            .unwrap();
+        connection.execute("UPDATE meta SET value = '0' WHERE key = 'schema'", []).unwrap();
     };
     let breakages: [&dyn Fn(); 4] = [&gone, &garbage, &cut, &other];
     for (i, breakage) in breakages.into_iter().enumerate() {
@@ -198,10 +184,7 @@ fn the_program_names_what_it_does_not_accept() {
             .env_clear()
             .output()
             .unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stderr).unwrap(),
-        )
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     for (args, word) in [
         (["--dir", "/x", "--cache-size", "much"], "10GiB"),

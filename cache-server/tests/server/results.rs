@@ -63,10 +63,7 @@ fn a_file_that_changes_stores_nothing() {
     assert_eq!(server.publish(&one).problem(), "/problems/missing-blobs");
     one.offers.remove(0);
     let refused = server.publish(&one);
-    assert_eq!(
-        (refused.status, refused.problem().as_str()),
-        (409, "/problems/missing-blobs")
-    );
+    assert_eq!((refused.status, refused.problem().as_str()), (409, "/problems/missing-blobs"));
     assert!(String::from_utf8_lossy(&refused.body).contains(&Digest::of(b"first").to_string()));
 }
 
@@ -76,10 +73,7 @@ fn records_that_contradict_themselves_are_refused() {
     let one = Fixture::new(server.dir.path(), "u", "1", &[b"a"]);
     let refused = |request: &PublishRequest, path: &str| {
         let reply = server.send("PUT", path, request);
-        assert_eq!(
-            (reply.status, reply.problem().as_str()),
-            (422, "/problems/unprocessable")
-        );
+        assert_eq!((reply.status, reply.problem().as_str()), (422, "/problems/unprocessable"));
     };
     let mut other_key = one.request();
     other_key.record.values[0] = Digest::of(b"x");
@@ -110,17 +104,11 @@ fn malformed_and_oversized_bodies_are_problems() {
     let server = TestServer::start();
     for body in [b"".as_slice(), b"{", b"7", b"{\"units\":[\"zz\"]}", b"\xff"] {
         let reply = server.unix("POST", "/v1/lookup", body);
-        assert_eq!(
-            (reply.status, reply.problem().as_str()),
-            (400, "/problems/bad-request")
-        );
+        assert_eq!((reply.status, reply.problem().as_str()), (400, "/problems/bad-request"));
     }
     let large = vec![b' '; MAX_JSON_BODY_BYTES + 1];
     let reply = server.unix("POST", "/v1/lookup", &large);
-    assert_eq!(
-        (reply.status, reply.problem().as_str()),
-        (413, "/problems/too-large")
-    );
+    assert_eq!((reply.status, reply.problem().as_str()), (413, "/problems/too-large"));
     let chunked = [("transfer-encoding", "chunked")];
     let mut body = format!("{:x}\r\n", large.len()).into_bytes();
     body.extend_from_slice(&large);
@@ -192,10 +180,7 @@ fn a_replacement_takes_the_place_and_survives_a_rebuild() {
     let dir = server.stop();
     std::fs::remove_file(dir.path().join("kiln/index.sqlite")).unwrap();
     let server = TestServer::start_with(dir, |_| {});
-    assert_eq!(
-        server.lookup(&one.record).records,
-        std::slice::from_ref(&one.record)
-    );
+    assert_eq!(server.lookup(&one.record).records, std::slice::from_ref(&one.record));
 }
 
 #[test]
@@ -205,9 +190,7 @@ fn a_rejected_result_is_forgotten_only_when_it_is_bad() {
     server.publish(&one);
     assert_eq!(server.lookup(&one.record).records.len(), 1);
     let path = format!("{}/reject", one.path());
-    let reason = RejectRequest {
-        reason: "test".into(),
-    };
+    let reason = RejectRequest { reason: "test".into() };
     assert_eq!(server.send("POST", &path, &reason).status, 204);
     assert_eq!(server.lookup(&one.record).records.len(), 1);
 
@@ -220,10 +203,7 @@ fn a_rejected_result_is_forgotten_only_when_it_is_bad() {
     assert_eq!(server.send("POST", &path, &reason).status, 204);
     assert_eq!(server.lookup(&one.record).records, []);
     assert!(!file.exists());
-    assert_eq!(
-        server.send("POST", &path, &reason).problem(),
-        "/problems/not-found"
-    );
+    assert_eq!(server.send("POST", &path, &reason).problem(), "/problems/not-found");
     assert_eq!(server.publish(&one).status, 202);
     assert_eq!(server.lookup(&one.record).records.len(), 1);
 }
@@ -236,9 +216,7 @@ fn a_store_deleted_under_the_server_heals() {
     assert_eq!(server.lookup(&one.record).records.len(), 1);
     std::fs::remove_dir_all(server.store_dir()).unwrap();
     let path = format!("{}/reject", one.path());
-    let reason = RejectRequest {
-        reason: "gone".into(),
-    };
+    let reason = RejectRequest { reason: "gone".into() };
     assert_eq!(server.send("POST", &path, &reason).status, 204);
     assert_eq!(server.lookup(&one.record).records, []);
     assert_eq!(server.publish(&one).status, 202);
@@ -268,11 +246,7 @@ fn a_small_budget_is_kept() {
         settled = server.stats().store;
     }
     assert!(settled.results >= 1 && settled.results <= 5, "{settled:?}");
-    assert_eq!(
-        server.lookup(&last.record).records.len(),
-        1,
-        "the newest stays"
-    );
+    assert_eq!(server.lookup(&last.record).records.len(), 1, "the newest stays");
     let dir = server.stop();
     let on_disk: u64 = walk(&dir.path().join("kiln/store/blobs"))
         .iter()

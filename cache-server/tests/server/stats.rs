@@ -33,18 +33,12 @@ fn event(id: usize, build: &str, outcome: Outcome) -> Event {
 fn events_are_counted_once_and_zeroed() {
     let server = TestServer::start();
     let send = |events: Vec<Event>| server.send("POST", "/v1/events", &EventsRequest { events });
-    let first = vec![
-        event(1, "a", Outcome::HitLocal),
-        event(2, "a", Outcome::Miss),
-    ];
+    let first = vec![event(1, "a", Outcome::HitLocal), event(2, "a", Outcome::Miss)];
     assert_eq!(send(first.clone()).status, 204);
     assert_eq!(send(first).status, 204);
     assert_eq!(send(vec![event(1, "b", Outcome::HitLocal)]).status, 204);
     let stats = server.stats();
-    assert_eq!(
-        (stats.total.units, stats.total.hit_local, stats.total.miss),
-        (3, 2, 1)
-    );
+    assert_eq!((stats.total.units, stats.total.hit_local, stats.total.miss), (3, 2, 1));
     assert_eq!((stats.build.units, stats.missed.len()), (1, 0));
     assert_eq!(stats.total.miss_reasons["no-record"], 1);
     assert_eq!((stats.total.saved_ms, stats.total.restore_ms), (200, 5));
@@ -53,10 +47,7 @@ fn events_are_counted_once_and_zeroed() {
     assert_eq!(server.stats().total.units, 0);
 
     // Events that were taken last are written before the server has left.
-    let last = vec![
-        event(2, "b", Outcome::Bypass),
-        event(1, "b", Outcome::HitLocal),
-    ];
+    let last = vec![event(2, "b", Outcome::Bypass), event(1, "b", Outcome::HitLocal)];
     assert_eq!(send(last).status, 204);
     let dir = server.stop();
     let server = TestServer::start_with(dir, |_| {});
@@ -67,14 +58,9 @@ fn events_are_counted_once_and_zeroed() {
 #[test]
 fn batches_and_events_are_bounded() {
     let server = TestServer::start();
-    let events = (0..=MAX_EVENTS)
-        .map(|i| event(i, "a", Outcome::Miss))
-        .collect();
+    let events = (0..=MAX_EVENTS).map(|i| event(i, "a", Outcome::Miss)).collect();
     let reply = server.send("POST", "/v1/events", &EventsRequest { events });
-    assert_eq!(
-        (reply.status, reply.problem().as_str()),
-        (413, "/problems/too-large")
-    );
+    assert_eq!((reply.status, reply.problem().as_str()), (413, "/problems/too-large"));
     let mut large = event(1, "a", Outcome::Miss);
     large.detail = Some("x".repeat(kiln_server::limits::MAX_EVENT_BYTES));
     let events = vec![large];
@@ -102,10 +88,7 @@ fn the_server_says_who_it_is() {
     assert_eq!((info.pid, info.idle_s), (std::process::id(), Some(600)));
     assert_eq!(info.read_only, None);
     assert_eq!(server.tcp("GET", "/healthz", &[], b"").body, b"ok\n");
-    assert_eq!(
-        server.tcp("GET", "/v1/nothing", &[], b"").problem(),
-        "/problems/not-found"
-    );
+    assert_eq!(server.tcp("GET", "/v1/nothing", &[], b"").problem(), "/problems/not-found");
     let shutdown = server.tcp("POST", "/v1/shutdown", &[], b"");
     assert_eq!(shutdown.problem(), "/problems/forbidden");
 }

@@ -45,9 +45,7 @@ fn publishing_looking_up_and_evicting_at_once_leaves_whole_results() {
     let server = TestServer::start_with(tempfile::tempdir().unwrap(), |config| {
         config.cache_size = Some(budget);
     });
-    let sets: Vec<_> = (0..THREADS)
-        .map(|thread| fixtures(server.dir.path(), thread))
-        .collect();
+    let sets: Vec<_> = (0..THREADS).map(|thread| fixtures(server.dir.path(), thread)).collect();
     std::thread::scope(|scope| {
         for set in &sets {
             let server = &server;

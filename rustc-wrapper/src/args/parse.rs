@@ -68,7 +68,8 @@ impl Parsed {
 
     /// Whether the run calls a linker: an executable or shared object is emitted.
     pub fn links(&self) -> bool {
-        let linked = |kind: &String| matches!(kind.as_str(), "bin" | "dylib" | "cdylib" | "proc-macro");
+        let linked =
+            |kind: &String| matches!(kind.as_str(), "bin" | "dylib" | "cdylib" | "proc-macro");
         self.emit.iter().any(|e| e == "link") && (self.test || self.crate_types.iter().any(linked))
     }
 
@@ -147,7 +148,9 @@ pub fn parse(args: &[String]) -> Result<Parsed, Bypass> {
     }
     match <[String; 1]>::try_from(inputs) {
         Ok([input]) => parsed.input = input.into(),
-        Err(_) => return Err(Bypass::new("malformed-arguments", "not exactly one crate root")),
+        Err(_) => {
+            return Err(Bypass::new("malformed-arguments", "not exactly one crate root"));
+        }
     }
     finish(parsed)
 }
@@ -260,7 +263,8 @@ fn codegen(parsed: &mut Parsed, value: &str) -> Result<(), Bypass> {
             return Err(Bypass::new("incremental", "set CARGO_INCREMENTAL=0"));
         }
         Some(Role::Unsupported)
-            if name == "save-temps" && matches!(value.as_deref(), Some("n" | "no" | "off" | "false")) => {}
+            if name == "save-temps"
+                && matches!(value.as_deref(), Some("n" | "no" | "off" | "false")) => {}
         Some(Role::Unsupported) if name == "save-temps" => {
             return Err(Bypass::new("save-temps", "-C save-temps"));
         }
@@ -324,7 +328,10 @@ fn finish(mut parsed: Parsed) -> Result<Parsed, Bypass> {
         parsed.crate_name = stem.unwrap_or_default();
     }
     let kind = |k: &String| {
-        matches!(k.as_str(), "bin" | "lib" | "rlib" | "dylib" | "cdylib" | "staticlib" | "proc-macro")
+        matches!(
+            k.as_str(),
+            "bin" | "lib" | "rlib" | "dylib" | "cdylib" | "staticlib" | "proc-macro"
+        )
     };
     if let Some(unknown) = parsed.crate_types.iter().find(|k| !kind(k)) {
         return Err(Bypass::new("unknown-crate-type", unknown.clone()));
@@ -364,11 +371,29 @@ mod tests {
     #[test]
     fn cargo_line() {
         let p = check(&[
-            "--crate-name", "p", "--edition=2024", "src/lib.rs", "--error-format=json",
-            "--json=diagnostic-rendered-ansi,artifacts,future-incompat", "--crate-type", "lib",
-            "--emit=dep-info,metadata,link", "-C", "embed-bitcode=no", "-Cdebuginfo=2",
-            "--check-cfg", "cfg(docsrs,test)", "-C", "extra-filename=-71", "--out-dir", "/t/deps",
-            "-L", "dependency=/t/deps", "--extern", "priv:b=/t/deps/libb.rmeta", "--extern",
+            "--crate-name",
+            "p",
+            "--edition=2024",
+            "src/lib.rs",
+            "--error-format=json",
+            "--json=diagnostic-rendered-ansi,artifacts,future-incompat",
+            "--crate-type",
+            "lib",
+            "--emit=dep-info,metadata,link",
+            "-C",
+            "embed-bitcode=no",
+            "-Cdebuginfo=2",
+            "--check-cfg",
+            "cfg(docsrs,test)",
+            "-C",
+            "extra-filename=-71",
+            "--out-dir",
+            "/t/deps",
+            "-L",
+            "dependency=/t/deps",
+            "--extern",
+            "priv:b=/t/deps/libb.rmeta",
+            "--extern",
             "proc_macro",
         ])
         .unwrap();

@@ -104,12 +104,27 @@ pub const FLAGS: &[Row] = &[
     row("--out-dir", Value, Output, ""),
     row("-o", Value, Output, "with dep-info or more than one kind of output: bypass"),
     row("--error-format", Value, Diagnostics, "identity"),
-    row("--json", Value, Diagnostics, "identity, but for diagnostic-rendered-ansi: the plain form is the ANSI form stripped"),
-    row("--color", Value, Diagnostics, "identity, after `auto` is resolved, for human-readable diagnostics only"),
+    row(
+        "--json",
+        Value,
+        Diagnostics,
+        "identity, but for diagnostic-rendered-ansi: the plain form is the ANSI form stripped",
+    ),
+    row(
+        "--color",
+        Value,
+        Diagnostics,
+        "identity, after `auto` is resolved, for human-readable diagnostics only",
+    ),
     row("--diagnostic-width", Value, Diagnostics, "an input only where there is a diagnostic"),
     row("-v", Nothing, Identity, "more text in diagnostics"),
     row("--verbose", Nothing, Identity, "as -v"),
-    row("--print", Value, Probe, "prints and compiles nothing; `native-static-libs` and `link-args` with a compile: bypass"),
+    row(
+        "--print",
+        Value,
+        Probe,
+        "prints and compiles nothing; `native-static-libs` and `link-args` with a compile: bypass",
+    ),
     row("-V", Nothing, Probe, ""),
     row("-vV", Nothing, Probe, ""),
     row("-Vv", Nothing, Probe, ""),
@@ -122,7 +137,12 @@ pub const FLAGS: &[Row] = &[
 
 /// Options of `-C`. One that is not here is identity.
 pub const CODEGEN: &[Row] = &[
-    row("incremental", Value, Unsupported, "its outputs differ from other runs; set CARGO_INCREMENTAL=0"),
+    row(
+        "incremental",
+        Value,
+        Unsupported,
+        "its outputs differ from other runs; set CARGO_INCREMENTAL=0",
+    ),
     row("save-temps", Nothing, Unsupported, "leaves files with unpredictable names"),
     row("linker", Value, PathRead, "a name in PATH or a path; its content is an input"),
     row("link-arg", Value, Identity, "files that the linker reads are inputs"),
@@ -133,7 +153,12 @@ pub const CODEGEN: &[Row] = &[
     row("llvm-args", Value, Unsupported, "identity when it names no file"),
     row("remark", Value, Unsupported, "may write files"),
     row("codegen-backend", Value, PathRead, ""),
-    row("instrument-coverage", Nothing, Identity, "never remapped: such a result holds at one place"),
+    row(
+        "instrument-coverage",
+        Nothing,
+        Identity,
+        "never remapped: such a result holds at one place",
+    ),
 ];
 
 /// Options of `-Z`. One that is not here is identity when it names no file, else a bypass.

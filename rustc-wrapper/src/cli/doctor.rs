@@ -46,7 +46,11 @@ pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
     settings(env, config, &mut lines);
     match &config.dir {
         Some(dir) => directory(dir, &mut lines),
-        None => lines.add(Mark::Bad, "no directory for local state", "set HOME or KILN_DIR; without one nothing is cached"),
+        None => lines.add(
+            Mark::Bad,
+            "no directory for local state",
+            "set HOME or KILN_DIR; without one nothing is cached",
+        ),
     }
     service(env, config, &mut lines);
     toolchain(env, &mut lines);
@@ -59,13 +63,15 @@ pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
 }
 
 fn settings(env: &Env, config: &Config, lines: &mut Lines) {
-    let set: Vec<String> = SETTINGS
-        .iter()
-        .filter_map(|s| Some(format!("{}={}", s.name, env.text(s.name)?)))
-        .collect();
+    let set: Vec<String> =
+        SETTINGS.iter().filter_map(|s| Some(format!("{}={}", s.name, env.text(s.name)?))).collect();
     let known = |name: &&str| SETTINGS.iter().any(|s| s.name == *name);
     for name in env.names().filter(|n| n.starts_with("KILN_") && !known(n)) {
-        lines.add(Mark::Note, &format!("{name} is no setting of Kiln"), "kiln doc settings lists them all");
+        lines.add(
+            Mark::Note,
+            &format!("{name} is no setting of Kiln"),
+            "kiln doc settings lists them all",
+        );
     }
     match set.is_empty() {
         true => lines.add(Mark::Good, "settings: all defaults", ""),
@@ -76,7 +82,9 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
     }
     match env.text("RUSTC_WRAPPER") {
         Some(wrapper) => lines.add(Mark::Good, &format!("RUSTC_WRAPPER={wrapper}"), ""),
-        None => lines.add(Mark::Note, "RUSTC_WRAPPER is not set in this shell", "eval \"$(kiln env)\""),
+        None => {
+            lines.add(Mark::Note, "RUSTC_WRAPPER is not set in this shell", "eval \"$(kiln env)\"")
+        }
     }
     if env.text("CARGO_INCREMENTAL") != Some("0") {
         lines.add(
@@ -92,7 +100,9 @@ fn directory(dir: &Path, lines: &mut Lines) {
     let written = local::create_dir(dir).and_then(|()| std::fs::write(&probe, b"x"));
     let _ = std::fs::remove_file(&probe);
     match written {
-        Ok(()) => lines.add(Mark::Good, &format!("state directory {} can be written", dir.display()), ""),
+        Ok(()) => {
+            lines.add(Mark::Good, &format!("state directory {} can be written", dir.display()), "")
+        }
         Err(error) => lines.add(
             Mark::Bad,
             &format!("state directory {} cannot be written: {error}", dir.display()),
@@ -101,7 +111,11 @@ fn directory(dir: &Path, lines: &mut Lines) {
     }
     let faults = Faults::new(dir);
     if faults.are_too_many() {
-        lines.add(Mark::Note, "the server failed repeatedly and is left alone for five minutes", "kiln server start tries at once");
+        lines.add(
+            Mark::Note,
+            "the server failed repeatedly and is left alone for five minutes",
+            "kiln server start tries at once",
+        );
     }
 }
 
@@ -110,7 +124,9 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         Ok(client) => client,
         Err(error) => {
             let hint = match config.server {
-                ServerPlace::Local => "server.log in the state directory says why; another program may hold the socket",
+                ServerPlace::Local => {
+                    "server.log in the state directory says why; another program may hold the socket"
+                }
                 _ => "check KILN_SERVER, and that the server runs",
             };
             lines.add(Mark::Bad, &format!("no server: {error}"), hint);
@@ -118,10 +134,18 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         }
     };
     let Some(info) = server::info(&mut client) else {
-        lines.add(Mark::Bad, "what listens at the server's place is not Kiln", "remove it, or set KILN_DIR to another place");
+        lines.add(
+            Mark::Bad,
+            "what listens at the server's place is not Kiln",
+            "remove it, or set KILN_DIR to another place",
+        );
         return;
     };
-    lines.add(Mark::Good, &format!("server {} ({}), process {}", info.version, info.role, info.pid), "");
+    lines.add(
+        Mark::Good,
+        &format!("server {} ({}), process {}", info.version, info.role, info.pid),
+        "",
+    );
     if info.version != env!("CARGO_PKG_VERSION") {
         lines.add(
             Mark::Note,
@@ -130,11 +154,16 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         );
     }
     if let Some(why) = &info.read_only {
-        lines.add(Mark::Bad, &format!("nothing can be stored: {why}"), "make room or make the store writable");
+        lines.add(
+            Mark::Bad,
+            &format!("nothing can be stored: {why}"),
+            "make room or make the store writable",
+        );
     }
     if let Ok(stats) = stats::read(&mut client) {
         let budget = stats.store.budget_bytes.map_or("no budget".into(), bytes);
-        let fact = format!("store {}: {} of {budget}", stats.store.storage, bytes(stats.store.bytes));
+        let fact =
+            format!("store {}: {} of {budget}", stats.store.storage, bytes(stats.store.bytes));
         lines.add(Mark::Good, &fact, "");
     }
     lines.add(
@@ -146,7 +175,8 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
 
 fn toolchain(env: &Env, lines: &mut Lines) {
     let version = |program: &str, argument: &str| {
-        let output = Command::new(program).arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let output =
+            Command::new(program).arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output();
         let output = output.ok().filter(|o| o.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
     };
@@ -156,7 +186,8 @@ fn toolchain(env: &Env, lines: &mut Lines) {
     }
     match find_program(env, "cc") {
         Some(path) => {
-            let traced = version(&path.to_string_lossy(), "-Wl,--dependency-file=/dev/null,--version");
+            let traced =
+                version(&path.to_string_lossy(), "-Wl,--dependency-file=/dev/null,--version");
             match traced {
                 Some(text) => lines.add(Mark::Good, &format!("linker can be traced: {text}"), ""),
                 None => lines.add(

@@ -53,7 +53,10 @@ fn start(env: &Env, config: &Config) -> ExitCode {
     match local::connect(env, config) {
         Ok(_) => status(env, config),
         Err(error) => {
-            say::error(&format!("the server does not start: {error}"), &["kiln doctor looks for the reason"]);
+            say::error(
+                &format!("the server does not start: {error}"),
+                &["kiln doctor looks for the reason"],
+            );
             ExitCode::FAILURE
         }
     }
@@ -68,8 +71,9 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
         say::error("what listens there is not Kiln", &[]);
         return ExitCode::FAILURE;
     };
-    let asked = super::connect(env, config)
-        .and_then(|mut client| client.request("POST", "/v1/shutdown", b"{}", limits::LOOKUP_TIMEOUT));
+    let asked = super::connect(env, config).and_then(|mut client| {
+        client.request("POST", "/v1/shutdown", b"{}", limits::LOOKUP_TIMEOUT)
+    });
     if let Err(error) = asked {
         say::error(&format!("the server does not take the order: {error}"), &[]);
         return ExitCode::FAILURE;
@@ -94,7 +98,8 @@ fn status(env: &Env, config: &Config) -> ExitCode {
     let info = super::connect(env, config).ok().and_then(|mut client| info(&mut client));
     match info {
         Some(info) => {
-            let idle = info.idle_s.map_or("never leaves".into(), |s| format!("leaves after {s} s idle"));
+            let idle =
+                info.idle_s.map_or("never leaves".into(), |s| format!("leaves after {s} s idle"));
             say::result(&format!(
                 "running: {} {} ({}), process {}, up {} s, {idle}, at {place}",
                 info.name, info.version, info.role, info.pid, info.uptime_s

@@ -24,7 +24,9 @@ pub(super) fn run(env: &Env, config: &Config, format: Format, zero: bool) -> Exi
         Ok(client) => client,
         Err(error) => return fail(error.to_string()),
     };
-    if zero && let Err(error) = client.request("POST", "/v1/stats/zero", b"{}", limits::LOOKUP_TIMEOUT) {
+    if zero
+        && let Err(error) = client.request("POST", "/v1/stats/zero", b"{}", limits::LOOKUP_TIMEOUT)
+    {
         return fail(error.to_string());
     }
     match read(&mut client) {
@@ -62,7 +64,8 @@ fn rate(counts: &Counts) -> String {
 pub(super) fn text(stats: &StatsResponse) -> String {
     let (build, total) = (&stats.build, &stats.total);
     let mut out = format!("{:<22}{:>12}{:>12}\n", "", "last build", "in all");
-    let mut row = |name: &str, a: String, b: String| out.push_str(&format!("{name:<22}{a:>12}{b:>12}\n"));
+    let mut row =
+        |name: &str, a: String, b: String| out.push_str(&format!("{name:<22}{a:>12}{b:>12}\n"));
     let number = |n: u64| n.to_string();
     row("units", number(build.units), number(total.units));
     row("hits, local", number(build.hit_local), number(total.hit_local));
@@ -80,6 +83,13 @@ pub(super) fn text(stats: &StatsResponse) -> String {
         stats.store.results,
         stats.store.storage
     ));
+    reasons_text(&mut out, build);
+    units_text(&mut out, stats);
+    out
+}
+
+/// Why units of a build were not answered, counted.
+fn reasons_text(out: &mut String, build: &Counts) {
     let all = [
         ("misses", &build.miss_reasons),
         ("bypasses", &build.bypass_reasons),
@@ -94,13 +104,22 @@ pub(super) fn text(stats: &StatsResponse) -> String {
             out.push_str(&format!("  {count:>4}  {reason}{note}\n"));
         }
     }
+}
+
+/// The units that hit at one place only, and those that were not answered.
+fn units_text(out: &mut String, stats: &StatsResponse) {
     if !stats.pinned.is_empty() {
         out.push_str("\nunits that hit at this place only, and what holds them:\n");
     }
     for unit in stats.pinned.iter().take(MAX_NAMED) {
-        out.push_str(&format!("  {} ({}): {}\n", unit.unit.crate_name, unit.unit.kind, unit.by.join(", ")));
+        out.push_str(&format!(
+            "  {} ({}): {}\n",
+            unit.unit.crate_name,
+            unit.unit.kind,
+            unit.by.join(", ")
+        ));
     }
-    more(&mut out, stats.pinned.len());
+    more(out, stats.pinned.len());
     if !stats.missed.is_empty() {
         out.push_str("\nnot answered in the last build, slowest first:\n");
     }
@@ -114,8 +133,7 @@ pub(super) fn text(stats: &StatsResponse) -> String {
             unit.reason
         ));
     }
-    more(&mut out, stats.missed.len());
-    out
+    more(out, stats.missed.len());
 }
 
 fn more(out: &mut String, count: usize) {

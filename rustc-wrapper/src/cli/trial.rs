@@ -23,7 +23,8 @@ struct Scratch {
 impl Scratch {
     fn create(env: &Env) -> std::io::Result<Self> {
         let base = env.absolute("TMPDIR").unwrap_or_else(|| "/tmp".into());
-        let dir = base.join(format!("kiln-try-{}-{}", std::process::id(), stamp::now_ns() / 1_000_000));
+        let dir =
+            base.join(format!("kiln-try-{}-{}", std::process::id(), stamp::now_ns() / 1_000_000));
         std::fs::create_dir_all(&dir)?;
         Ok(Self { dir, env: env.clone() })
     }
@@ -67,7 +68,10 @@ pub(super) fn run(env: &Env, path: Option<PathBuf>, release: bool) -> ExitCode {
     let scratch = match Scratch::create(env) {
         Ok(scratch) => scratch,
         Err(error) => {
-            say::error(&format!("no throw-away directory: {error}"), &["set TMPDIR to a writable place"]);
+            say::error(
+                &format!("no throw-away directory: {error}"),
+                &["set TMPDIR to a writable place"],
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -83,7 +87,12 @@ pub(super) fn run(env: &Env, path: Option<PathBuf>, release: bool) -> ExitCode {
     }
 }
 
-fn builds(env: &Env, project: &Path, release: bool, scratch: &Scratch) -> Result<String, (String, String)> {
+fn builds(
+    env: &Env,
+    project: &Path,
+    release: bool,
+    scratch: &Scratch,
+) -> Result<String, (String, String)> {
     let kind = if release { "release" } else { "dev" };
     say::progress(&format!("Building {} ({kind}) through an empty cache ...", project.display()));
     let cold = build(env, project, release, scratch, "cold")?;
@@ -91,10 +100,17 @@ fn builds(env: &Env, project: &Path, release: bool, scratch: &Scratch) -> Result
     say::progress("Building it again into an empty target directory ...");
     let warm = build(env, project, release, scratch, "warm")?;
     let second = scratch.stats().unwrap_or_default();
-    let counts = |s: &StatsResponse| (s.build.units, s.build.hit_local, s.build.miss, s.build.bypass + s.build.error);
+    let counts = |s: &StatsResponse| {
+        (s.build.units, s.build.hit_local, s.build.miss, s.build.bypass + s.build.error)
+    };
     let (a, b) = (counts(&first), counts(&second));
-    let mut out = format!("\n{:<14}{:>10}{:>10}{:>12}{:>10}{:>12}\n", "", "time", "units", "from cache", "compiled", "not cached");
-    for (name, time_taken, (units, hits, miss, other)) in [("empty cache", cold, a), ("warm cache", warm, b)] {
+    let mut out = format!(
+        "\n{:<14}{:>10}{:>10}{:>12}{:>10}{:>12}\n",
+        "", "time", "units", "from cache", "compiled", "not cached"
+    );
+    for (name, time_taken, (units, hits, miss, other)) in
+        [("empty cache", cold, a), ("warm cache", warm, b)]
+    {
         let taken = time(u64::try_from(time_taken.as_millis()).unwrap_or(u64::MAX));
         out.push_str(&format!("{name:<14}{taken:>10}{units:>10}{hits:>12}{miss:>10}{other:>12}\n"));
     }
@@ -107,7 +123,10 @@ fn builds(env: &Env, project: &Path, release: bool, scratch: &Scratch) -> Result
     out.push_str("(Build scripts run in both builds.)\n");
     for unit in second.missed.iter().take(5) {
         let why = reasons::note(&unit.reason).unwrap_or(&unit.reason);
-        out.push_str(&format!("compiled again: {} ({}): {why}\n", unit.unit.crate_name, unit.unit.kind));
+        out.push_str(&format!(
+            "compiled again: {} ({}): {why}\n",
+            unit.unit.crate_name, unit.unit.kind
+        ));
     }
     out.push_str("\nTo use it: eval \"$(kiln env)\", then cargo build as always; kiln stats shows the figures.");
     Ok(out)

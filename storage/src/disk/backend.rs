@@ -35,10 +35,7 @@ impl DiskBackend {
 
     /// The backend over a store.
     pub fn new(store: DiskStore) -> Self {
-        Self {
-            store,
-            permits: Arc::new(Semaphore::new(limits::MAX_DISK_TASKS)),
-        }
+        Self { store, permits: Arc::new(Semaphore::new(limits::MAX_DISK_TASKS)) }
     }
 
     /// The store itself, for blocking callers.
@@ -94,8 +91,7 @@ impl DiskBackend {
                 writer = self.blocking(move || write_all(writer, &batch)).await?;
             }
         }
-        self.blocking(move || write_all(writer, &pending)?.finish())
-            .await
+        self.blocking(move || write_all(writer, &pending)?.finish()).await
     }
 }
 
@@ -115,10 +111,7 @@ impl Backend for DiskBackend {
             Some(found) if found.len <= limits::INLINE_READ_BYTES => {
                 Ok(Some(Body::Bytes(found.into_bytes()?)))
             }
-            Some(found) => Ok(Some(Body::File {
-                file: found.file,
-                len: found.len,
-            })),
+            Some(found) => Ok(Some(Body::File { file: found.file, len: found.len })),
         })
         .await
     }
@@ -126,13 +119,9 @@ impl Backend for DiskBackend {
     async fn put_if_absent(&self, name: &ObjectName, body: Body) -> StoreResult<Put> {
         let (store, object) = (self.store.clone(), name.clone());
         match body {
-            Body::Bytes(bytes) => {
-                self.blocking(move || store.put_bytes(&object, &bytes))
-                    .await
-            }
+            Body::Bytes(bytes) => self.blocking(move || store.put_bytes(&object, &bytes)).await,
             Body::File { file, len } => {
-                self.blocking(move || store.put_file(&object, &file, len))
-                    .await
+                self.blocking(move || store.put_file(&object, &file, len)).await
             }
             Body::Stream { stream, len } => self.put_stream(name, stream, len).await,
         }

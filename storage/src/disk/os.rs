@@ -36,10 +36,7 @@ fn rename_flagged(_: &Path, _: &Path) -> io::Result<()> {
 
 /// `EINVAL` is what Linux says when the file system does not know the flag.
 fn is_unsupported(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
-    )
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput)
 }
 
 /// Makes `to` share the blocks of `from`, where the file system can. False: `to` is as it was.
@@ -59,10 +56,7 @@ pub(super) fn open_object(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
     use std::os::unix::fs::OpenOptionsExt as _;
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.cast_signed())
-        .open(path)
+    OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)
 }
 
 #[cfg(not(unix))]
@@ -128,11 +122,7 @@ mod tests {
     fn both_ways_to_rename_replace_nothing() {
         for rename in [rename_no_replace as Rename, link_and_unlink as Rename] {
             let dir = tempfile::tempdir().unwrap();
-            let (a, b, c) = (
-                dir.path().join("a"),
-                dir.path().join("b"),
-                dir.path().join("c"),
-            );
+            let (a, b, c) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
             std::fs::write(&a, "a").unwrap();
             std::fs::write(&b, "b").unwrap();
             let taken = rename(&a, &b).unwrap_err();
@@ -148,13 +138,7 @@ mod tests {
     #[test]
     fn a_place_that_takes_no_writes_is_read_only() {
         use rustix::io::Errno;
-        for errno in [
-            Errno::NOSPC,
-            Errno::DQUOT,
-            Errno::ROFS,
-            Errno::ACCESS,
-            Errno::PERM,
-        ] {
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::ACCESS, Errno::PERM] {
             let error = write_error(&errno.into());
             assert!(matches!(error, StoreError::ReadOnly(_)), "{errno:?}");
         }

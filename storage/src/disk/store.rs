@@ -77,15 +77,8 @@ impl DiskStore {
         }
         mark(&dir);
         temporary::clean(&dir, options.temporary_max_age);
-        let inner = Inner {
-            dir,
-            options,
-            resealed: AtomicU64::new(0),
-            damaged: AtomicU64::new(0),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { dir, options, resealed: AtomicU64::new(0), damaged: AtomicU64::new(0) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The directory, for [`super::blob_path`].
@@ -145,10 +138,9 @@ impl DiskStore {
     pub fn read(&self, name: &ObjectName, max: u64) -> StoreResult<Option<Bytes>> {
         match self.get(name)? {
             None => Ok(None),
-            Some(found) if found.len > max => Err(StoreError::TooLarge {
-                name: name.clone(),
-                size: found.len,
-            }),
+            Some(found) if found.len > max => {
+                Err(StoreError::TooLarge { name: name.clone(), size: found.len })
+            }
             Some(found) => found.into_bytes().map(Some),
         }
     }
@@ -219,9 +211,7 @@ impl DiskStore {
     /// [`StoreError::ReadOnly`], [`StoreError::Unavailable`].
     pub fn touch(&self, name: &ObjectName) -> StoreResult<bool> {
         match os::open_object(&self.path(name)) {
-            Ok(file) => set_used_now(&file)
-                .map(|()| true)
-                .map_err(|error| os::write_error(&error)),
+            Ok(file) => set_used_now(&file).map(|()| true).map_err(|error| os::write_error(&error)),
             Err(error) if os::is_absent(&error) => Ok(false),
             Err(error) => Err(os::read_error(&error)),
         }
@@ -272,10 +262,7 @@ impl DiskStore {
     }
 
     fn touch_if_stale(&self, file: &File, meta: &Metadata) {
-        let age = meta
-            .accessed()
-            .ok()
-            .and_then(|used| SystemTime::now().duration_since(used).ok());
+        let age = meta.accessed().ok().and_then(|used| SystemTime::now().duration_since(used).ok());
         if age.is_some_and(|age| age > self.inner.options.touch_interval) {
             let _ = set_used_now(file);
         }
@@ -304,8 +291,7 @@ impl StoredFile {
     pub fn into_bytes(self) -> StoreResult<Bytes> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.len).unwrap_or(0));
         let mut file = self.file.take(self.len);
-        file.read_to_end(&mut bytes)
-            .map_err(|error| os::read_error(&error))?;
+        file.read_to_end(&mut bytes).map_err(|error| os::read_error(&error))?;
         Ok(bytes.into())
     }
 }

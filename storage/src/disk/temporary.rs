@@ -36,11 +36,7 @@ impl Temporary {
             let path = dir.join(unique_name());
             match os::create_new(&path) {
                 Ok(file) => {
-                    return Ok(Self {
-                        path,
-                        file,
-                        published: false,
-                    });
+                    return Ok(Self { path, file, published: false });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     fs::create_dir_all(&dir).map_err(|error| os::write_error(&error))?;
@@ -97,9 +93,7 @@ impl Drop for Temporary {
 
 /// Sets the times of a verified blob: the seal, and last use now.
 pub(super) fn seal(file: &File, digest: &Digest) -> io::Result<()> {
-    let times = FileTimes::new()
-        .set_accessed(SystemTime::now())
-        .set_modified(sealed_at(digest));
+    let times = FileTimes::new().set_accessed(SystemTime::now()).set_modified(sealed_at(digest));
     file.set_times(times)
 }
 
@@ -113,8 +107,7 @@ pub(super) fn clean(store: &Path, max_age: Duration) {
         let old = entry.metadata().is_ok_and(|meta| {
             // A file that is sealed and about to be published has an old modification time.
             let used = meta.accessed().ok().max(meta.modified().ok());
-            used.and_then(|used| now.duration_since(used).ok())
-                .is_some_and(|age| age >= max_age)
+            used.and_then(|used| now.duration_since(used).ok()).is_some_and(|age| age >= max_age)
         });
         if old {
             let _ = fs::remove_file(entry.path());

@@ -59,11 +59,7 @@ fn a_blob_is_a_sealed_plain_file_of_its_own() {
     assert!(is_sealed(&meta, &digest, bytes.len() as u64));
     assert!(!is_sealed(&meta, &digest, bytes.len() as u64 - 1));
     assert!(!is_sealed(&meta, &Digest::of(b"other"), bytes.len() as u64));
-    assert_eq!(
-        meta.permissions().mode() & 0o777 & !0o644,
-        0,
-        "not executable"
-    );
+    assert_eq!(meta.permissions().mode() & 0o777 & !0o644, 0, "not executable");
     assert_eq!(meta.permissions().mode() & 0o600, 0o600);
     assert_eq!(meta.nlink(), 1);
     assert_eq!(fs::metadata(&source).unwrap().nlink(), 1, "never linked");
@@ -82,16 +78,10 @@ fn a_blob_that_is_not_what_its_name_says_is_not_stored() {
         let file = File::open(&source).unwrap();
         for announced in [5, wrong.len() as u64] {
             let refused = store.put_file(&name, &file, announced);
-            assert!(
-                matches!(refused, Err(StoreError::Damaged { .. })),
-                "{wrong:?}"
-            );
+            assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{wrong:?}");
         }
         let refused = store.put_bytes(&name, wrong.as_bytes());
-        assert!(
-            matches!(refused, Err(StoreError::Damaged { .. })),
-            "{wrong:?}"
-        );
+        assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{wrong:?}");
     }
     assert_eq!(store.size(&name).unwrap(), None);
     assert_eq!(temporaries(&store), 0);
@@ -164,12 +154,7 @@ fn touching_records_the_use_and_keeps_the_seal() {
     let uses: [&dyn Fn(); 3] = [
         &|| assert!(store.touch(&name).unwrap()),
         &|| assert!(store.get(&name).unwrap().is_some()),
-        &|| {
-            assert_eq!(
-                store.put_bytes(&name, b"content").unwrap(),
-                Put::AlreadyThere
-            )
-        },
+        &|| assert_eq!(store.put_bytes(&name, b"content").unwrap(), Put::AlreadyThere),
     ];
     for used in uses {
         set_times(&path, FileTimes::new().set_accessed(long_ago));
@@ -257,10 +242,7 @@ fn listing_stays_below_its_prefix_and_skips_what_is_no_object() {
     fs::write(store.dir().join("r/a/UPPER"), "x").unwrap();
     std::os::unix::fs::symlink("1.0", store.dir().join("r/a/link")).unwrap();
     fs::write(store.dir().join("~tmp/t"), "x").unwrap();
-    assert_eq!(
-        listed(&store, ""),
-        ["r/a/1.0", "r/a/2.0", "r/ab/1.0", "s/1"]
-    );
+    assert_eq!(listed(&store, ""), ["r/a/1.0", "r/a/2.0", "r/ab/1.0", "s/1"]);
     assert_eq!(listed(&store, "r/a"), ["r/a/1.0", "r/a/2.0", "r/ab/1.0"]);
     assert_eq!(listed(&store, "r/a/"), ["r/a/1.0", "r/a/2.0"]);
     assert_eq!(listed(&store, "r/a/1"), ["r/a/1.0"]);
@@ -287,10 +269,7 @@ fn deleting_a_record_leaves_no_empty_directories() {
     assert!(!store.delete(&one).unwrap());
     assert!(!store.dir().join("r/a/b").exists());
     assert!(store.dir().join("r/a/c").exists());
-    assert!(
-        !store.delete(&"r/a".parse().unwrap()).unwrap(),
-        "a directory"
-    );
+    assert!(!store.delete(&"r/a".parse().unwrap()).unwrap(), "a directory");
     assert!(store.delete(&two).unwrap());
     assert!(!store.dir().join("r").exists());
     assert!(store.dir().exists());
@@ -312,10 +291,7 @@ fn names_that_meet_a_directory_or_a_file_are_misses() {
 #[test]
 fn an_object_over_the_bound_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let options = DiskOptions {
-        max_object_bytes: 3,
-        ..DiskOptions::default()
-    };
+    let options = DiskOptions { max_object_bytes: 3, ..DiskOptions::default() };
     let store = DiskStore::open(dir.path(), options).unwrap();
     let name: ObjectName = "a".parse().unwrap();
     let refused = store.put_bytes(&name, b"four");

@@ -65,11 +65,8 @@ impl DiskStore {
             let (Some(segment), Ok(kind)) = (file_name.to_str(), entry.file_type()) else {
                 continue;
             };
-            let name = if below.is_empty() {
-                segment.to_owned()
-            } else {
-                format!("{below}/{segment}")
-            };
+            let name =
+                if below.is_empty() { segment.to_owned() } else { format!("{below}/{segment}") };
             let kind = if kind.is_dir() {
                 Kind::Directory(entry.path())
             } else if kind.is_file() {
@@ -106,9 +103,5 @@ fn listed(name: ObjectName, meta: &Metadata) -> Listed {
         None => meta.accessed().ok().max(meta.modified().ok()),
     };
     let since = used.and_then(|used| used.duration_since(UNIX_EPOCH).ok());
-    Listed {
-        name,
-        size: meta.len(),
-        used_ms: since.map_or(0, |since| since.as_millis() as u64),
-    }
+    Listed { name, size: meta.len(), used_ms: since.map_or(0, |since| since.as_millis() as u64) }
 }

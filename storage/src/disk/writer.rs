@@ -30,9 +30,7 @@ impl DiskWriter {
             store: store.clone(),
             name: name.clone(),
             temporary: Temporary::create(store.dir())?,
-            check: name
-                .blob_digest()
-                .map(|digest| (digest, blake3::Hasher::new())),
+            check: name.blob_digest().map(|digest| (digest, blake3::Hasher::new())),
             len,
             written: 0,
         })
@@ -52,8 +50,7 @@ impl DiskWriter {
             hasher.update(bytes);
         }
         let mut file = self.temporary.file();
-        file.write_all(bytes)
-            .map_err(|error| os::write_error(&error))
+        file.write_all(bytes).map_err(|error| os::write_error(&error))
     }
 
     /// Takes over the bytes of a file from its start, sharing its blocks where the file system
@@ -108,10 +105,7 @@ impl DiskWriter {
     }
 
     fn damaged(&self, why: &str) -> StoreError {
-        StoreError::Damaged {
-            name: self.name.clone(),
-            why: why.to_owned(),
-        }
+        StoreError::Damaged { name: self.name.clone(), why: why.to_owned() }
     }
 }
 

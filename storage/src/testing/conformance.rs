@@ -30,11 +30,7 @@ pub struct Abilities {
 
 impl Default for Abilities {
     fn default() -> Self {
-        Self {
-            deletes: true,
-            lists: true,
-            large_bytes: 5 * 1024 * 1024 + 1,
-        }
+        Self { deletes: true, lists: true, large_bytes: 5 * 1024 * 1024 + 1 }
     }
 }
 
@@ -75,11 +71,7 @@ async fn put(backend: &dyn Backend, name: &ObjectName, bytes: &Bytes) -> Put {
 }
 
 async fn what_is_absent_is_a_miss(backend: &dyn Backend) {
-    for name in [
-        name("absent"),
-        name("records/absent/x.0"),
-        blob_name(b"absent"),
-    ] {
+    for name in [name("absent"), name("records/absent/x.0"), blob_name(b"absent")] {
         assert!(backend.get(&name).await.unwrap().is_none(), "{name}");
         assert_eq!(backend.size(&name).await.unwrap(), None, "{name}");
         assert!(!backend.delete(&name).await.unwrap_or(false), "{name}");
@@ -127,10 +119,7 @@ async fn objects_are_write_once(backend: &dyn Backend) {
 }
 
 async fn odd_names_are_kept_apart(backend: &dyn Backend) {
-    let (unit, result) = (
-        UnitKey::new(Digest::of(b"u")),
-        ResultKey::new(Digest::of(b"r")),
-    );
+    let (unit, result) = (UnitKey::new(Digest::of(b"u")), ResultKey::new(Digest::of(b"r")));
     let scope = Scope::new("owner/repository", "refs/heads/main");
     let record = |generation| ObjectName::record(&scope, &unit, &result, generation);
     let long = "x".repeat(200);
@@ -150,11 +139,7 @@ async fn odd_names_are_kept_apart(backend: &dyn Backend) {
         name(&format!("{long}/{long}/{long}")),
     ];
     for (i, name) in names.iter().enumerate() {
-        assert_eq!(
-            put(backend, name, &noise(i as u64, 50)).await,
-            Put::Created,
-            "{name}"
-        );
+        assert_eq!(put(backend, name, &noise(i as u64, 50)).await, Put::Created, "{name}");
     }
     for (i, name) in names.iter().enumerate() {
         let found = read(backend, name).await.unwrap();
@@ -171,9 +156,7 @@ async fn bodies_that_break_store_nothing(backend: &dyn Backend, able: &Abilities
             for keep in [0, whole.len() / 2, whole.len().saturating_sub(1)] {
                 let mut parts: Vec<_> = whole[..keep].iter().cloned().map(Ok).collect();
                 parts.push(Err(broken()));
-                let stored = backend
-                    .put_if_absent(&name, stream_of(parts, size as u64))
-                    .await;
+                let stored = backend.put_if_absent(&name, stream_of(parts, size as u64)).await;
                 assert!(stored.is_err(), "{name}: a broken body was {stored:?}");
                 assert_absent(backend, &name).await;
             }
@@ -189,21 +172,13 @@ async fn bodies_of_another_length_store_nothing(backend: &dyn Backend) {
         for announced in [0, 1, len - 1, len + 1, 2 * len] {
             for kind in [Kind::File, Kind::Stream] {
                 let body = match body(&bytes, kind) {
-                    Body::File { file, .. } => Body::File {
-                        file,
-                        len: announced,
-                    },
-                    Body::Stream { stream, .. } => Body::Stream {
-                        stream,
-                        len: announced,
-                    },
+                    Body::File { file, .. } => Body::File { file, len: announced },
+                    Body::Stream { stream, .. } => Body::Stream { stream, len: announced },
                     Body::Bytes(bytes) => Body::Bytes(bytes),
                 };
                 let stored = backend.put_if_absent(&name, body).await;
-                let refused = matches!(
-                    stored,
-                    Err(StoreError::Damaged { .. } | StoreError::Unavailable(_))
-                );
+                let refused =
+                    matches!(stored, Err(StoreError::Damaged { .. } | StoreError::Unavailable(_)));
                 assert!(refused, "{announced} for {len}: {stored:?}");
                 assert_absent(backend, &name).await;
             }
@@ -235,18 +210,13 @@ async fn one_of_many_writers_creates<B: Backend + 'static>(backend: Arc<B>) {
     for round in 0..5 {
         let name = name(&format!("records/race/{round}.0"));
         race(Arc::clone(&backend), &name, |i| {
-            (
-                noise(i as u64, 10_000 + i),
-                Body::Bytes(noise(i as u64, 10_000 + i)),
-            )
+            (noise(i as u64, 10_000 + i), Body::Bytes(noise(i as u64, 10_000 + i)))
         })
         .await;
     }
     let bytes = noise(1, 100_000);
-    race(backend, &blob_name(&bytes), |i| {
-        (bytes.clone(), body(&bytes, KINDS[i % KINDS.len()]))
-    })
-    .await;
+    race(backend, &blob_name(&bytes), |i| (bytes.clone(), body(&bytes, KINDS[i % KINDS.len()])))
+        .await;
 }
 
 async fn one_of_many_streams_creates<B: Backend + 'static>(backend: Arc<B>, able: &Abilities) {
@@ -294,10 +264,7 @@ async fn race<B: Backend + 'static>(
     let winner = &offers[created[0]];
     assert!(read(&*backend, name).await.unwrap().as_ref() == Some(winner));
     for found in seen {
-        assert!(
-            found.as_ref() == Some(winner),
-            "a reader of {name} saw other bytes"
-        );
+        assert!(found.as_ref() == Some(winner), "a reader of {name} saw other bytes");
     }
 }
 
@@ -318,13 +285,8 @@ async fn what_is_deleted_is_gone(backend: &dyn Backend) {
 
 async fn listings_are_by_prefix(backend: &dyn Backend) {
     let blobs: Vec<_> = (0..40).map(|i| noise(i, 10 + i as usize)).collect();
-    let mut names = vec![
-        name("r/a/1.0"),
-        name("r/a/1.1"),
-        name("r/ab/1.0"),
-        name("s/1"),
-        name("ra"),
-    ];
+    let mut names =
+        vec![name("r/a/1.0"), name("r/a/1.1"), name("r/ab/1.0"), name("s/1"), name("ra")];
     for name in &names {
         put(backend, name, &noise(0, 10)).await;
     }
@@ -334,23 +296,11 @@ async fn listings_are_by_prefix(backend: &dyn Backend) {
     names.extend(blobs.iter().map(|blob| blob_name(blob)));
     names.sort();
     let some_blob = blob_name(&blobs[7]);
-    for prefix in [
-        "",
-        "r",
-        "r/",
-        "r/a",
-        "r/a/",
-        "r/a/1.1",
-        "s/",
-        "blobs/",
-        &some_blob.as_str()[..8],
-        "x",
-    ] {
-        let expected: Vec<_> = names
-            .iter()
-            .filter(|name| name.as_str().starts_with(prefix))
-            .cloned()
-            .collect();
+    for prefix in
+        ["", "r", "r/", "r/a", "r/a/", "r/a/1.1", "s/", "blobs/", &some_blob.as_str()[..8], "x"]
+    {
+        let expected: Vec<_> =
+            names.iter().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
         assert_eq!(list(backend, prefix).await.unwrap(), expected, "{prefix:?}");
     }
     let mut listed = backend.list("blobs/");

@@ -133,11 +133,7 @@ impl Schedule {
             Faults::Seeded { seed, .. } => *seed,
             Faults::Never | Faults::Nth(..) => 0,
         };
-        Self {
-            faults,
-            calls: [0; 5],
-            random,
-        }
+        Self { faults, calls: [0; 5], random }
     }
 
     fn next(&mut self, call: Call) -> Option<Fault> {
@@ -147,9 +143,9 @@ impl Schedule {
             Faults::Nth(kind, nth, fault) => {
                 (*kind == call && *nth == self.calls[call as usize]).then_some(*fault)
             }
-            Faults::Seeded {
-                per_mille, faults, ..
-            } if draw % 1000 < u64::from(*per_mille) && !faults.is_empty() => {
+            Faults::Seeded { per_mille, faults, .. }
+                if draw % 1000 < u64::from(*per_mille) && !faults.is_empty() =>
+            {
                 Some(faults[pick as usize % faults.len()])
             }
             Faults::Never | Faults::Seeded { .. } => None,
@@ -193,10 +189,7 @@ async fn spoil(
             bytes[at] ^= 1 << (place % 8);
             Some(Body::Bytes(Bytes::from(bytes)))
         }
-        Fault::Break => Some(stream_of(
-            vec![Ok(bytes.slice(..at)), Err(broken())],
-            len as u64,
-        )),
+        Fault::Break => Some(stream_of(vec![Ok(bytes.slice(..at)), Err(broken())], len as u64)),
         Fault::Unavailable | Fault::ReadOnly | Fault::LostAnswer => None,
     })
 }
