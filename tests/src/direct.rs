@@ -39,12 +39,7 @@ impl Desk {
     /// An empty directory, and the compiler of the world.
     pub fn new(world: World) -> Self {
         let (project, compiler) = (world.project("x"), RefCell::new(world.bin().join("rustc")));
-        Self {
-            world,
-            project,
-            compiler,
-            env: RefCell::default(),
-        }
+        Self { world, project, compiler, env: RefCell::default() }
     }
 
     /// Another compiler.
@@ -63,9 +58,8 @@ impl Desk {
     }
 
     /// Writes a file of the directory.
-    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> &Self {
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
         self.project.write(path, content);
-        self
     }
 
     /// A path of the directory as text.
@@ -107,10 +101,7 @@ impl Desk {
 
     /// The variables set so far, in a call.
     pub fn dress(&self, call: Call) -> Call {
-        self.env
-            .borrow()
-            .iter()
-            .fold(call, |call, (name, value)| call.env(name, value))
+        self.env.borrow().iter().fold(call, |call, (name, value)| call.env(name, value))
     }
 
     /// The compiler; the arguments are apart by blanks.
@@ -159,12 +150,7 @@ impl Desk {
     pub fn same(&self, build: impl Fn(With) -> String) -> String {
         let kiln = build(With::Kiln);
         let plain = build(With::Nothing);
-        assert_eq!(
-            kiln,
-            plain,
-            "with Kiln and without; {:#}",
-            self.world.stats()
-        );
+        assert_eq!(kiln, plain, "with Kiln and without; reasons: {}", self.world.stats()["missed"]);
         plain
     }
 
@@ -202,18 +188,14 @@ pub fn first_error(done: &Done) -> Option<String> {
         return None;
     }
     let line = done.stderr.lines().find(|line| line.starts_with("error"));
-    Some(line.map_or_else(
-        || format!("{}: {}", done.status, done.stderr),
-        ToOwned::to_owned,
-    ))
+    Some(line.map_or_else(|| format!("{}: {}", done.status, done.stderr), ToOwned::to_owned))
 }
 
 /// The names in a directory, sorted.
 pub fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).expect("a directory").flatten();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     names
 }
@@ -221,10 +203,7 @@ pub fn names(dir: &Path) -> Vec<String> {
 /// Runs a program that may hang: its group is ended after a while, and there is no status then.
 pub fn ends_within(call: &Call, longest: Duration) -> Option<ExitStatus> {
     let mut command = call.command();
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let mut child = command.spawn().expect("the program starts");
     let began = Instant::now();
     while began.elapsed() < longest {
@@ -238,10 +217,7 @@ pub fn ends_within(call: &Call, longest: Duration) -> Option<ExitStatus> {
 }
 
 fn end_group(child: &mut Child) {
-    let group = i32::try_from(child.id())
-        .ok()
-        .and_then(Pid::from_raw)
-        .expect("a process number");
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process number");
     // It may end by itself right now.
     let _ = kill_process_group(group, Signal::KILL);
     let _ = child.wait();

@@ -1,11 +1,6 @@
 //! Theme: what the linker reads by an argument, a variable or a search of its own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln_tests::direct::{Desk, With, first_error, names};
 use kiln_tests::host::{SYSTEM_PATH, host};
@@ -29,21 +24,15 @@ fn desk(main: &str) -> Desk {
 
 /// A linker that gives the symbol a value.
 fn linker(desk: &Desk, path: &str, n: u32) {
-    desk.script(
-        path,
-        &format!("exec /usr/bin/ld \"$@\" --defsym=kt_value={n}"),
-    );
+    desk.script(path, &format!("exec /usr/bin/ld \"$@\" --defsym=kt_value={n}"));
 }
 
 #[test]
 fn a_response_file_as_link_argument() {
     let desk = desk(SYMBOL);
-    let options = |n: u32| drop(desk.write("opts.rsp", format!("-Wl,--defsym=kt_value={n}\n")));
+    let options = |n: u32| desk.write("opts.rsp", format!("-Wl,--defsym=kt_value={n}\n"));
     options(17);
-    let absolute = format!(
-        "-Crelocation-model=static -Clink-arg=@{} m.rs",
-        desk.text("opts.rsp")
-    );
+    let absolute = format!("-Crelocation-model=static -Clink-arg=@{} m.rs", desk.text("opts.rsp"));
     desk.check(|with| desk.program(with, &absolute), || options(34));
     let relative = "-Crelocation-model=static -Clink-arg=@opts.rsp m.rs";
     desk.check(|with| desk.program(with, relative), || options(51));
@@ -56,10 +45,7 @@ fn another_linker_in_the_directory_of_an_argument() {
         let path = format!("b/{name}");
         linker(&desk, &path, 17);
         let args = format!("{SYSTEM_LD} {more} -Clink-arg=-B{} m.rs", desk.text("b"));
-        desk.check(
-            |with| desk.program(with, &args),
-            || linker(&desk, &path, 34),
-        );
+        desk.check(|with| desk.program(with, &args), || linker(&desk, &path, 34));
     }
 }
 
@@ -78,20 +64,14 @@ fn a_linker_that_appears_in_the_directory_of_an_argument() {
     let desk = desk(SYMBOL);
     desk.empty("b");
     let args = format!("{SYSTEM_LD} -Clink-arg=-Bb -Clink-arg=-Wl,--defsym=kt_value=51 m.rs");
-    desk.check(
-        |with| desk.program(with, &args),
-        || linker(&desk, "b/ld", 68),
-    );
+    desk.check(|with| desk.program(with, &args), || linker(&desk, "b/ld", 68));
 }
 
 #[test]
 fn a_linker_or_a_compiler_that_appears_earlier_in_path() {
     let desk = desk(SYMBOL);
-    let path = format!(
-        "{}:{}:{SYSTEM_PATH}",
-        desk.empty("pp").display(),
-        host().toolchain.display()
-    );
+    let path =
+        format!("{}:{}:{SYSTEM_PATH}", desk.empty("pp").display(), host().toolchain.display());
     desk.set("PATH", &path);
     let args = format!("{SYSTEM_LD} -Clink-arg=-Wl,--defsym=kt_value=51 m.rs");
     let build = |with: With| desk.program(with, &args);
@@ -128,25 +108,15 @@ fn check_spelling(spelling: &[&str], absolute: bool) {
     desk.empty("n1");
     desk.archive("n2/libkt.a", 2);
     let dir = |name: &str| {
-        if absolute {
-            desk.text(name)
-        } else {
-            name.to_owned()
-        }
+        if absolute { desk.text(name) } else { name.to_owned() }
     };
     let fill = |text: &&str| {
-        format!(
-            "-Clink-args={}",
-            text.replace("@1", &dir("n1")).replace("@2", &dir("n2"))
-        )
+        format!("-Clink-args={}", text.replace("@1", &dir("n1")).replace("@2", &dir("n2")))
     };
     let args: Vec<String> = spelling.iter().map(fill).collect();
     let build = |with: With| {
         desk.empty("out");
-        let call = desk.call(
-            with,
-            "--crate-name m --emit=dep-info,link --out-dir out m.rs",
-        );
+        let call = desk.call(with, "--crate-name m --emit=dep-info,link --out-dir out m.rs");
         first_error(&call.args(&args).run()).unwrap_or_else(|| desk.prints("out/m"))
     };
     assert_eq!(desk.same(build), "2", "{spelling:?}");
@@ -193,29 +163,16 @@ fn a_library_of_a_library_that_appears_earlier() {
         "int kt_in(void); int answer(void) { return kt_in(); }\n",
         "-Llate -lktin",
     );
-    desk.set(
-        "LD_LIBRARY_PATH",
-        &format!("{}:{}", desk.text("early"), desk.text("late")),
-    );
+    desk.set("LD_LIBRARY_PATH", &format!("{}:{}", desk.text("early"), desk.text("late")));
     let build = |with: With| {
         desk.empty("out");
         let args =
             "-Clinker-features=-lld -Clink-arg=-fuse-ld=bfd -Clink-arg=-Llib -Clink-arg=-lktf";
         let emit = "--crate-name m --emit=dep-info,link --out-dir out m.rs";
         let done = desk.call(with, &format!("{args} {emit}")).run();
-        format!(
-            "{} {}",
-            done.status,
-            names(&desk.project.at("out")).contains(&"m".to_owned())
-        )
+        format!("{} {}", done.status, names(&desk.project.at("out")).contains(&"m".to_owned()))
     };
-    desk.check(build, || {
-        shared(
-            "early/libktin.so",
-            "int kt_other(void) { return 1; }\n",
-            soname,
-        )
-    });
+    desk.check(build, || shared("early/libktin.so", "int kt_other(void) { return 1; }\n", soname));
 }
 
 /// rustc's own linker writes the value of a variable into what it links.
@@ -261,9 +218,7 @@ const NO_STD: &str = "#![no_std]\n#[panic_handler]\nfn p(_: &core::panic::PanicI
 #[test]
 fn a_linker_called_without_a_compiler() {
     let desk = desk(NO_STD);
-    let own = host()
-        .toolchain
-        .with_file_name("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
+    let own = host().toolchain.with_file_name("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
     std::os::unix::fs::symlink("/usr/bin/ld", desk.project.at("myld")).unwrap();
     std::os::unix::fs::symlink("/usr/bin/cc", desk.project.at("ld")).unwrap();
     for flags in [
@@ -273,20 +228,13 @@ fn a_linker_called_without_a_compiler() {
         &format!("-Clinker={} -Clinker-flavor=ld.lld", own.display()),
         &format!("-Clinker={} -Clinker-flavor=ld", desk.text("myld")),
         "-Clinker=./myld -Clinker-flavor=ld",
-        &format!(
-            "-Clinker={} -Clinker-flavor=gcc -Clinker-features=-lld",
-            desk.text("ld")
-        ),
+        &format!("-Clinker={} -Clinker-flavor=gcc -Clinker-features=-lld", desk.text("ld")),
     ] {
         let build = |with: With| {
             desk.empty("out");
             let args = "--crate-name m --crate-type cdylib -Cpanic=abort --emit=dep-info,link --out-dir out m.rs";
             let done = desk.call(with, &format!("{flags} {args}")).run();
-            format!(
-                "{flags}: {} {}",
-                done.status,
-                names(&desk.project.at("out")).join(" ")
-            )
+            format!("{flags}: {} {}", done.status, names(&desk.project.at("out")).join(" "))
         };
         // The second time it may come from the cache.
         desk.same(build);
@@ -307,11 +255,7 @@ fn a_target_without_a_compiler() {
         desk.empty("out");
         let args = "--crate-name n --crate-type bin -Cpanic=abort --emit=dep-info,link --out-dir out --target x86_64-unknown-linux-none m.rs";
         let done = desk.call(with, args).run();
-        format!(
-            "{} {}",
-            done.status,
-            names(&desk.project.at("out")).join(" ")
-        )
+        format!("{} {}", done.status, names(&desk.project.at("out")).join(" "))
     };
     desk.same(build);
     desk.same(build);

@@ -1,11 +1,6 @@
 //! Theme: archives and crates that no argument names, but that become part of the output.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::path::PathBuf;
 
@@ -55,10 +50,7 @@ fn check_static_library(suffix: impl Fn(u32) -> String) {
     let desk = Desk::new(world!());
     desk.write("b.rs", user_of("name = \"foo\", kind = \"static\""));
     desk.write("a.rs", "pub fn v() -> i32 { b::v() }\n");
-    desk.write(
-        "s.rs",
-        "#[no_mangle]\npub extern \"C\" fn sv() -> i32 { a::v() }\n",
-    );
+    desk.write("s.rs", "#[no_mangle]\npub extern \"C\" fn sv() -> i32 { a::v() }\n");
     desk.write("m.c", MAIN_C);
     desk.archive("nat/libfoo.a", 1);
     let common = "--edition=2021 --out-dir out -L dependency=out";
@@ -69,27 +61,18 @@ fn check_static_library(suffix: impl Fn(u32) -> String) {
         let library = "--crate-type lib --emit=dep-info,metadata,link";
         desk.rustc(
             with,
-            &format!(
-                "--crate-name b {library} {common} {} -L native=nat b.rs",
-                named(1)
-            ),
+            &format!("--crate-name b {library} {common} {} -L native=nat b.rs", named(1)),
         );
         let extern_b = format!("--extern b=out/libb{b}.rmeta");
         desk.rustc(
             with,
-            &format!(
-                "--crate-name a {library} {common} {} {extern_b} a.rs",
-                named(2)
-            ),
+            &format!("--crate-name a {library} {common} {} {extern_b} a.rs", named(2)),
         );
         let extern_a = format!("--extern a=out/liba{a}.rlib");
         let library = "--crate-type staticlib --emit=dep-info,link";
         desk.rustc(
             with,
-            &format!(
-                "--crate-name s {library} {common} {} {extern_a} s.rs",
-                named(3)
-            ),
+            &format!("--crate-name s {library} {common} {} {extern_a} s.rs", named(3)),
         );
         let natives = format!("-o out/m m.c out/libs{s}.a -lpthread -ldl -lm");
         desk.tool("/usr/bin/cc", desk.project.dir(), &natives);
@@ -116,15 +99,9 @@ fn a_static_library_and_a_build_script_below() {
     );
     manifest("a", "[dependencies]\nb = { path = \"../b\" }\n");
     manifest("b", "");
-    desk.write(
-        "s/src/lib.rs",
-        "#[no_mangle]\npub extern \"C\" fn sv() -> i32 { a::v() }\n",
-    );
+    desk.write("s/src/lib.rs", "#[no_mangle]\npub extern \"C\" fn sv() -> i32 { a::v() }\n");
     desk.write("a/src/lib.rs", "pub fn v() -> i32 { b::v() }\n");
-    desk.write(
-        "b/src/lib.rs",
-        format!("{EXTERN}pub fn v() -> i32 {{ unsafe {{ answer() }} }}\n"),
-    );
+    desk.write("b/src/lib.rs", format!("{EXTERN}pub fn v() -> i32 {{ unsafe {{ answer() }} }}\n"));
     desk.write("b/build.rs", BUILD_SCRIPT);
     desk.write("m.c", MAIN_C);
     desk.write("b/n.c", "int answer(void) { return 1; }\n");
@@ -139,9 +116,7 @@ fn a_static_library_and_a_build_script_below() {
         desk.tool("/usr/bin/cc", desk.project.dir(), natives);
         desk.prints("m")
     };
-    desk.check(build, || {
-        drop(desk.write("b/n.c", "int answer(void) { return 2; }\n"))
-    });
+    desk.check(build, || desk.write("b/n.c", "int answer(void) { return 2; }\n"));
 }
 
 const BUILD_SCRIPT: &str = r#"
@@ -159,16 +134,10 @@ fn main() {
 #[test]
 fn an_archive_with_a_verbatim_name() {
     let desk = Desk::new(world!());
-    desk.write(
-        "b.rs",
-        user_of("name = \"foo.bin\", kind = \"static\", modifiers = \"+verbatim\""),
-    );
+    desk.write("b.rs", user_of("name = \"foo.bin\", kind = \"static\", modifiers = \"+verbatim\""));
     desk.write("m.rs", "fn main() { print!(\"{}\", b::v()) }\n");
     desk.archive("nat/foo.bin", 1);
-    desk.check(
-        |with| program_with_b(&desk, with, "nat"),
-        || desk.archive("nat/foo.bin", 2),
-    );
+    desk.check(|with| program_with_b(&desk, with, "nat"), || desk.archive("nat/foo.bin", 2));
 }
 
 /// Removes a directory outside of the world.
@@ -198,10 +167,7 @@ fn an_archive_in_a_directory_of_the_system() {
         std::fs::copy(desk.project.at("libktfoo.a"), dir.0.join("libktfoo.a")).unwrap();
     };
     archive(1);
-    desk.check(
-        |with| program_with_b(&desk, with, dir.0.to_str().unwrap()),
-        || archive(2),
-    );
+    desk.check(|with| program_with_b(&desk, with, dir.0.to_str().unwrap()), || archive(2));
 }
 
 /// The assembler reads a file that nothing tells of: such a crate is never stored.
@@ -214,18 +180,12 @@ fn a_file_that_the_assembler_reads() {
          extern \"C\" { static kt_data: [u8; 3]; }\n\
          pub fn v() -> String { unsafe { String::from_utf8_lossy(&kt_data).into_owned() } }\n",
     );
-    desk.write("m.rs", "fn main() { print!(\"{}\", b::v()) }\n")
-        .write("data.bin", "one");
-    desk.check(
-        |with| program_with_b(&desk, with, "."),
-        || drop(desk.write("data.bin", "two")),
-    );
+    desk.write("m.rs", "fn main() { print!(\"{}\", b::v()) }\n");
+    desk.write("data.bin", "one");
+    desk.check(|with| program_with_b(&desk, with, "."), || desk.write("data.bin", "two"));
     let args = "--crate-name b --crate-type lib --emit=dep-info,metadata,link --out-dir out b.rs -L native=.";
     for _ in 0..2 {
-        assert!(
-            desk.rustc(With::Kiln, args).did_compile("b"),
-            "it is stored"
-        );
+        assert!(desk.rustc(With::Kiln, args).did_compile("b"), "it is stored");
     }
 }
 
@@ -265,8 +225,8 @@ fn crate_a(desk: &Desk) {
 #[test]
 fn a_transitive_crate_without_suffix_that_does_not_fit_any_more() {
     let desk = Desk::new(world!());
-    desk.write("b.rs", "pub fn v() -> i32 { 1 }\n")
-        .write("a.rs", "pub fn v() -> i32 { b::v() }\n");
+    desk.write("b.rs", "pub fn v() -> i32 { 1 }\n");
+    desk.write("a.rs", "pub fn v() -> i32 { b::v() }\n");
     desk.write("m.rs", "fn main() { print!(\"{}\", a::v()) }\n");
     desk.write("c.rs", "pub fn w() -> i32 { a::v() }\n");
     let args = "-L dependency=d --extern a=d/liba.rlib";
@@ -295,23 +255,17 @@ fn a_transitive_crate_without_suffix_that_does_not_fit_any_more() {
 #[test]
 fn a_transitive_crate_of_one_found_by_search() {
     let desk = Desk::new(world!());
-    desk.write("b.rs", "pub fn v() -> u32 { 1 }\n")
-        .write("a.rs", "pub fn v() -> u32 { b::v() }\n");
+    desk.write("b.rs", "pub fn v() -> u32 { 1 }\n");
+    desk.write("a.rs", "pub fn v() -> u32 { b::v() }\n");
     desk.write("c.rs", "extern crate a;\npub fn v() -> u32 { a::v() }\n");
     let suffix = "-Cextra-filename=-11111111";
     let library = "--edition=2021 --crate-type lib --emit=metadata,link";
     let crate_b = || {
-        desk.rustc(
-            With::Nothing,
-            &format!("--crate-name b {library} {suffix} --out-dir dp b.rs"),
-        )
+        desk.rustc(With::Nothing, &format!("--crate-name b {library} {suffix} --out-dir dp b.rs"))
     };
     crate_b();
     let extern_b = "--extern b=dp/libb-11111111.rlib -L dependency=dp";
-    desk.rustc(
-        With::Nothing,
-        &format!("--crate-name a {library} --out-dir cr {extern_b} a.rs"),
-    );
+    desk.rustc(With::Nothing, &format!("--crate-name a {library} --out-dir cr {extern_b} a.rs"));
     let build = |with: With| {
         desk.empty("out");
         let args = "--crate-name c --crate-type lib --emit=dep-info,metadata,link --out-dir out -L crate=cr -L dependency=dp c.rs";
@@ -336,27 +290,21 @@ fn a_procedural_macro_found_by_search() {
     let args =
         "--crate-name pm --crate-type proc-macro --edition=2021 --extern proc_macro --out-dir";
     let elsewhere = desk.world.at("macros");
-    desk.rustc(
-        With::Nothing,
-        &format!("{args} {} pm.rs", elsewhere.display()),
-    );
+    desk.rustc(With::Nothing, &format!("{args} {} pm.rs", elsewhere.display()));
     desk.write(
         "pk/m.rs",
         "#[macro_use]\nextern crate pm;\nfn main() { print!(\"{}\", pm::rd!()) }\n",
     );
-    desk.write("pk/x.txt", "one")
-        .set("CARGO_MANIFEST_DIR", &desk.text("pk"));
+    desk.write("pk/x.txt", "one");
+    desk.set("CARGO_MANIFEST_DIR", &desk.text("pk"));
     let build = |with: With| {
         desk.empty("out");
         let args = format!(
             "--crate-name m --emit=dep-info,link --out-dir ../out -L {} m.rs",
             elsewhere.display()
         );
-        desk.call(with, &args)
-            .dir(&desk.project.at("pk"))
-            .run()
-            .ok();
+        desk.call(with, &args).dir(&desk.project.at("pk")).run().ok();
         desk.prints("out/m")
     };
-    desk.check(build, || drop(desk.write("pk/x.txt", "two")));
+    desk.check(build, || desk.write("pk/x.txt", "two"));
 }

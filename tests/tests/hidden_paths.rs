@@ -1,11 +1,6 @@
 //! Theme: what shows where a checkout, an output directory or Kiln's own directory is.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::path::PathBuf;
 
@@ -18,20 +13,14 @@ use kiln_tests::{Project, World, skip, world};
 fn dep_info(project: &Project) -> String {
     let dir = project.at("target/debug/deps");
     let files = names(&dir).into_iter().filter(|name| name.ends_with(".d"));
-    files
-        .map(|name| std::fs::read_to_string(dir.join(name)).unwrap())
-        .collect()
+    files.map(|name| std::fs::read_to_string(dir.join(name)).unwrap()).collect()
 }
 
 /// Builds a package in one place and then in another: there, dep-info must be as without Kiln,
 /// cargo must see nothing to be built again, and the program must work.
 fn check_dep_info(world: &World, first: &Project, second: &Project) {
     let data = |project: &Project| project.text("data");
-    let build = |project: &Project| {
-        world
-            .cargo(project, &["build"])
-            .env("KT_DATA", data(project))
-    };
+    let build = |project: &Project| world.cargo(project, &["build"]).env("KT_DATA", data(project));
     build(first).run().ok();
     build(second).run().ok();
     let kiln = dep_info(second);
@@ -39,17 +28,10 @@ fn check_dep_info(world: &World, first: &Project, second: &Project) {
     let again = build(second).args(&["-v"]).run().ok();
     assert!(again.compiled().is_empty(), "{}", again.stderr);
     assert!(!again.stderr.contains("Dirty"), "{}", again.stderr);
-    let program = world
-        .call(second.at("target/debug/app"), second.dir(), &[])
-        .run()
-        .ok();
+    let program = world.call(second.at("target/debug/app"), second.dir(), &[]).run().ok();
     assert_eq!(program.stdout, "7 x\n");
     second.wipe();
-    world
-        .plain_cargo(second, &["build"])
-        .env("KT_DATA", data(second))
-        .run()
-        .ok();
+    world.plain_cargo(second, &["build"]).env("KT_DATA", data(second)).run().ok();
     assert_eq!(kiln, dep_info(second));
 }
 
@@ -92,10 +74,7 @@ fn dep_info_of_a_checkout_without_a_blank_after_one_with() {
 fn a_run_path_at_another_depth() {
     let desk = Desk::new(world!());
     let build = |with: With, dir: &str| {
-        desk.write(
-            &format!("{dir}/src/main.rs"),
-            "fn main() { print!(\"ok\") }\n",
-        );
+        desk.write(&format!("{dir}/src/main.rs"), "fn main() { print!(\"ok\") }\n");
         let out = desk.empty(&format!("{dir}/out"));
         let args = format!(
             "--crate-name m --emit=dep-info,link --out-dir {} -Cprefer-dynamic -Crpath src/main.rs",
@@ -123,33 +102,21 @@ fn check_length(variable: &str, code: &str) {
     );
     let build = |with: With, dir: &str| {
         desk.write(&format!("{dir}/src/main.rs"), &main);
-        desk.write(
-            &format!("{dir}/dep.rs"),
-            DEPENDENCY.replace("KT_ROOTED", variable),
-        );
+        desk.write(&format!("{dir}/dep.rs"), DEPENDENCY.replace("KT_ROOTED", variable));
         let out = desk.empty(&format!("{dir}/out")).display().to_string();
         desk.write(&format!("{dir}/out/gen/g.rs"), "pub const X: u32 = 1;\n");
         let run = |args: &str| {
             let call = desk.call(with, &format!("--edition=2021 --out-dir {out} {args}"));
-            call.dir(&desk.project.at(dir))
-                .env(variable, format!("{out}/gen"))
-                .run()
-                .ok();
+            call.dir(&desk.project.at(dir)).env(variable, format!("{out}/gen")).run().ok();
         };
         run("--crate-name d --crate-type lib --emit=dep-info,metadata,link dep.rs");
-        run(&format!(
-            "--crate-name m --emit=dep-info,link --extern d={out}/libd.rlib src/main.rs"
-        ));
+        run(&format!("--crate-name m --emit=dep-info,link --extern d={out}/libd.rlib src/main.rs"));
         desk.prints(&format!("{dir}/out/m"))
     };
     let first = build(With::Kiln, "a");
     assert_eq!(first, build(With::Nothing, "a"), "{variable}: {code}");
     let second = build(With::Kiln, "bb/ccccc");
-    assert_eq!(
-        second,
-        build(With::Nothing, "bb/ccccc"),
-        "{variable}: {code}"
-    );
+    assert_eq!(second, build(With::Nothing, "bb/ccccc"), "{variable}: {code}");
     assert_ne!(first, second, "{variable}: {code}");
 }
 
@@ -168,10 +135,7 @@ fn the_length_of_a_variable() {
 
 #[test]
 fn the_length_of_a_variable_whose_name_is_put_together() {
-    check_length(
-        "OUT_DIR",
-        "const L: usize = env!(concat!(\"OUT\", \"_DIR\")).len();",
-    );
+    check_length("OUT_DIR", "const L: usize = env!(concat!(\"OUT\", \"_DIR\")).len();");
     check_lengths("const L: usize = env!(stringify!(KT_ROOTED)).len();");
 }
 
@@ -220,10 +184,7 @@ fn the_length_of_a_variable_set_by_an_argument() {
             out.display()
         );
         let set = format!("--env-set KT_SET={}/a m.rs", dir.display());
-        desk.call(with, &format!("{args} {set}"))
-            .dir(&dir)
-            .run()
-            .ok();
+        desk.call(with, &format!("{args} {set}")).dir(&dir).run().ok();
         desk.prints(out.join("m").to_str().unwrap())
     };
     let first = build(With::Kiln, "a");
@@ -239,20 +200,13 @@ fn a_file_included_by_the_name_of_the_source() {
     let (dep, app) = (world.project("dep"), world.project("app"));
     dep.package("dep", "").write("src/lib.rs.txt", "one\n");
     dep.write("src/lib.rs", "pub const T: &str = include_str!(concat!(file!(), \".txt\"));\npub const F: &str = file!();\n");
-    app.package(
-        "app",
-        "\n[dependencies]\ndep = { path = \"../dep\" }\n\n[workspace]\n",
-    );
+    app.package("app", "\n[dependencies]\ndep = { path = \"../dep\" }\n\n[workspace]\n");
     app.write("src/main.rs", "fn main() { print!(\"{}\", dep::T) }\n");
     let build = || {
         app.wipe();
         let done = world.cargo(&app, &["build", "-q"]).run().ok();
         assert_eq!(done.stderr, "");
-        world
-            .call(app.at("target/debug/app"), app.dir(), &[])
-            .run()
-            .ok()
-            .stdout
+        world.call(app.at("target/debug/app"), app.dir(), &[]).run().ok().stdout
     };
     for _ in 0..3 {
         assert_eq!(build(), "one\n");
@@ -271,19 +225,10 @@ fn a_directory_that_repeats_another_root() {
     let home = "/srv/kt-mirrored";
     let build = |with: With, dir: &str, home: &str| {
         desk.write(&format!("{dir}/m.rs"), "#[path = \"srv/kt-mirrored/src/l.rs\"]\nmod l;\ninclude!(concat!(env!(\"KT_HERE\"), \"/srv/kt-mirrored/i.rs\"));\nfn main() {}\n");
-        desk.write(
-            &format!("{dir}/srv/kt-mirrored/src/l.rs"),
-            "pub fn f() { let x = 1; }\n",
-        );
-        desk.write(
-            &format!("{dir}/srv/kt-mirrored/i.rs"),
-            "pub fn i() { let y = 2; }\n",
-        );
+        desk.write(&format!("{dir}/srv/kt-mirrored/src/l.rs"), "pub fn f() { let x = 1; }\n");
+        desk.write(&format!("{dir}/srv/kt-mirrored/i.rs"), "pub fn i() { let y = 2; }\n");
         desk.empty(&format!("{dir}/out"));
-        let call = desk.call(
-            with,
-            "--crate-name m --emit=dep-info,link --out-dir out m.rs",
-        );
+        let call = desk.call(with, "--crate-name m --emit=dep-info,link --out-dir out m.rs");
         let done = call
             .dir(&desk.project.at(dir))
             .env("HOME", home)
@@ -295,11 +240,7 @@ fn a_directory_that_repeats_another_root() {
     };
     build(With::Kiln, "a", home);
     for other in ["/elsewhere/home", home] {
-        assert_eq!(
-            build(With::Kiln, "b", other),
-            build(With::Nothing, "b", other),
-            "{other}"
-        );
+        assert_eq!(build(With::Kiln, "b", other), build(With::Nothing, "b", other), "{other}");
     }
 }
 
@@ -316,9 +257,7 @@ impl Drop for Served {
 
 #[test]
 fn a_state_directory_with_an_odd_name() {
-    for name in [
-        "a,b", "x y", "ü\"q'", "a=b", "$h", "b\\s", "n\nl", "-d", "a:b",
-    ] {
+    for name in ["a,b", "x y", "ü\"q'", "a=b", "$h", "b\\s", "n\nl", "-d", "a:b"] {
         let desk = Desk::new(world!());
         desk.write("l.rs", "pub fn f() {}\n");
         let served = Served(desk.world.at(name));
@@ -360,10 +299,7 @@ fn check_output_dirs(desk: &Desk, dirs: &[&str]) {
         let _ = std::fs::remove_dir_all(&at);
         std::fs::create_dir_all(&at).unwrap();
         let args = "--crate-name l --crate-type lib --error-format=json --json=artifacts --emit=dep-info,metadata,link";
-        let done = desk
-            .call(with, &format!("{args} --out-dir {dir} l.rs"))
-            .run()
-            .ok();
+        let done = desk.call(with, &format!("{args} --out-dir {dir} l.rs")).run().ok();
         done.stderr + &std::fs::read_to_string(at.join("l.d")).unwrap() + &names(&at).join(" ")
     };
     for dir in dirs.iter().chain(dirs) {
@@ -377,9 +313,7 @@ fn relative_output_directories() {
     let (absolute, dotted) = (desk.text("o1"), format!("{}/../x/o1", desk.text("")));
     check_output_dirs(
         &desk,
-        &[
-            "o1", "o2", &absolute, "./o1", "o2/../o1", "../other", &dotted, "o1/", "o1//sub",
-        ],
+        &["o1", "o2", &absolute, "./o1", "o2/../o1", "../other", &dotted, "o1/", "o1//sub"],
     );
 }
 
