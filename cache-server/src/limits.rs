@@ -36,7 +36,7 @@ pub const BLOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Longest that a lookup waits for a record that is being taken over, or for the index to be
 /// rebuilt.
-pub const LOOKUP_WAIT: Duration = Duration::from_secs(2);
+pub const LOOKUP_WAIT: Duration = Duration::from_secs(4);
 
 /// Keys of a lookup that is answered without a change of threads.
 pub const FEW_LOOKUP_KEYS: usize = 4;

@@ -76,13 +76,22 @@ fn metadata(bytes: &[u8]) -> &[u8] {
     bytes
 }
 
+/// Whether metadata names a crate file without cargo's suffix: by the name of the crate, and a suffix
+/// of any kind, which are written apart.
+fn is_named(metadata: &[u8], stem: &str) -> bool {
+    let has = |part: &str| memmem::find(metadata, part.as_bytes()).is_some();
+    (1..=stem.len())
+        .filter(|at| stem.is_char_boundary(*at))
+        .any(|at| has(&stem[..at]) && has(&stem[at..]))
+}
+
 /// The crate files in the dependency directories.
 #[derive(Default)]
 struct Available {
     /// By cargo's suffix.
     suffixed: BTreeMap<String, Vec<PathBuf>>,
-    /// Those without one, by the name of the crate: cargo gives none to a library that is also a
-    /// cdylib or dylib.
+    /// Those without one, by their names: cargo gives none to a library that is also a cdylib or
+    /// dylib.
     plain: BTreeMap<String, Vec<PathBuf>>,
 }
 
@@ -97,8 +106,9 @@ fn available(dirs: &[&Path]) -> Available {
             let group = match suffix(name) {
                 Some(suffix) => found.suffixed.entry(suffix.to_owned()),
                 None => {
-                    let stem = name.split('.').next().unwrap_or(name);
-                    found.plain.entry(stem.trim_start_matches("lib").to_owned())
+                    let stem = name.strip_prefix("lib").unwrap_or(name);
+                    let stem = stem.split('.').next().unwrap_or(stem);
+                    found.plain.entry(stem.to_owned())
                 }
             };
             group.or_default().push(entry.path());
@@ -151,8 +161,9 @@ pub fn closure(
             result.files.extend(files.and_then(|files| choose(files, links)).cloned());
         }
         for (name, files) in &available.plain {
-            if memmem::find(metadata, name.as_bytes()).is_some() {
-                result.files.extend(choose(files, links).cloned());
+            if is_named(metadata, name) {
+                // Two crates may have this name.
+                result.files.extend(files.iter().cloned());
             }
         }
     }
@@ -201,11 +212,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let given = at("liba-1111111111111111.rlib");
-        std::fs::write(&given, format!("{STD} mid other")).unwrap();
+        std::fs::write(&given, format!("{STD} mid other -11111111")).unwrap();
         std::fs::write(at("libmid.rlib"), "").unwrap();
+        std::fs::write(at("libother-11111111.rlib"), "").unwrap();
         std::fs::write(at("libfar.rlib"), "").unwrap();
         let found = closure(&[&given], &[dir.path()], &[STD.to_owned()], true).unwrap();
-        assert_eq!(found.files, BTreeSet::from([at("libmid.rlib")]));
+        assert_eq!(found.files, BTreeSet::from([at("libmid.rlib"), at("libother-11111111.rlib")]));
     }
 
     #[test]

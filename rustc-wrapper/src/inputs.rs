@@ -179,7 +179,9 @@ fn variables(
         // A macro of a dependency may use the variable in this crate.
         let included = || {
             envuse::include_only(name, sources.iter().map(|(_, text)| text.as_str()))
-                && !crate_files.iter().any(|file| mentions(file, name))
+                && !crate_files
+                    .iter()
+                    .any(|file| mentions(file, name) && !only_includes(run, file, name))
         };
         let form = if rooted && included() { EnvForm::Tokens } else { EnvForm::Raw };
         if rooted && form == EnvForm::Raw {
@@ -187,6 +189,21 @@ fn variables(
         }
         inputs.members.insert(Member::Env(name.clone(), form));
     }
+}
+
+/// Whether the sources of a crate file, told by cargo's dep-info beside it, use a variable to find
+/// files only: then its macros do so too. Sources that cannot be read are a doubt.
+fn only_includes(run: &Run<'_>, crate_file: &Path, name: &str) -> bool {
+    let stem = crate_file.file_stem().and_then(|stem| stem.to_str());
+    let Some(stem) = stem.map(|stem| stem.strip_prefix("lib").unwrap_or(stem)) else {
+        return false;
+    };
+    let text = std::fs::read_to_string(crate_file.with_file_name(format!("{stem}.d")));
+    let Some(info) = text.ok().and_then(|text| depinfo::parse(&text)) else { return false };
+    info.files.iter().filter(|file| file.ends_with(".rs")).all(|file| {
+        let source = std::fs::read_to_string(run.cwd.join(file));
+        source.is_ok_and(|source| envuse::scan(name, &source) != envuse::Use::Elsewhere)
+    })
 }
 
 fn read_sources(run: &Run<'_>, info: &depinfo::DepInfo) -> Sources {

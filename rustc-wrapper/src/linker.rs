@@ -67,6 +67,9 @@ pub fn plan(
     {
         return Err(untraceable("only Linux targets with a C library are traced"));
     }
+    if env.get("LLD_REPRODUCE").is_some() {
+        return Err(untraceable("LLD_REPRODUCE makes it write a file beside the output"));
+    }
     if let Some(flavor) =
         parsed.codegen_value("linker-flavor").filter(|f| !f.ends_with("cc") && *f != "gcc")
     {

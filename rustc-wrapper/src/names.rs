@@ -27,9 +27,13 @@ impl OutputNames {
             let name =
                 output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let exact = vec![name.clone()];
-            let stem =
-                output.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let stems = vec![name, stem];
+            // rustc takes endings off before it names further files.
+            let mut stems = vec![name];
+            while let Some((stem, _)) =
+                stems[stems.len() - 1].rsplit_once('.').filter(|(s, _)| !s.is_empty())
+            {
+                stems.push(stem.to_owned());
+            }
             return Self { required: exact.clone(), exact, stems, endings: SPLIT_DEBUG.to_vec() };
         }
         let stem = format!("{}{}", parsed.crate_name, parsed.extra_filename);

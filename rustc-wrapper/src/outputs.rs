@@ -152,12 +152,10 @@ pub fn restore(
             written.push((to, meta, digest));
         }
     }
-    for (temporary, to) in std::mem::take(&mut pending.0) {
-        if let Err(error) = std::fs::rename(&temporary, &to) {
-            let _ = std::fs::remove_file(&temporary);
-            return Err(RestoreError::Target(to, error));
-        }
+    for (temporary, to) in &pending.0 {
+        std::fs::rename(temporary, to).map_err(|error| RestoreError::Target(to.clone(), error))?;
     }
+    pending.0.clear();
     // Renaming moves the ctime; that nobody wrote meanwhile, the mtime says.
     for (path, before, digest) in written {
         let same = |now: &Metadata| {

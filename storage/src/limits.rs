@@ -45,7 +45,7 @@ pub const MAX_JSON_RESPONSE_BYTES: usize = 32 * 1024 * 1024;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Longest the wrapper waits for the answer to a lookup.
-pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest the wrapper waits for a local server to take over the outputs of a unit.
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);

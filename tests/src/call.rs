@@ -204,7 +204,9 @@ impl Done {
 
     /// Whether a unit of this crate was compiled.
     pub fn did_compile(&self, crate_name: &str) -> bool {
-        self.runs.iter().any(|run| run.is_compile() && run.value("--crate-name") == Some(crate_name))
+        self.runs
+            .iter()
+            .any(|run| run.is_compile() && run.value("--crate-name") == Some(crate_name))
     }
 
     /// The messages of `--message-format=json`.

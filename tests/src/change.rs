@@ -137,7 +137,8 @@ impl<'w> Change<'w> {
     /// A change of `main.rs`, compiled as crate `app` by `kiln rustc` with more arguments.
     pub fn rustc(world: &'w World, project: &'w Project, args: &[&str]) -> Self {
         let base = ["--crate-name", "app", "--emit=dep-info,link", "--out-dir", "target"];
-        let args = base.iter().chain(args).map(ToString::to_string).chain(["main.rs".into()]).collect();
+        let args =
+            base.iter().chain(args).map(ToString::to_string).chain(["main.rs".into()]).collect();
         Self::new(world, project, Build::Rustc(args), "target/app")
     }
 
@@ -201,12 +202,17 @@ impl<'w> Change<'w> {
             }
             Want::Prints(line) => {
                 let done = done.ok();
-                let program = self.world.call(self.project.at(self.program), self.project.dir(), &[]);
+                let program =
+                    self.world.call(self.project.at(self.program), self.project.dir(), &[]);
                 assert_eq!(&program.run().ok().stdout, line, "what the program prints");
                 return done;
             }
-            Want::Warns(text) => assert!(done.stderr.contains(text), "no {text:?} in\n{}", done.stderr),
-            Want::Silent(text) => assert!(!done.stderr.contains(text), "{text:?} in\n{}", done.stderr),
+            Want::Warns(text) => {
+                assert!(done.stderr.contains(text), "no {text:?} in\n{}", done.stderr)
+            }
+            Want::Silent(text) => {
+                assert!(!done.stderr.contains(text), "{text:?} in\n{}", done.stderr)
+            }
             Want::Builds => {}
         }
         done.ok()

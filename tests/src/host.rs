@@ -45,14 +45,19 @@ pub fn host() -> &'static Host {
     HOST.get_or_init(look)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place of the harness that reads the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place of the harness that reads the environment"
+)]
 fn look() -> Host {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
     // cargo says where it is to the tests that it runs.
     let beside = var("CARGO").map(PathBuf::from).and_then(|c| Some(c.parent()?.to_owned()));
-    let toolchain = beside.filter(|dir| dir.join("clippy-driver").exists() && !dir.join("rustup").exists());
+    let toolchain =
+        beside.filter(|dir| dir.join("clippy-driver").exists() && !dir.join("rustup").exists());
     let toolchain = toolchain.unwrap_or_else(|| {
-        let output = Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc runs");
+        let output =
+            Command::new("rustc").args(["--print", "sysroot"]).output().expect("rustc runs");
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end()).join("bin")
     });
     Host {

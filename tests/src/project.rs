@@ -55,7 +55,8 @@ impl Project {
 
     /// A package without dependencies: `Cargo.toml` with more lines behind `[package]`.
     pub fn package(&self, name: &str, more: &str) -> &Self {
-        let head = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
+        let head =
+            format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
         self.write("Cargo.toml", head + more)
     }
 

@@ -40,7 +40,8 @@ fn fetch(shared: &Path, project: &Project) -> Done {
 /// Holds the shared directory for one test program at a time.
 fn turn(shared: &Path) -> File {
     let path = shared.join("registry.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a file");
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(path).expect("a file");
     file.lock().expect("a lock");
     file
 }
@@ -50,7 +51,8 @@ fn settings(shared: &Path) {
     let home = cargo_home(shared);
     std::fs::create_dir_all(&home).expect("a directory");
     for name in ["config.toml", "credentials.toml"] {
-        let from = host().cargo_home.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
+        let from =
+            host().cargo_home.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
         if let Some(from) = from {
             std::fs::copy(from, home.join(name)).expect("a copy");
         }
@@ -62,7 +64,8 @@ fn package(shared: &Path, name: &str, dependencies: &[(&str, &str)]) -> Fetched 
     let _turn = turn(shared);
     settings(shared);
     let project = Project::create(shared.join(format!("registry-{name}")));
-    let mut manifest = format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n");
+    let mut manifest =
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n");
     manifest.push_str("[workspace]\n\n[dependencies]\n");
     for (dependency, spec) in dependencies {
         manifest.push_str(&format!("{dependency} = {spec}\n"));

@@ -23,7 +23,8 @@ impl Run {
     fn parse(line: &str) -> Self {
         let value: Value = serde_json::from_str(line).expect("a record of the stand-in");
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-        let texts = |v: &Value| v.as_array().map(|a| a.iter().map(text).collect()).unwrap_or_default();
+        let texts =
+            |v: &Value| v.as_array().map(|a| a.iter().map(text).collect()).unwrap_or_default();
         Self {
             program: text(&value["program"]),
             pid: value["pid"].as_u64().and_then(|p| p.try_into().ok()).unwrap_or(0),
@@ -46,7 +47,9 @@ impl Run {
             matches!(a.as_str(), "-vV" | "-V" | "-Vv" | "--version" | "--help" | "--print")
                 || (a.starts_with("--print=") && !a.contains("native-static-libs"))
         };
-        !self.args.is_empty() && !self.args.iter().any(asks) && self.value("--crate-name") != Some("___")
+        !self.args.is_empty()
+            && !self.args.iter().any(asks)
+            && self.value("--crate-name") != Some("___")
     }
 
     /// Whether a build script started it, not cargo.
@@ -98,7 +101,13 @@ mod tests {
 
     fn run(args: &[&str], ancestors: &[&str]) -> Run {
         let words = |w: &[&str]| w.iter().map(ToString::to_string).collect();
-        Run { program: "rustc".into(), pid: 1, cwd: "/".into(), args: words(args), ancestors: words(ancestors) }
+        Run {
+            program: "rustc".into(),
+            pid: 1,
+            cwd: "/".into(),
+            args: words(args),
+            ancestors: words(ancestors),
+        }
     }
 
     #[test]

@@ -49,9 +49,12 @@ impl Server {
 
     /// Where its descriptors lead, as `/proc` tells.
     pub fn descriptors(&self) -> Vec<(u32, PathBuf)> {
-        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("a running server");
+        let entries =
+            std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("a running server");
         let number = |name: std::ffi::OsString| name.to_str().and_then(|n| n.parse().ok());
-        let one = |entry: std::fs::DirEntry| Some((number(entry.file_name())?, entry.path().read_link().ok()?));
+        let one = |entry: std::fs::DirEntry| {
+            Some((number(entry.file_name())?, entry.path().read_link().ok()?))
+        };
         entries.flatten().filter_map(one).collect()
     }
 }

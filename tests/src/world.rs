@@ -55,7 +55,8 @@ impl World {
         std::fs::copy(clippy, dir.join("cargo-clippy")).expect("a copy of cargo-clippy");
         let libraries = host().toolchain.with_file_name("lib");
         std::os::unix::fs::symlink(libraries, dir.with_file_name("lib")).expect("a link");
-        std::fs::write(dir.join("toolchain"), toolchain.as_os_str().as_encoded_bytes()).expect("a file");
+        std::fs::write(dir.join("toolchain"), toolchain.as_os_str().as_encoded_bytes())
+            .expect("a file");
     }
 
     /// The directory of everything.
@@ -113,7 +114,9 @@ impl World {
         ] {
             call = set(call, name, &value);
         }
-        for (name, value) in [("CARGO_INCREMENTAL", "0"), ("KILN_IDLE", "120"), ("CARGO_NET_OFFLINE", "true")] {
+        for (name, value) in
+            [("CARGO_INCREMENTAL", "0"), ("KILN_IDLE", "120"), ("CARGO_NET_OFFLINE", "true")]
+        {
             call = call.env(name, value);
         }
         call
@@ -164,7 +167,11 @@ impl World {
     #[track_caller]
     pub fn assert_all_hit(&self, done: &Done) {
         let compiled = done.compiled();
-        assert!(compiled.is_empty(), "compiled: {compiled:#?}\nreasons: {:#}", self.stats()["missed"]);
+        assert!(
+            compiled.is_empty(),
+            "compiled: {compiled:#?}\nreasons: {:#}",
+            self.stats()["missed"]
+        );
     }
 
     /// Asserts which units were compiled, in any order.

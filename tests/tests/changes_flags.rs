@@ -16,7 +16,9 @@ fn program(world: &World, expression: &str) -> Project {
 fn check(expression: &str, a: (&str, &[&str]), b: (&str, &[&str])) {
     let world = world!();
     let project = program(&world, expression);
-    let state = |(line, args): (&str, &[&str])| args.iter().fold(State::prints(line), |state, arg| state.arg(arg));
+    let state = |(line, args): (&str, &[&str])| {
+        args.iter().fold(State::prints(line), |state, arg| state.arg(arg))
+    };
     Change::rustc(&world, &project, &[]).check(&state(a), &state(b));
 }
 
@@ -47,8 +49,17 @@ fn flags_that_change_code_only() {
     let world = world!();
     let project = program(&world, "42");
     let change = Change::rustc(&world, &project, &[]);
-    let flags = ["-Copt-level=1", "-Cdebuginfo=1", "-Cstrip=symbols", "-Ccodegen-units=1", "-Coverflow-checks=on",
-        "-Clto=fat", "-Ctarget-cpu=x86-64-v2", "-Csymbol-mangling-version=v0", "-Cforce-frame-pointers=yes"];
+    let flags = [
+        "-Copt-level=1",
+        "-Cdebuginfo=1",
+        "-Cstrip=symbols",
+        "-Ccodegen-units=1",
+        "-Coverflow-checks=on",
+        "-Clto=fat",
+        "-Ctarget-cpu=x86-64-v2",
+        "-Csymbol-mangling-version=v0",
+        "-Cforce-frame-pointers=yes",
+    ];
     change.build(&State::prints("42"));
     for flag in flags {
         assert!(change.build(&State::prints("42").arg(flag)).did_compile("app"), "{flag}");
@@ -73,7 +84,8 @@ fn profile_options() {
     let project = program(&world, "cfg!(debug_assertions)");
     let manifest = String::from_utf8(project.read("Cargo.toml")).unwrap();
     let state = |on: &str| {
-        State::prints(on).file("Cargo.toml", format!("{manifest}\n[profile.dev]\ndebug-assertions = {on}\n"))
+        State::prints(on)
+            .file("Cargo.toml", format!("{manifest}\n[profile.dev]\ndebug-assertions = {on}\n"))
     };
     Change::cargo(&world, &project).check(&state("true"), &state("false"));
 }
@@ -90,7 +102,8 @@ fn rustflags() {
 fn rustflags_in_a_configuration_file() {
     let world = world!();
     let project = program(&world, "cfg!(kt)");
-    let b = State::prints("true").file(".cargo/config.toml", "[build]\nrustflags = [\"--cfg=kt\"]\n");
+    let b =
+        State::prints("true").file(".cargo/config.toml", "[build]\nrustflags = [\"--cfg=kt\"]\n");
     Change::cargo(&world, &project).check(&State::prints("false").absent(".cargo/config.toml"), &b);
 }
 
@@ -99,7 +112,8 @@ fn lint_levels() {
     let world = world!();
     let project = program(&world, "{ let x = 1; 42 }");
     let a = State::warns("unused variable").arg("--emit=metadata");
-    let b = State::is_silent_about("unused variable").arg("--emit=metadata").arg("-Aunused-variables");
+    let b =
+        State::is_silent_about("unused variable").arg("--emit=metadata").arg("-Aunused-variables");
     Change::rustc(&world, &project, &[]).check(&a, &b);
     let deny = State::fails("unused variable").arg("--emit=metadata").arg("-Dunused-variables");
     let change = Change::rustc(&world, &project, &[]);
@@ -114,7 +128,8 @@ fn known_configurations() {
     let project = program(&world, "cfg!(kt)");
     let manifest = String::from_utf8(project.read("Cargo.toml")).unwrap();
     let lints = "\n[lints.rust]\nunexpected_cfgs = { level = \"warn\", check-cfg = ['cfg(kt)'] }\n";
-    let a = State::is_silent_about("unexpected `cfg`").file("Cargo.toml", format!("{manifest}{lints}"));
+    let a =
+        State::is_silent_about("unexpected `cfg`").file("Cargo.toml", format!("{manifest}{lints}"));
     let b = State::warns("unexpected `cfg`").file("Cargo.toml", &manifest);
     Change::cargo(&world, &project).check(&a, &b);
     let declared = format!("{manifest}\n[features]\nkt = []\n");
@@ -143,10 +158,22 @@ fn a_target_description() {
     let world = world!();
     let project = world.project("x");
     let args = ["-Zunstable-options", "--print", "target-spec-json"];
-    let spec = world.call(world.bin().join("rustc"), project.dir(), &args).env("RUSTC_BOOTSTRAP", "1").run().ok();
-    let spec = |vendor: &str| spec.stdout.replace("\"is-builtin\": true", "\"is-builtin\": false").replacen('{', &format!("{{ \"vendor\": \"{vendor}\","), 1);
+    let spec = world
+        .call(world.bin().join("rustc"), project.dir(), &args)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .run()
+        .ok();
+    let spec = |vendor: &str| {
+        spec.stdout.replace("\"is-builtin\": true", "\"is-builtin\": false").replacen(
+            '{',
+            &format!("{{ \"vendor\": \"{vendor}\","),
+            1,
+        )
+    };
     project.write("main.rs", "#![feature(no_core)]\n#![no_core]\n#![allow(internal_features)]\n#[cfg(target_vendor = \"two\")]\nmod two;\n");
-    let state = |state: State, vendor: &str| state.file("kt.json", spec(vendor)).env("RUSTC_BOOTSTRAP", "1");
+    let state = |state: State, vendor: &str| {
+        state.file("kt.json", spec(vendor)).env("RUSTC_BOOTSTRAP", "1")
+    };
     let args = ["--crate-type=lib", "--emit=metadata", "-Zunstable-options", "--target=kt.json"];
     let change = Change::rustc(&world, &project, &args);
     change.check(&state(State::builds(), "one"), &state(State::fails("E0583"), "two"));

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use kiln_tests::change::{Change, State};
 use kiln_tests::{Project, World, world};
 
-const EXTERN: &str = "extern \"C\" { fn answer() -> i32; }\nfn main() { println!(\"{}\", unsafe { answer() }); }\n";
+const EXTERN: &str =
+    "extern \"C\" { fn answer() -> i32; }\nfn main() { println!(\"{}\", unsafe { answer() }); }\n";
 
 /// A static archive whose function `answer` returns this number.
 fn archive(world: &World, n: u32) -> Vec<u8> {
@@ -75,19 +76,31 @@ fn an_archive_that_appears_earlier() {
 fn an_archive_bundled_in_a_transitive_crate() {
     let world = world!();
     let project = world.project("app");
-    project.package("app", "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n");
+    project.package(
+        "app",
+        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
+    );
     project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
-    let manifest = |name: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
-    project.write("mid/Cargo.toml", manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n");
+    let manifest = |name: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+    };
+    project.write(
+        "mid/Cargo.toml",
+        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
+    );
     project.write("mid/src/lib.rs", "pub fn n() -> i32 { low::n() }\n");
     project.write("low/Cargo.toml", manifest("low"));
-    project.write("low/src/lib.rs", "extern \"C\" { fn answer() -> i32; }\npub fn n() -> i32 { unsafe { answer() } }\n");
+    project.write(
+        "low/src/lib.rs",
+        "extern \"C\" { fn answer() -> i32; }\npub fn n() -> i32 { unsafe { answer() } }\n",
+    );
     project.write(
         "low/build.rs",
         "fn main() {\n    let here = std::env::var(\"CARGO_MANIFEST_DIR\").unwrap();\n    \
          println!(\"cargo::rustc-link-search=native={here}/lib\\ncargo::rustc-link-lib=static=answer\");\n}\n",
     );
-    let state = |n: u32| State::prints(&n.to_string()).file("low/lib/libanswer.a", archive(&world, n));
+    let state =
+        |n: u32| State::prints(&n.to_string()).file("low/lib/libanswer.a", archive(&world, n));
     Change::cargo(&world, &project).watch(&["low", "app"]).check(&state(1), &state(2));
 }
 
@@ -111,7 +124,9 @@ fn prints(n: u32) -> State {
 fn a_linker_script() {
     let script = |n: u32| format!("kt_value = {n};\n");
     check_symbol(&["-Clink-arg=kt.ld"], |_, _, n| prints(n).file("kt.ld", script(n)));
-    let inserted = |n: u32| format!("SECTIONS {{ .kt : {{ QUAD({n}) }} }} INSERT AFTER .data;\nkt_value = {n};\n");
+    let inserted = |n: u32| {
+        format!("SECTIONS {{ .kt : {{ QUAD({n}) }} }} INSERT AFTER .data;\nkt_value = {n};\n")
+    };
     check_symbol(&["-Clink-arg=-Wl,-Tkt.ld"], |_, _, n| prints(n).file("kt.ld", inserted(n)));
     check_symbol(&["-Clink-args=-Wl,-T -Wl,kt.ld"], |_, _, n| prints(n).file("kt.ld", inserted(n)));
 }
@@ -181,7 +196,15 @@ fn a_linker_that_appears_earlier_in_path() {
     let late = script(&world, world.at("late/kt-cc"), &format!("{CC}1"));
     let early = world.at("early");
     std::fs::create_dir(&early).unwrap();
-    let args = ["--crate-name=app", "--edition=2021", "-Clinker=kt-cc", "-Crelocation-model=static", "-o", "app", "main.rs"];
+    let args = [
+        "--crate-name=app",
+        "--edition=2021",
+        "-Clinker=kt-cc",
+        "-Crelocation-model=static",
+        "-o",
+        "app",
+        "main.rs",
+    ];
     let build = || {
         let done = world.rustc(&project, &args).path_first(&late).path_first(&early).run().ok();
         (done, world.call(project.at("app"), project.dir(), &[]).run().ok().stdout)
@@ -239,7 +262,11 @@ fn libraries_found_by_a_variable() {
     let state = |n: u32| prints(n).env("LIBRARY_PATH", &project.text(&n.to_string()));
     change.check(&state(1), &state(2));
     // The same value, another archive.
-    let same = |n: u32| prints(n).env("LIBRARY_PATH", &project.text("same")).file("same/libanswer.a", archive(&world, n));
+    let same = |n: u32| {
+        prints(n)
+            .env("LIBRARY_PATH", &project.text("same"))
+            .file("same/libanswer.a", archive(&world, n))
+    };
     for n in [1, 2, 1] {
         change.build(&same(n));
     }
@@ -275,7 +302,10 @@ fn a_shared_library() {
     let shared = |name: &str| {
         let scratch = world.project("so");
         scratch.write("a.c", format!("int {name}(void) {{ return 1; }}\n"));
-        world.call("/usr/bin/cc", scratch.dir(), &["-shared", "-fPIC", "a.c", "-o", "a.so"]).run().ok();
+        world
+            .call("/usr/bin/cc", scratch.dir(), &["-shared", "-fPIC", "a.c", "-o", "a.so"])
+            .run()
+            .ok();
         scratch.read("a.so")
     };
     let a = State::builds().file("lib/libanswer.so", shared("answer"));

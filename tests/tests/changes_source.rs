@@ -16,7 +16,11 @@ fn check(expression: &str, a: State, b: State) {
 #[test]
 fn the_source() {
     let main = |n: u32| format!("fn main() {{ println!(\"{n}\"); }}\n");
-    check("0", State::prints("1").file("main.rs", main(1)), State::prints("2").file("main.rs", main(2)));
+    check(
+        "0",
+        State::prints("1").file("main.rs", main(1)),
+        State::prints("2").file("main.rs", main(2)),
+    );
 }
 
 #[test]
@@ -75,8 +79,14 @@ fn variables_of_option_env() {
 fn a_module_that_moves() {
     check(
         "foo::n()",
-        State::prints("1").file("foo.rs", "pub fn n() -> i32 { 1 }").absent("foo/mod.rs").file("main.rs", MODULE),
-        State::prints("2").file("foo/mod.rs", "pub fn n() -> i32 { 2 }").absent("foo.rs").file("main.rs", MODULE),
+        State::prints("1")
+            .file("foo.rs", "pub fn n() -> i32 { 1 }")
+            .absent("foo/mod.rs")
+            .file("main.rs", MODULE),
+        State::prints("2")
+            .file("foo/mod.rs", "pub fn n() -> i32 { 2 }")
+            .absent("foo.rs")
+            .file("main.rs", MODULE),
     );
 }
 
@@ -100,7 +110,10 @@ fn content_of_out_dir() {
     let world = world!();
     let project = world.project("app");
     project.package("app", "");
-    project.write("src/main.rs", "fn main() { println!(\"{}\", include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\"))); }\n");
+    project.write(
+        "src/main.rs",
+        "fn main() { println!(\"{}\", include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\"))); }\n",
+    );
     project.write(
         "build.rs",
         "fn main() {\n    println!(\"cargo::rerun-if-env-changed=KT_N\");\n    \
@@ -116,7 +129,8 @@ fn what_a_build_script_sets() {
     let world = world!();
     let project = world.project("app");
     project.package("app", "");
-    project.write("src/main.rs", "fn main() { println!(\"{} {}\", env!(\"KT_SET\"), cfg!(kt)); }\n");
+    project
+        .write("src/main.rs", "fn main() { println!(\"{} {}\", env!(\"KT_SET\"), cfg!(kt)); }\n");
     project.write(
         "build.rs",
         "fn main() {\n    let n = std::env::var(\"KT_N\").unwrap();\n    \
@@ -132,20 +146,30 @@ fn what_a_build_script_sets() {
 fn a_body_in_a_transitive_dependency() {
     let world = world!();
     let project = world.project("app");
-    project.package("app", "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n");
+    project.package(
+        "app",
+        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
+    );
     project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
-    let manifest = |name: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
-    project.write("mid/Cargo.toml", manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n");
+    let manifest = |name: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+    };
+    project.write(
+        "mid/Cargo.toml",
+        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
+    );
     project.write("mid/src/lib.rs", "pub fn n() -> i32 { low::n() }\n");
     project.write("low/Cargo.toml", manifest("low"));
-    let state = |n: &str| State::prints(n).file("low/src/lib.rs", format!("pub fn n() -> i32 {{ {n} }}\n"));
+    let state =
+        |n: &str| State::prints(n).file("low/src/lib.rs", format!("pub fn n() -> i32 {{ {n} }}\n"));
     Change::cargo(&world, &project).watch(&["low", "app"]).check(&state("1"), &state("2"));
 }
 
 /// A library of one function, compiled without Kiln.
 fn compiled_library(world: &World, project: &Project, name: &str, body: &str) -> Vec<u8> {
     project.write("lib.rs", format!("pub fn n() -> i32 {{ {body} }}\n"));
-    let args = ["--crate-name", name, "--crate-type=lib", "--edition=2021", "-o", "made.rlib", "lib.rs"];
+    let args =
+        ["--crate-name", name, "--crate-type=lib", "--edition=2021", "-o", "made.rlib", "lib.rs"];
     world.call(world.bin().join("rustc"), project.dir(), &args).run().ok();
     project.read("made.rlib")
 }
@@ -157,7 +181,8 @@ fn a_crate_of_the_same_name() {
     project.write("main.rs", "fn main() { println!(\"{}\", low::n()); }\n");
     let libraries = ["1", "2"].map(|n| compiled_library(&world, &project, "low", n));
     let state = |at: usize| State::prints(["1", "2"][at]).file("dep/liblow.rlib", &libraries[at]);
-    Change::rustc(&world, &project, &["--extern", "low=dep/liblow.rlib"]).check(&state(0), &state(1));
+    Change::rustc(&world, &project, &["--extern", "low=dep/liblow.rlib"])
+        .check(&state(0), &state(1));
 }
 
 #[test]
@@ -170,7 +195,9 @@ fn names_of_crates_swapped() {
         project.write(&format!("dep/lib{name}.rlib"), library);
     }
     let state = |line: &str, one: &str, two: &str| {
-        State::prints(line).arg(&format!("--extern=one=dep/lib{one}.rlib")).arg(&format!("--extern=two=dep/lib{two}.rlib"))
+        State::prints(line)
+            .arg(&format!("--extern=one=dep/lib{one}.rlib"))
+            .arg(&format!("--extern=two=dep/lib{two}.rlib"))
     };
     Change::rustc(&world, &project, &[]).check(&state("1 2", "a", "b"), &state("2 1", "b", "a"));
 }
@@ -191,11 +218,15 @@ fn a_crate_found_by_search() {
 /// A package with a procedural macro that expands to the value of some code.
 fn with_macro(world: &World, code: &str) -> Project {
     let project = world.project("app");
-    project.package("app", "\n[dependencies]\nmac = { path = \"mac\" }\n\n[workspace]\nmembers = [\"mac\"]\n");
+    project.package(
+        "app",
+        "\n[dependencies]\nmac = { path = \"mac\" }\n\n[workspace]\nmembers = [\"mac\"]\n",
+    );
     project.write("src/main.rs", "fn main() { println!(\"{}\", mac::read!()); }\n");
     let manifest = "[package]\nname = \"mac\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[lib]\nproc-macro = true\n";
     project.write("mac/Cargo.toml", manifest);
-    let body = format!("let text: String = {{ {code} }};\n    format!(\"{{text:?}}\").parse().unwrap()");
+    let body =
+        format!("let text: String = {{ {code} }};\n    format!(\"{{text:?}}\").parse().unwrap()");
     project.write(
         "mac/src/lib.rs",
         format!("#[proc_macro]\npub fn read(_: proc_macro::TokenStream) -> proc_macro::TokenStream {{\n    {body}\n}}\n"),
@@ -206,7 +237,10 @@ fn with_macro(world: &World, code: &str) -> Project {
 #[test]
 fn a_file_that_a_macro_reads() {
     let world = world!();
-    let project = with_macro(&world, "std::fs::read_to_string(std::env::var(\"CARGO_MANIFEST_DIR\").unwrap() + \"/data/n\").unwrap()");
+    let project = with_macro(
+        &world,
+        "std::fs::read_to_string(std::env::var(\"CARGO_MANIFEST_DIR\").unwrap() + \"/data/n\").unwrap()",
+    );
     let state = |n: &str| State::prints(n).file("data/n", n);
     Change::cargo(&world, &project).check(&state("one"), &state("two"));
 }

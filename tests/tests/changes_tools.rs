@@ -60,7 +60,8 @@ fn another_compiler_of_the_same_version() {
         world.install_standins(&dir, &bin);
         stand_ins.push(dir);
     }
-    let version = |dir: &Path| world.call(dir.join("rustc"), world.root(), &["-vV"]).run().ok().stdout;
+    let version =
+        |dir: &Path| world.call(dir.join("rustc"), world.root(), &["-vV"]).run().ok().stdout;
     assert_eq!(version(&stand_ins[0]), version(&stand_ins[1]));
     let build = |dir: &Path| {
         project.wipe();
@@ -104,7 +105,12 @@ fn another_standard_library() {
             if file.to_str().unwrap().starts_with("libpanic_abort") {
                 let copy = dir.join(&target).join(&file);
                 std::fs::copy(real.join(&target).join(&file), &copy).unwrap();
-                std::fs::OpenOptions::new().append(true).open(copy).unwrap().write_all(more).unwrap();
+                std::fs::OpenOptions::new()
+                    .append(true)
+                    .open(copy)
+                    .unwrap()
+                    .write_all(more)
+                    .unwrap();
             }
         }
         dir
@@ -112,7 +118,11 @@ fn another_standard_library() {
     let dirs = [sysroot("one", b""), sysroot("two", b"\n")];
     let build = |dir: &Path| {
         project.wipe();
-        world.cargo(&project, &["build"]).env("RUSTFLAGS", format!("--sysroot={}", dir.display())).run().ok()
+        world
+            .cargo(&project, &["build"])
+            .env("RUSTFLAGS", format!("--sysroot={}", dir.display()))
+            .run()
+            .ok()
     };
     assert!(build(&dirs[0]).did_compile("app"));
     assert!(build(&dirs[1]).did_compile("app"), "another library");
@@ -148,7 +158,9 @@ fn clippy_settings_that_appear() {
 fn clippy_settings_that_change() {
     let world = world!();
     let project = linted(&world);
-    let state = |state: State, n: u8| state.file("clippy.toml", format!("too-many-arguments-threshold = {n}\n"));
+    let state = |state: State, n: u8| {
+        state.file("clippy.toml", format!("too-many-arguments-threshold = {n}\n"))
+    };
     let a = state(State::is_silent_about("too many arguments"), 3);
     let b = state(State::warns("too many arguments"), 2);
     Change::cargo_with(&world, &project, &["clippy"]).check(&a, &b);
@@ -183,7 +195,8 @@ fn links_in_the_text_of_clippy() {
     let project = linted(&world);
     project.write("src/lib.rs", "pub fn f() -> u8 {\n    return 1;\n}\n");
     let a = State::warns("for further information visit");
-    let b = State::is_silent_about("for further information visit").env("CLIPPY_DISABLE_DOCS_LINKS", "1");
+    let b = State::is_silent_about("for further information visit")
+        .env("CLIPPY_DISABLE_DOCS_LINKS", "1");
     Change::cargo_with(&world, &project, &["clippy"]).check(&a, &b);
 }
 
@@ -204,7 +217,10 @@ fn value(name: &str) -> &'static str {
         "RUSTC_FORCE_RUSTC_VERSION" | "RUSTC_OVERRIDE_VERSION_STRING" => "1.2.3",
         "LD_PRELOAD" => "/usr/lib/libkt-absent.so",
         "CLIPPY_ARGS" => "-Wclippy::pedantic__CLIPPY_HACKERY__",
-        "GCC_COMPARE_DEBUG" | "RUSTC_BOOTSTRAP" | "RUSTC_BREAK_ON_ICE" | "CARGO_PRIMARY_PACKAGE" => "1",
+        "GCC_COMPARE_DEBUG"
+        | "RUSTC_BOOTSTRAP"
+        | "RUSTC_BREAK_ON_ICE"
+        | "CARGO_PRIMARY_PACKAGE" => "1",
         "CCC_OVERRIDE_OPTIONS" => "+-O1",
         _ => "/kt/absent",
     }

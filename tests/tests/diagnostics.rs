@@ -9,7 +9,10 @@ use kiln_tests::{Done, Project, World, world};
 /// use, and one that names a dependency's source.
 fn warning(world: &World) -> Project {
     let project = world.project("app");
-    project.package("app", "\n[dependencies]\nlow = { path = \"low\" }\n\n[workspace]\nmembers = [\"low\"]\n");
+    project.package(
+        "app",
+        "\n[dependencies]\nlow = { path = \"low\" }\n\n[workspace]\nmembers = [\"low\"]\n",
+    );
     let manifest = "[package]\nname = \"low\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
     project.write("low/Cargo.toml", manifest);
     // A warning about a generated file names it by its full path, which is remapped.
@@ -130,7 +133,15 @@ fn human_form_of_rustc() {
     let project = world.project("x");
     project.write("x.rs", "use std::fmt;\nfn f() {}\n");
     for color in ["--color=never", "--color=always", "--color=auto"] {
-        let args = ["--crate-name=x", "--crate-type=lib", "--emit=metadata", "--out-dir", "out", color, "x.rs"];
+        let args = [
+            "--crate-name=x",
+            "--crate-type=lib",
+            "--emit=metadata",
+            "--out-dir",
+            "out",
+            color,
+            "x.rs",
+        ];
         let plain = world.call(world.bin().join("rustc"), project.dir(), &args).run().ok();
         let first = world.rustc(&project, &args).run().ok();
         let again = world.rustc(&project, &args).run().ok();
@@ -173,7 +184,11 @@ fn diagnostics_name_this_checkout() {
     let two = one.copy_to(world.at("ws/else/where"));
     let done = world.cargo(&two, &args).run().ok();
     let place = format!("{}/target/", two.dir().display());
-    assert!(messages(&done).iter().any(|m| m.contains(&place) && m.contains("/g.rs:1:")), "{}", done.stdout);
+    assert!(
+        messages(&done).iter().any(|m| m.contains(&place) && m.contains("/g.rs:1:")),
+        "{}",
+        done.stdout
+    );
     let first = one.dir().to_str().unwrap();
     for message in messages(&done) {
         assert!(!message.contains(&format!("{first}/")), "{message}");
@@ -205,7 +220,11 @@ fn a_failing_compile_is_left_as_it_is_and_not_stored() {
 fn exit_status_of_rustc() {
     let world = world!();
     let project = world.project("x");
-    for args in [&["--crate-name=x", "absent.rs"][..], &["--no-such-flag", "x.rs"], &["--edition=1999", "x.rs"]] {
+    for args in [
+        &["--crate-name=x", "absent.rs"][..],
+        &["--no-such-flag", "x.rs"],
+        &["--edition=1999", "x.rs"],
+    ] {
         let plain = world.call(world.bin().join("rustc"), project.dir(), args).run().fails();
         let through = world.rustc(&project, args).run().fails();
         assert_eq!(through.status.code(), plain.status.code(), "{args:?}");

@@ -12,9 +12,18 @@ use kiln_tests::{Call, Done, Project, World, registry, skip, world};
 /// A package with every kind of target, one of which bakes `CARGO_BIN_EXE_app`.
 fn everything(world: &World) -> Project {
     let project = world.project("one");
-    project.package("app", "\n[dependencies]\nmac = { path = \"mac\" }\n\n[workspace]\nmembers = [\"mac\"]\n");
-    project.write("src/lib.rs", "pub fn answer() -> i32 { include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\")) }\n");
-    project.write("src/main.rs", "fn main() { println!(\"{} {}\", app::answer(), mac::answer!()); }\n");
+    project.package(
+        "app",
+        "\n[dependencies]\nmac = { path = \"mac\" }\n\n[workspace]\nmembers = [\"mac\"]\n",
+    );
+    project.write(
+        "src/lib.rs",
+        "pub fn answer() -> i32 { include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\")) }\n",
+    );
+    project.write(
+        "src/main.rs",
+        "fn main() { println!(\"{} {}\", app::answer(), mac::answer!()); }\n",
+    );
     project.write(
         "build.rs",
         "fn main() {\n    println!(\"cargo::rerun-if-changed=build.rs\");\n    \
@@ -42,7 +51,9 @@ fn elsewhere(world: &World, call: Call) -> Call {
         dir
     };
     let target = world.at("other/t");
-    call.env("HOME", other("home")).env("CARGO_HOME", other("cargo-home")).env("CARGO_TARGET_DIR", target)
+    call.env("HOME", other("home"))
+        .env("CARGO_HOME", other("cargo-home"))
+        .env("CARGO_TARGET_DIR", target)
 }
 
 fn check(world: &World, args: &[&str]) -> (Project, Done) {
@@ -105,7 +116,12 @@ fn units_that_bake_a_place_hit_at_that_place() {
     let again = world.cargo(&one, &args).run().ok();
     world.assert_all_hit(&again);
     let pinned = world.stats()["pinned"].clone();
-    let names: Vec<_> = pinned.as_array().unwrap().iter().map(|p| p["unit"]["crate_name"].as_str().unwrap()).collect();
+    let names: Vec<_> = pinned
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["unit"]["crate_name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["bakes"], "{pinned:#}");
     let two = one.copy_to(world.at("other/deep/checkout"));
     let done = elsewhere(&world, world.cargo(&two, &args)).run().ok();
@@ -122,7 +138,10 @@ fn units_that_bake_a_place_hit_at_that_place() {
 fn the_length_of_a_place_is_baked_too() {
     let world = world!();
     let one = world.project("one");
-    one.package("app", "").write("src/main.rs", "fn main() { println!(\"{}\", env!(\"CARGO_MANIFEST_DIR\").len()); }\n");
+    one.package("app", "").write(
+        "src/main.rs",
+        "fn main() { println!(\"{}\", env!(\"CARGO_MANIFEST_DIR\").len()); }\n",
+    );
     let two = one.copy_to(world.at("ws/of-another-length"));
     for project in [&one, &two, &one] {
         project.wipe();
@@ -137,7 +156,8 @@ fn the_length_of_a_place_is_baked_too() {
 fn the_manifest_directory_of_this_checkout() {
     let world = world!();
     let one = world.project("one");
-    one.package("app", "").write("src/main.rs", "fn main() { println!(\"{}\", env!(\"CARGO_MANIFEST_DIR\")); }\n");
+    one.package("app", "")
+        .write("src/main.rs", "fn main() { println!(\"{}\", env!(\"CARGO_MANIFEST_DIR\")); }\n");
     let two = one.copy_to(world.at("ws/two"));
     for project in [&one, &two, &one, &two] {
         project.wipe();
@@ -176,7 +196,12 @@ fn registry_crates_in_another_cargo_home() {
     let made = files_below(&target).into_iter().filter(|f| f.extension().is_none_or(|e| e != "d"));
     for file in made {
         for place in &places {
-            assert!(!contains(&target.join(&file), place.to_str().unwrap()), "{} in {}", place.display(), file.display());
+            assert!(
+                !contains(&target.join(&file), place.to_str().unwrap()),
+                "{} in {}",
+                place.display(),
+                file.display()
+            );
         }
     }
 }
@@ -188,7 +213,8 @@ fn another_target_directory() {
     let one = everything(&world);
     world.cargo(&one, &["build", "--all-targets"]).run().ok();
     for target in ["elsewhere", "target/nested"] {
-        let call = world.cargo(&one, &["build", "--all-targets"]).env("CARGO_TARGET_DIR", one.at(target));
+        let call =
+            world.cargo(&one, &["build", "--all-targets"]).env("CARGO_TARGET_DIR", one.at(target));
         world.assert_all_hit(&call.run().ok());
     }
 }
@@ -199,7 +225,9 @@ fn a_target_directory_that_cargo_did_not_make() {
     let world = world!();
     let one = everything(&world);
     let two = one.copy_to(world.at("ws/two"));
-    for args in [&["build", "--all-targets"][..], &["build", "--target", "x86_64-unknown-linux-gnu"]] {
+    for args in
+        [&["build", "--all-targets"][..], &["build", "--target", "x86_64-unknown-linux-gnu"]]
+    {
         world.cargo(&one, args).run().ok();
         two.wipe();
         std::fs::create_dir(two.at("target")).unwrap();
@@ -233,5 +261,9 @@ fn odd_names_of_directories() {
     let args = ["build", "--all-targets", "-v"];
     world.assert_all_hit(&world.cargo(&two, &args).run().ok());
     let again = world.cargo(&two, &args).run().ok();
-    assert!(again.stderr.contains("Fresh app") && !again.stderr.contains("Dirty"), "{}", again.stderr);
+    assert!(
+        again.stderr.contains("Fresh app") && !again.stderr.contains("Dirty"),
+        "{}",
+        again.stderr
+    );
 }

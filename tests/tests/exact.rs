@@ -13,7 +13,8 @@ fn made(project: &Project) -> BTreeMap<String, Vec<u8>> {
     let target = project.at("target");
     let files = files_below(&target).into_iter().map(|f| f.to_str().unwrap().to_owned());
     let of_rustc = files.filter(|f| {
-        let own = f.contains("/deps/") || f.contains("/examples/") || f.contains("build-script-build");
+        let own =
+            f.contains("/deps/") || f.contains("/examples/") || f.contains("build-script-build");
         own && !f.contains(".fingerprint")
     });
     of_rustc.map(|f| (f.clone(), project.read(&format!("target/{f}")))).collect()
@@ -50,11 +51,15 @@ fn every_kind_of_target() {
     let world = world!();
     let project = world.project("app");
     project.package("app", "\n[lib]\ncrate-type = [\"rlib\", \"cdylib\", \"staticlib\"]\n");
-    project.write("src/lib.rs", "pub fn place() -> &'static str { concat!(file!(), env!(\"CARGO_MANIFEST_DIR\")) }\n");
+    project.write(
+        "src/lib.rs",
+        "pub fn place() -> &'static str { concat!(file!(), env!(\"CARGO_MANIFEST_DIR\")) }\n",
+    );
     project.write("src/main.rs", "fn main() { println!(\"{}\", app::place()); }\n");
     project.write("build.rs", "fn main() { println!(\"cargo::rerun-if-changed=build.rs\"); }\n");
     project.write("examples/show.rs", "fn main() { println!(\"{}\", app::place()); }\n");
-    project.write("tests/outside.rs", "#[test]\nfn works() { assert!(!app::place().is_empty()); }\n");
+    project
+        .write("tests/outside.rs", "#[test]\nfn works() { assert!(!app::place().is_empty()); }\n");
     check(&project, &world, &["build", "--all-targets"]);
     check(&project, &world, &["build", "--release"]);
     check(&project, &world, &["check"]);

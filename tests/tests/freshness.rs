@@ -12,10 +12,18 @@ use kiln_tests::{Project, World, world};
 /// Three packages in a row: `app` uses `mid` uses `low`; `low` has a build script.
 fn chain(world: &World, name: &str) -> Project {
     let project = world.project(name);
-    project.package("app", "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n");
+    project.package(
+        "app",
+        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
+    );
     project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
-    let manifest = |name: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
-    project.write("mid/Cargo.toml", manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n");
+    let manifest = |name: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+    };
+    project.write(
+        "mid/Cargo.toml",
+        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
+    );
     project.write("mid/src/lib.rs", "pub fn n() -> i32 { low::n() + 1 }\n");
     project.write("low/Cargo.toml", manifest("low"));
     project.write(
@@ -23,14 +31,19 @@ fn chain(world: &World, name: &str) -> Project {
         "fn main() {\n    println!(\"cargo::rerun-if-changed=build.rs\");\n    \
          std::fs::write(std::env::var(\"OUT_DIR\").unwrap() + \"/n.rs\", \"41\").unwrap();\n}\n",
     );
-    project.write("low/src/lib.rs", "pub fn n() -> i32 { include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\")) }\n");
+    project.write(
+        "low/src/lib.rs",
+        "pub fn n() -> i32 { include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\")) }\n",
+    );
     project
 }
 
 /// The packages that `cargo -v` says it works on.
 fn dirty(stderr: &str) -> Vec<String> {
     let words = ["Compiling ", "Checking ", "Dirty "];
-    let worked = |line: &str| words.iter().find_map(|w| line.trim_start().strip_prefix(w)).map(str::to_owned);
+    let worked = |line: &str| {
+        words.iter().find_map(|w| line.trim_start().strip_prefix(w)).map(str::to_owned)
+    };
     let mut found: Vec<String> = stderr
         .lines()
         .filter_map(worked)
@@ -54,7 +67,9 @@ fn restored(world: &World, args: &[&str]) -> Project {
 #[test]
 fn a_following_build_does_nothing() {
     let world = world!();
-    for args in [&["build", "-v"][..], &["check", "-v", "--all-targets"], &["test", "--no-run", "-v"]] {
+    for args in
+        [&["build", "-v"][..], &["check", "-v", "--all-targets"], &["test", "--no-run", "-v"]]
+    {
         let project = restored(&world, args);
         let done = world.cargo(&project, args).run().ok();
         assert_eq!(dirty(&done.stderr), Vec::<String>::new(), "{}", done.stderr);
@@ -109,7 +124,9 @@ fn an_edit_after_a_restore_is_built() {
 fn dep_infos(project: &Project) -> Vec<(String, String)> {
     let files = files_below(&project.at("target")).into_iter();
     let names = files.map(|f| f.to_str().unwrap().to_owned()).filter(|f| f.ends_with(".d"));
-    names.map(|f| (f.clone(), String::from_utf8(project.read(&format!("target/{f}"))).unwrap())).collect()
+    names
+        .map(|f| (f.clone(), String::from_utf8(project.read(&format!("target/{f}"))).unwrap()))
+        .collect()
 }
 
 #[test]

@@ -214,7 +214,9 @@ fn a_workspace_with_registry_crates() {
     };
     let project = small_workspace(&world, fetched);
     let first = world.cargo(&project, &["build", "--workspace", "--all-targets"]).run().ok();
-    for unit in ["serde_derive proc-macro", "serde lib", "libc lib", "anyhow lib", "one lib", "two bin"] {
+    for unit in
+        ["serde_derive proc-macro", "serde lib", "libc lib", "anyhow lib", "one lib", "two bin"]
+    {
         assert!(first.compiled().contains(&unit.to_owned()), "{unit}: {:?}", first.compiled());
     }
     project.wipe();

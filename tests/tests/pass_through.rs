@@ -31,7 +31,10 @@ fn incremental_units_are_untouched() {
     let build = || world.cargo(&project, &["build"]).env("CARGO_INCREMENTAL", "1");
     let done = build().run().ok();
     let run = done.runs.iter().find(|run| run.is_compile()).unwrap();
-    assert!(run.args.iter().any(|a| a.starts_with("incremental=") || a.contains("-Cincremental")), "{run:?}");
+    assert!(
+        run.args.iter().any(|a| a.starts_with("incremental=") || a.contains("-Cincremental")),
+        "{run:?}"
+    );
     assert!(!run.args.iter().any(|a| a.contains("remap-path-prefix")), "untouched: {run:?}");
     project.wipe();
     assert!(build().run().ok().did_compile("app"));
@@ -108,8 +111,14 @@ fn unknown_flags_that_name_a_file() {
 fn prints_along_with_a_compile() {
     let world = world!();
     let project = app(&world);
-    let args =
-        ["--crate-name=app", "--crate-type=staticlib", "--print=native-static-libs", "--out-dir", "out", "main.rs"];
+    let args = [
+        "--crate-name=app",
+        "--crate-type=staticlib",
+        "--print=native-static-libs",
+        "--out-dir",
+        "out",
+        "main.rs",
+    ];
     let call = world.rustc(&project, &args);
     for _ in 0..2 {
         let done = call.clone().run().ok();
@@ -155,7 +164,8 @@ fn another_wrapper_in_between() {
     let project = app(&world);
     let wrapper = project.at("wrap");
     project.write("wrap", "#!/bin/sh\nexec \"$@\"\n");
-    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
     let call = world.cargo(&project, &["build"]).env("RUSTC_WORKSPACE_WRAPPER", &wrapper);
     assert!(call.clone().run().ok().did_compile("app"));
     project.wipe();
@@ -246,7 +256,8 @@ fn malformed_settings_stop_the_build_at_once() {
 fn empty_settings_are_unset_ones() {
     let world = world!();
     let project = app(&world);
-    let names = ["KILN_MODE", "KILN_PATHS", "KILN_SERVER", "KILN_STORAGE", "KILN_CACHE_SIZE", "KILN_LOG"];
+    let names =
+        ["KILN_MODE", "KILN_PATHS", "KILN_SERVER", "KILN_STORAGE", "KILN_CACHE_SIZE", "KILN_LOG"];
     let build = || {
         let call = world.cargo(&project, &["build"]);
         names.iter().fold(call, |call, name| call.env(name, "")).run().ok()
@@ -261,7 +272,8 @@ fn without_a_home_everything_is_compiled() {
     let world = world!();
     let project = app(&world);
     let args = ["--crate-name=app", "--out-dir", "out", "main.rs"];
-    let call = world.rustc(&project, &args).without("HOME").without("KILN_DIR").without("CARGO_HOME");
+    let call =
+        world.rustc(&project, &args).without("HOME").without("KILN_DIR").without("CARGO_HOME");
     for _ in 0..2 {
         let done = call.clone().run().ok();
         assert!(done.did_compile("app"));

@@ -50,7 +50,10 @@ fn odd_misses(world: &World, what: &str) -> Vec<String> {
     let stats = world.stats();
     let missed = stats["missed"].as_array().into_iter().flatten();
     let odd = missed.filter(|m| !usual.contains(&m["reason"].as_str().unwrap_or_default()));
-    odd.map(|m| format!("{what}: {} {}: {}", m["unit"]["crate_name"], m["unit"]["kind"], m["reason"])).collect()
+    odd.map(|m| {
+        format!("{what}: {} {}: {}", m["unit"]["crate_name"], m["unit"]["kind"], m["reason"])
+    })
+    .collect()
 }
 
 /// Units that hold at one place only, as Kiln names them.
@@ -106,7 +109,11 @@ fn ripgrep_dev() {
     assert!(found.is_empty(), "{found:#?}");
     says_version(&world, &project.at("target/debug/rg"), "15.2.0");
     let done = world.cargo(&project, &["build", "-v"]).run().ok();
-    assert!(!done.stderr.contains("Dirty") && !done.stderr.contains("Compiling"), "{}", done.stderr);
+    assert!(
+        !done.stderr.contains("Dirty") && !done.stderr.contains("Compiling"),
+        "{}",
+        done.stderr
+    );
 }
 
 fn whole_matrix(world: &World, name: &str, version: &str) -> Result<(), String> {

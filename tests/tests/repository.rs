@@ -32,7 +32,8 @@ fn read(path: &str) -> String {
 fn sources() -> Vec<String> {
     let below = |package: &&str| {
         let dir = root().join(package);
-        let files = files_below(&dir).into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs"));
+        let files =
+            files_below(&dir).into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs"));
         files.map(|f| Path::new(package).join(f)).collect::<Vec<PathBuf>>()
     };
     let sources: Vec<String> =
@@ -62,17 +63,32 @@ fn lengths_of_functions_are_linted_everywhere() {
         assert!(settings.contains(rule), "clippy.toml: {rule}");
     }
     let workspace = read("Cargo.toml");
-    for lint in ["too_many_lines", "too_many_arguments", "disallowed_methods", "allow_attributes_without_reason"] {
+    for lint in [
+        "too_many_lines",
+        "too_many_arguments",
+        "disallowed_methods",
+        "allow_attributes_without_reason",
+    ] {
         assert!(workspace.contains(&format!("{lint} = \"warn\"")), "Cargo.toml: {lint}");
     }
     for package in PACKAGES {
-        assert!(read(&format!("{package}/Cargo.toml")).contains("[lints]\nworkspace = true"), "{package}");
+        assert!(
+            read(&format!("{package}/Cargo.toml")).contains("[lints]\nworkspace = true"),
+            "{package}"
+        );
     }
 }
 
 #[test]
 fn the_environment_is_read_in_few_places() {
-    let calls = ["env::var(", "env::var_os(", "env::vars(", "env::vars_os(", "env::set_var(", "env::remove_var("];
+    let calls = [
+        "env::var(",
+        "env::var_os(",
+        "env::vars(",
+        "env::vars_os(",
+        "env::set_var(",
+        "env::remove_var(",
+    ];
     let reads = |file: &String| {
         // Text of a program in a string, or a comment, is no call.
         let code = |line: &&str| !line.contains('"') && !line.trim_start().starts_with("//");
@@ -90,7 +106,13 @@ fn the_environment_is_read_in_few_places() {
 
 #[test]
 fn the_environment_is_never_changed() {
-    let methods = ["std::env::var", "std::env::var_os", "std::env::vars", "std::env::set_var", "std::env::remove_var"];
+    let methods = [
+        "std::env::var",
+        "std::env::var_os",
+        "std::env::vars",
+        "std::env::set_var",
+        "std::env::remove_var",
+    ];
     let settings = read("clippy.toml");
     for method in methods {
         assert!(settings.contains(&format!("\"{method}\"")), "clippy.toml disallows {method}");
@@ -107,9 +129,11 @@ fn check_page(call: Call, file: &str, how: &str) {
 #[test]
 fn generated_pages_are_up_to_date() {
     let world = world!();
-    for (page, file) in
-        [("flags", "docs/rustc-flags.md"), ("settings", "docs/settings.md"), ("reasons", "docs/reasons.md")]
-    {
+    for (page, file) in [
+        ("flags", "docs/rustc-flags.md"),
+        ("settings", "docs/settings.md"),
+        ("reasons", "docs/reasons.md"),
+    ] {
         check_page(world.kiln(&["doc", page]), file, &format!("cargo run -p kiln -- doc {page}"));
     }
 }
@@ -123,10 +147,12 @@ fn the_description_of_the_api_is_up_to_date() {
 /// Tests are hermetic: none waits by the clock, runs alone or changes its own environment.
 #[test]
 fn tests_do_not_sleep() {
-    let words = [["thread::", "sleep("].concat(), ["#[seri", "al"].concat(), ["set_", "var("].concat()];
+    let words =
+        [["thread::", "sleep("].concat(), ["#[seri", "al"].concat(), ["set_", "var("].concat()];
     let odd = |file: &String| words.iter().any(|word| read(file).contains(word.as_str()));
     let own = sources().into_iter().filter(|file| file.starts_with("tests/"));
-    let odd: Vec<String> = own.filter(|file| file != "tests/tests/repository.rs").filter(odd).collect();
+    let odd: Vec<String> =
+        own.filter(|file| file != "tests/tests/repository.rs").filter(odd).collect();
     assert!(odd.is_empty(), "{odd:#?}");
 }
 
@@ -135,7 +161,8 @@ fn tests_do_not_sleep() {
 fn links_in_the_documentation_lead_somewhere() {
     let mut dead = Vec::new();
     let pages = files_below(&root().join("docs")).into_iter().map(|f| Path::new("docs").join(f));
-    let top = std::fs::read_dir(root()).unwrap().flatten().map(|entry| PathBuf::from(entry.file_name()));
+    let top =
+        std::fs::read_dir(root()).unwrap().flatten().map(|entry| PathBuf::from(entry.file_name()));
     for page in pages.chain(top).filter(|f| f.extension().is_some_and(|e| e == "md")) {
         for part in read(page.to_str().unwrap()).split("](").skip(1) {
             let link = part.split([')', '#', ' ']).next().unwrap();

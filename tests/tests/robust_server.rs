@@ -37,6 +37,8 @@ fn killed_right_behind_a_build() {
         project.write("src/lib.rs", format!("pub fn n() -> i32 {{ let {name} = 42; {name} }}\n"));
         build_app(&world, &project);
         world.server().unwrap().kill();
+        // What the server had not taken over yet is compiled again, and stored then.
+        build_app(&world, &project);
         world.assert_all_hit(&build_app(&world, &project));
     }
 }
@@ -71,7 +73,11 @@ fn the_program_is_removed_between_two_builds() {
     world.stop_server();
     std::fs::remove_file(&own).unwrap();
     let done = world.plain_cargo(&project, &["build", "-v"]).run().ok();
-    assert!(!done.stderr.contains("Dirty") && !done.stderr.contains("Compiling"), "{}", done.stderr);
+    assert!(
+        !done.stderr.contains("Dirty") && !done.stderr.contains("Compiling"),
+        "{}",
+        done.stderr
+    );
     check_app(&world, &project);
     project.write("src/lib.rs", "pub fn n() -> i32 { 40 + 2 }\n");
     world.plain_cargo(&project, &["build"]).run().ok();
@@ -263,7 +269,8 @@ fn two_builds_at_once() {
     }
     projects.iter().for_each(|project| check_app(&world, project));
     assert_eq!(servers(&world.kiln_dir()).len(), 1, "one server");
-    let running: Vec<_> = projects.iter().map(|p| world.cargo(p.wipe(), &["build"]).spawn()).collect();
+    let running: Vec<_> =
+        projects.iter().map(|p| world.cargo(p.wipe(), &["build"]).spawn()).collect();
     for running in running {
         world.assert_all_hit(&running.wait().ok());
     }
@@ -316,12 +323,17 @@ fn the_server_holds_nothing_of_the_build() {
     let held = gate.wait();
     let server = world.server().unwrap();
     let null = PathBuf::from("/dev/null");
-    let own = |to: &PathBuf| to.starts_with(world.kiln_dir()) || to.starts_with("anon_inode:") || *to == null;
+    let own = |to: &PathBuf| {
+        to.starts_with(world.kiln_dir()) || to.starts_with("anon_inode:") || *to == null
+    };
     let of_server = descriptors(server.pid);
     let of_cargo = descriptors(running.pid());
     let shared: Vec<_> = of_server.intersection(&of_cargo).filter(|to| !own(to)).collect();
     assert!(shared.is_empty(), "{shared:?}");
-    let odd = of_server.iter().filter(|to| to.starts_with("pipe:") || to.starts_with(project.dir())).count();
+    let odd = of_server
+        .iter()
+        .filter(|to| to.starts_with("pipe:") || to.starts_with(project.dir()))
+        .count();
     assert_eq!(odd, 0, "{of_server:?}");
     for standard in 0..3 {
         let link = std::fs::read_link(format!("/proc/{}/fd/{standard}", server.pid)).unwrap();
@@ -332,7 +344,10 @@ fn the_server_holds_nothing_of_the_build() {
     drop(held);
     running.wait().ok();
     let after = descriptors(server.pid);
-    assert!(!after.iter().any(|to| to.starts_with(project.dir()) || to.starts_with("pipe:")), "{after:?}");
+    assert!(
+        !after.iter().any(|to| to.starts_with(project.dir()) || to.starts_with("pipe:")),
+        "{after:?}"
+    );
     assert_eq!(servers(&world.kiln_dir()), [server.pid], "nothing else is left of the build");
 }
 

@@ -14,7 +14,8 @@ fn files(world: &World, index: bool) -> Vec<PathBuf> {
     let dir = world.kiln_dir();
     let store = files_below(&dir.join("store")).into_iter().map(|f| dir.join("store").join(f));
     let own = std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.path());
-    let own = own.filter(|path| path.is_file() && index && !path.to_str().unwrap().ends_with(".lock"));
+    let own =
+        own.filter(|path| path.is_file() && index && !path.to_str().unwrap().ends_with(".lock"));
     store.chain(own).collect()
 }
 
@@ -222,7 +223,8 @@ fn a_full_disk() {
         let world = world!();
         let project = small_app(&world, "app");
         let dir = world.kiln_dir();
-        let _mount = match Mount::new(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"], &dir) {
+        let _mount = match Mount::new(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"], &dir)
+        {
             Ok(mount) => mount,
             Err(why) => skip!("{why}"),
         };
@@ -273,6 +275,7 @@ fn a_small_budget() {
     let store = world.kiln_dir().join("store");
     // Stopped, so that nothing is removed meanwhile.
     world.stop_server();
-    let bytes: u64 = files_below(&store).iter().map(|f| store.join(f).metadata().unwrap().len()).sum();
+    let bytes: u64 =
+        files_below(&store).iter().map(|f| store.join(f).metadata().unwrap().len()).sum();
     assert!(bytes <= 8 * 1024 * 1024, "{bytes} bytes");
 }

@@ -7,7 +7,11 @@
 //! which makes it end by SIGKILL. It must stay as transparent as that: it changes no argument, no
 //! variable and no descriptor.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken stand-in must fail the build")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a broken stand-in must fail the build"
+)]
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -29,7 +33,10 @@ fn main() -> ExitCode {
     note(dir, &program.to_string_lossy(), &args);
     if let Some(name) = crate_name(&args).filter(|name| name != "___") {
         if dir.join(format!("{name}.kill")).exists() {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
         }
         if let Ok(mut gate) = UnixStream::connect(dir.join(format!("{name}.gate"))) {
             let _ = gate.read(&mut [0]);
