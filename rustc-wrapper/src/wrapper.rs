@@ -114,6 +114,8 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
             return compile::become_tool(argv);
         }
     };
+    // A server closes connections that are idle, and a compile may be long: a new one is made after it.
+    session.client = None;
     let barrier = stamp::barrier(&private.path.join("stamp"));
     let finished = match compile(session, &private, link.as_ref()) {
         Ok(finished) => finished,
