@@ -222,10 +222,16 @@ impl<'a> Session<'a> {
             return;
         }
         let events = EventsRequest { events: vec![self.event.clone()] };
-        if let Ok(client) = self.connect() {
+        let reused = self.client.is_some();
+        let told = self.connect().is_ok_and(|client| tell(client, &events));
+        self.client = None;
+        // The server may have hung up since the last question.
+        if reused
+            && !told
+            && let Ok(client) = self.connect()
+        {
             tell(client, &events);
         }
-        self.client = None;
     }
 
     /// The tool's arguments for a compile: Kiln's own first, so that the user's win.
@@ -239,10 +245,10 @@ impl<'a> Session<'a> {
 }
 
 /// Hands events over. The answer is awaited: a server drops what a client that hangs up has asked.
-fn tell(client: &mut Client, events: &EventsRequest) {
+/// Whether it has them; a lost event costs a figure in a report, never a build.
+fn tell(client: &mut Client, events: &EventsRequest) -> bool {
     let body = serde_json::to_vec(events).unwrap_or_default();
-    // A lost event costs a figure in a report, never a build.
-    let _ = client.request("POST", "/v1/events", &body, crate::limits::EVENT_TIMEOUT);
+    client.request("POST", "/v1/events", &body, crate::limits::EVENT_TIMEOUT).is_ok()
 }
 
 /// The crate name in arguments that were not understood, for the report.
@@ -279,7 +285,7 @@ pub fn report_bypass(
     event.reason = Some(bypass.reason.to_owned());
     event.detail = Some(bypass.detail.chars().take(400).collect());
     match local::connect(env, config) {
-        Ok(mut client) => tell(&mut client, &EventsRequest { events: vec![event] }),
+        Ok(mut client) => drop(tell(&mut client, &EventsRequest { events: vec![event] })),
         Err(_) => Faults::new(dir).count(),
     }
 }
