@@ -239,24 +239,18 @@ fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<(bool, BTreeSet<PathBuf>
     for file in &files {
         inputs.members.insert(file_member(run, &absolute(run, file)?));
     }
-    if found.everything {
-        for dir in &dirs {
-            let dir = token(run, &absolute(run, dir)?);
-            inputs.members.insert(Member::Tree(dir, TreeFilter::Crates));
-        }
-    }
     let shared = |f: &PathBuf| f.extension().is_some_and(|e| e == "so" || e == "dylib");
     // Crates that are found by name and not given: all there are count, and what they mention.
     let by_name = run.parsed.search.iter().filter(|s| matches!(s.kind.as_str(), "crate" | "all"));
     let by_name = by_name.map(|s| run.cwd.join(&s.path)).filter(|dir| holds_crates(dir));
-    let by_name = by_name.count() > 0;
-    if by_name && !found.everything {
+    let everything = found.everything || by_name.count() > 0;
+    if everything {
         for dir in &dirs {
             let dir = token(run, &absolute(run, dir)?);
             inputs.members.insert(Member::Tree(dir, TreeFilter::Crates));
         }
     }
-    Ok((by_name || found.everything || files.iter().any(shared), files))
+    Ok((everything || files.iter().any(shared), files))
 }
 
 fn holds_crates(dir: &Path) -> bool {
@@ -288,14 +282,9 @@ fn macros(run: &Run<'_>, inputs: &mut Inputs) {
     if let Some(generated) = run.env.text("OUT_DIR") {
         inputs.members.insert(Member::Tree(token(run, generated), TreeFilter::All));
     }
-    for name in run.env.names().filter(|name| silent::is_macro_variable(name)) {
-        let known = |m: &Member| matches!(m, Member::Env(n, _) if n == name);
-        if !inputs.members.iter().any(known) {
-            inputs.members.insert(Member::Env(name.to_owned(), EnvForm::Tokens));
-        }
-    }
     // Absent ones count too: `CARGO_BIN_NAME` is set for executables only.
-    for name in ["OUT_DIR", "CARGO_BIN_NAME", "CARGO_PRIMARY_PACKAGE"] {
+    let always = ["OUT_DIR", "CARGO_BIN_NAME", "CARGO_PRIMARY_PACKAGE"];
+    for name in run.env.names().filter(|name| silent::is_macro_variable(name)).chain(always) {
         let known = |m: &Member| matches!(m, Member::Env(n, _) if n == name);
         if !inputs.members.iter().any(known) {
             inputs.members.insert(Member::Env(name.to_owned(), EnvForm::Tokens));

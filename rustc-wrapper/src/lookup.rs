@@ -36,8 +36,7 @@ pub fn lookup(session: &mut Session<'_>) -> Found {
         Err(fault) => return fault,
     };
     session.faults.clear();
-    let width = session.parsed.width.clone();
-    let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
+    let mut evaluator = session.evaluator();
     let mut first_difference = None;
     for record in &response.records {
         match difference(&mut evaluator, record, session) {
@@ -109,8 +108,7 @@ fn exact(
     results: Vec<kiln_storage::ResultKey>,
 ) -> Result<Option<Found>, Found> {
     let response = ask(session, &LookupRequest { units: vec![], results })?;
-    let width = session.parsed.width.clone();
-    let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
+    let mut evaluator = session.evaluator();
     let holds = |record: &&Record| difference(&mut evaluator, record, session).is_none();
     let record = response.records.iter().find(holds).cloned();
     Ok(record.map(|record| found(record, response.local_store)))

@@ -17,7 +17,6 @@ use crate::config::Mode;
 use crate::diagnostics::has_diagnostics;
 use crate::inputs::{self, Inputs, Run, Unknown};
 use crate::linker::LinkPlan;
-use crate::members::Evaluator;
 use crate::outputs::{self, Made};
 use crate::roots::Escape;
 use crate::session::Session;
@@ -209,8 +208,7 @@ fn evaluate(
     members: &[Member],
     started_ns: i128,
 ) -> Result<Vec<Digest>, Unknown> {
-    let width = session.parsed.width.clone();
-    let mut evaluator = Evaluator::new(session.env, &session.roots, &session.memo, width);
+    let mut evaluator = session.evaluator();
     let mut values = Vec::with_capacity(members.len());
     for member in members {
         let value = evaluator.value(member);

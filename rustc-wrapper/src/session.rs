@@ -14,6 +14,7 @@ use crate::config::{Config, Paths};
 use crate::env::Env;
 use crate::identity::Identity;
 use crate::local::{self, Faults};
+use crate::members::Evaluator;
 use crate::memo::Memo;
 use crate::roots::{Places, Roots, find_target};
 use crate::stamp;
@@ -177,6 +178,11 @@ impl<'a> Session<'a> {
         };
         session.end_phase("plan");
         Ok(session)
+    }
+
+    /// An evaluator of members for this unit.
+    pub fn evaluator(&self) -> Evaluator<'_> {
+        Evaluator::new(self.env, &self.roots, &self.memo, self.parsed.width.clone())
     }
 
     /// Ends a phase and notes how long it took.
