@@ -57,3 +57,24 @@ pub fn check_app(world: &World, project: &Project) {
     let program = world.call(project.at("target/debug/app"), project.dir(), &[]).run().ok();
     assert_eq!(program.stdout, "42\n");
 }
+
+/// Three packages in a row: `app` prints `mid::n()`, which is the given expression of `low::n()`. The
+/// library of `low` is left to the caller.
+pub fn chain(world: &World, name: &str, of_mid: &str) -> Project {
+    let project = world.project(name);
+    project.package(
+        "app",
+        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
+    );
+    project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
+    let manifest = |name: &str| {
+        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
+    };
+    project.write(
+        "mid/Cargo.toml",
+        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
+    );
+    project.write("mid/src/lib.rs", format!("pub fn n() -> i32 {{ {of_mid} }}\n"));
+    project.write("low/Cargo.toml", manifest("low"));
+    project
+}

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use kiln_tests::change::{Change, State};
-use kiln_tests::{Project, World, world};
+use kiln_tests::{Project, World, samples, world};
 
 const EXTERN: &str =
     "extern \"C\" { fn answer() -> i32; }\nfn main() { println!(\"{}\", unsafe { answer() }); }\n";
@@ -75,21 +75,7 @@ fn an_archive_that_appears_earlier() {
 #[test]
 fn an_archive_bundled_in_a_transitive_crate() {
     let world = world!();
-    let project = world.project("app");
-    project.package(
-        "app",
-        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
-    );
-    project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
-    let manifest = |name: &str| {
-        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
-    };
-    project.write(
-        "mid/Cargo.toml",
-        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
-    );
-    project.write("mid/src/lib.rs", "pub fn n() -> i32 { low::n() }\n");
-    project.write("low/Cargo.toml", manifest("low"));
+    let project = samples::chain(&world, "app", "low::n()");
     project.write(
         "low/src/lib.rs",
         "extern \"C\" { fn answer() -> i32; }\npub fn n() -> i32 { unsafe { answer() } }\n",

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln_tests::change::{Change, State};
-use kiln_tests::{Project, World, world};
+use kiln_tests::{Project, World, samples, world};
 
 /// A program that prints one expression, compiled by rustc alone.
 fn check(expression: &str, a: State, b: State) {
@@ -145,21 +145,7 @@ fn what_a_build_script_sets() {
 #[test]
 fn a_body_in_a_transitive_dependency() {
     let world = world!();
-    let project = world.project("app");
-    project.package(
-        "app",
-        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
-    );
-    project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
-    let manifest = |name: &str| {
-        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
-    };
-    project.write(
-        "mid/Cargo.toml",
-        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
-    );
-    project.write("mid/src/lib.rs", "pub fn n() -> i32 { low::n() }\n");
-    project.write("low/Cargo.toml", manifest("low"));
+    let project = samples::chain(&world, "app", "low::n()");
     let state =
         |n: &str| State::prints(n).file("low/src/lib.rs", format!("pub fn n() -> i32 {{ {n} }}\n"));
     Change::cargo(&world, &project).watch(&["low", "app"]).check(&state("1"), &state("2"));

@@ -7,25 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use kiln_tests::project::files_below;
-use kiln_tests::{Project, World, world};
+use kiln_tests::{Project, World, samples, world};
 
 /// Three packages in a row: `app` uses `mid` uses `low`; `low` has a build script.
 fn chain(world: &World, name: &str) -> Project {
-    let project = world.project(name);
-    project.package(
-        "app",
-        "\n[dependencies]\nmid = { path = \"mid\" }\n\n[workspace]\nmembers = [\"mid\", \"low\"]\n",
-    );
-    project.write("src/main.rs", "fn main() { println!(\"{}\", mid::n()); }\n");
-    let manifest = |name: &str| {
-        format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n")
-    };
-    project.write(
-        "mid/Cargo.toml",
-        manifest("mid") + "\n[dependencies]\nlow = { path = \"../low\" }\n",
-    );
-    project.write("mid/src/lib.rs", "pub fn n() -> i32 { low::n() + 1 }\n");
-    project.write("low/Cargo.toml", manifest("low"));
+    let project = samples::chain(world, name, "low::n() + 1");
     project.write(
         "low/build.rs",
         "fn main() {\n    println!(\"cargo::rerun-if-changed=build.rs\");\n    \
