@@ -42,6 +42,15 @@ pub enum Paths {
     Exact,
 }
 
+/// How a unit's inputs are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Observe {
+    /// By what the compiler and its children really ask for, where that can be seen.
+    On,
+    /// The conservative way only.
+    Off,
+}
+
 /// The wrapper's settings.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -53,6 +62,8 @@ pub struct Config {
     pub mode: Mode,
     /// How paths are treated.
     pub paths: Paths,
+    /// How inputs are found.
+    pub observe: Observe,
     /// Identity of the run, when it was told.
     pub run: Option<String>,
     /// Identity of the job, when it was told.
@@ -170,6 +181,7 @@ impl Config {
                 "KILN_PATHS",
                 &[("portable", Paths::Portable), ("exact", Paths::Exact)],
             )?,
+            observe: word(env, "KILN_OBSERVE", &[("on", Observe::On), ("off", Observe::Off)])?,
             run: env.text("KILN_RUN").map(str::to_owned),
             job: env.text("KILN_JOB").map(str::to_owned),
             serve,

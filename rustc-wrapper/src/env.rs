@@ -73,6 +73,13 @@ pub const SETTINGS: &[Setting] = &[
                 hits at the same place only.",
     },
     Setting {
+        name: "KILN_OBSERVE",
+        accepts: "`on` or `off`",
+        default: "`on`",
+        about: "`on` sees what procedural macros really read; `off` takes their whole package and \
+                workspace for read.",
+    },
+    Setting {
         name: "KILN_IDLE",
         accepts: "seconds, 1 to 2592000",
         default: "`600`",
@@ -131,6 +138,11 @@ impl Env {
     /// The value of a variable as an absolute path.
     pub fn absolute(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    /// All variables, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.vars.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
     /// The names of all variables, as far as they are UTF-8.

@@ -1,10 +1,12 @@
-//! The input set of a unit, found after it ran, without observation: what dep-info names, the
-//! crates given and everything their metadata mentions, what the linker listed, the rows of
-//! [`crate::silent`], and for a unit that loads procedural macros its whole package.
+//! The input set of a unit, found after it ran: what dep-info names, the crates given and everything
+//! their metadata mentions, what the linker listed, the rows of [`crate::silent`], and what was
+//! observed. Where a unit loads procedural macros and observation is not whole, its package and
+//! workspace stand for what they read: the conservative way.
 //!
 //! Errs on the side of more inputs: a superfluous one costs a miss, a missing one a false hit.
 
 mod natives;
+mod observed;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,9 @@ use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter};
 use crate::args::Parsed;
 use crate::closure::{closure, is_crate_file, mentions};
 use crate::env::Env;
+use crate::memo::Memo;
+use crate::objects::Classes;
+use crate::observe::seen::Seen;
 use crate::roots::Roots;
 use crate::tool::Tool;
 use crate::{depinfo, envuse, silent, sources};
@@ -44,6 +49,12 @@ pub struct Run<'a> {
     pub link: Option<(&'a [Member], &'a str)>,
     /// Names of the outputs.
     pub outputs: &'a [String],
+    /// What was observed, or why nothing was.
+    pub seen: Result<&'a Seen, &'a str>,
+    /// The classes of objects known on this machine, and the memo of digests.
+    pub known: (&'a Classes, &'a Memo),
+    /// A [`crate::stamp::barrier`] right before the tool was started, nanoseconds.
+    pub started_ns: i128,
 }
 
 /// What was found.
@@ -53,6 +64,8 @@ pub struct Inputs {
     pub members: BTreeSet<Member>,
     /// Variables that hold a root and are baked in, so that the result holds at one place only.
     pub pinned: Vec<String>,
+    /// Why the set was not found by observation alone, where that matters; empty when it was.
+    pub conservative: Vec<String>,
 }
 
 /// Why no input set could be made: the unit is not stored. The words are in docs/reasons.md.
@@ -85,7 +98,9 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
         inputs.members.insert(file_member(run, &path));
     }
     let sources = read_sources(run, &info);
-    if let Some(source) = sources.iter().find(|(_, text)| sources::includes_assembly(text)) {
+    let doubts = observed::add(run, &info, &mut inputs)?;
+    let assembly = sources.iter().find(|(_, text)| sources::includes_assembly(text));
+    if let Some(source) = assembly.filter(|_| !doubts.is_empty()) {
         return Err(unknown("assembler-include", &source.0));
     }
     for file in &run.parsed.files {
@@ -105,8 +120,9 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
     if run.clippy {
         clippy(run, &mut inputs);
     }
-    if loads_macros {
+    if loads_macros && !doubts.is_empty() {
         macros(run, &mut inputs);
+        inputs.conservative = doubts;
     }
     Ok(inputs)
 }
@@ -273,12 +289,14 @@ fn clippy(run: &Run<'_>, inputs: &mut Inputs) {
         .insert(Member::Upward(TokenPath(run.roots.tokenise(&run.cwd.to_string_lossy())), names));
 }
 
-/// A procedural macro may read anything; without observation its package and cargo's variables
-/// stand for it.
+/// A procedural macro may read anything; without observation its package, the workspace that holds
+/// it, and cargo's variables stand for that.
 fn macros(run: &Run<'_>, inputs: &mut Inputs) {
     let package = run.env.text("CARGO_MANIFEST_DIR").map(str::to_owned);
     let package = package.unwrap_or_else(|| run.cwd.to_string_lossy().into_owned());
-    inputs.members.insert(Member::Tree(token(run, &package), TreeFilter::Package));
+    let workspace = run.roots.place("workspace").filter(|w| Path::new(&package).starts_with(w));
+    let place = workspace.unwrap_or(&package);
+    inputs.members.insert(Member::Tree(token(run, place), TreeFilter::Package));
     if let Some(generated) = run.env.text("OUT_DIR") {
         inputs.members.insert(Member::Tree(token(run, generated), TreeFilter::All));
     }

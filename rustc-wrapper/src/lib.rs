@@ -23,6 +23,8 @@ pub mod lookup;
 pub mod members;
 pub mod memo;
 pub mod names;
+pub mod objects;
+pub mod observe;
 pub mod outputs;
 pub mod publish;
 pub mod reasons;

@@ -11,5 +11,18 @@ pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Longest the wrapper waits until the server has taken an event.
 pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Bytes for entries in the log of an observed run. A file of this size is made, of which only what
+/// is written takes room.
+pub const OBSERVER_LOG_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Slots of the table that finds repeated entries in such a log, a power of two.
+pub const OBSERVER_LOG_SLOTS: u32 = 16 * 1024;
+
+/// Most reasons for the conservative way that a record names.
+pub const MAX_DOUBTS: usize = 4;
+
+/// Longest of them, characters.
+pub const MAX_DOUBT_CHARS: usize = 300;
+
 /// Room that the lists of one run must find, bytes.
 pub const MIN_SCRATCH_BYTES: u64 = 4 * 1024 * 1024;

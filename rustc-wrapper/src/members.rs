@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use kiln_storage::record::{EnvForm, Member, TreeFilter};
 use crate::env::Env;
 use crate::memo::Memo;
 use crate::roots::Roots;
+use crate::silent;
 use crate::stamp::changed_ns;
 
 /// Most files in one tree; a larger one makes the unit uncacheable.
@@ -68,7 +70,9 @@ impl<'a> Evaluator<'a> {
                 self.file(&mut encoder, &path)?;
             }
             Member::Listing(path) => {
-                encoder.set("names", &names(&self.roots.resolve(&path.0)?)?);
+                let path = self.roots.resolve(&path.0)?;
+                self.touch(std::fs::metadata(&path));
+                encoder.set("names", &names(&path)?);
             }
             Member::Tree(path, filter) => {
                 let path = self.roots.resolve(&path.0)?;
@@ -96,12 +100,38 @@ impl<'a> Evaluator<'a> {
             Member::DiagnosticWidth => {
                 encoder.optional("width", self.width.as_ref().map(String::as_bytes));
             }
+            Member::Link(path) => {
+                let path = self.roots.resolve(&path.0)?;
+                self.touch(std::fs::symlink_metadata(&path));
+                let leads = std::fs::read_link(path).ok();
+                encoder.optional("leads", leads.as_ref().map(|p| p.as_os_str().as_bytes()));
+            }
+            Member::Place(path) => {
+                let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
+                encoder.optional("place", place.as_ref().map(|p| p.as_os_str().as_bytes()));
+            }
+            Member::Environment => self.environment(&mut encoder),
         }
         Some(encoder.finish())
     }
 
+    /// Notes when a file or directory was changed, where it is there.
+    fn touch(&mut self, meta: std::io::Result<Metadata>) {
+        let changed = meta.map_or(0, |meta| changed_ns(&meta));
+        self.newest_ns = self.newest_ns.max(changed);
+    }
+
+    /// All variables but Kiln's own and the jobserver, which no output may depend on.
+    fn environment(&self, encoder: &mut Encoder) {
+        for (name, value) in self.env.iter() {
+            let neutral = name.to_str().is_some_and(silent::is_neutral);
+            if !neutral {
+                encoder.bytes("name", name.as_bytes()).bytes("value", value.as_bytes());
+            }
+        }
+    }
+
     fn variable(&self, encoder: &mut Encoder, name: &str, form: EnvForm) {
-        use std::os::unix::ffi::OsStrExt;
         let value = self.env.get(name);
         match (form, value.and_then(|v| v.to_str())) {
             (EnvForm::Tokens, Some(text)) => {

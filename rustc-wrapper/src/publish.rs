@@ -17,6 +17,8 @@ use crate::config::Mode;
 use crate::diagnostics::has_diagnostics;
 use crate::inputs::{self, Inputs, Run, Unknown};
 use crate::linker::LinkPlan;
+use crate::objects::Classes;
+use crate::observe::seen::Seen;
 use crate::outputs::{self, Made};
 use crate::roots::Escape;
 use crate::session::Session;
@@ -32,6 +34,8 @@ pub struct Compiled<'a> {
     pub private: &'a Path,
     /// How the link step was traced, if there was one.
     pub link: Option<&'a LinkPlan>,
+    /// What was observed, or why nothing was.
+    pub seen: Result<&'a Seen, &'a str>,
 }
 
 fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
@@ -91,6 +95,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
             toolchain: session.tool.digest.short(),
             created_at_ms: session.event.at_ms,
         },
+        conservative: inputs.conservative,
     };
     session.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
     session.event.pinned = inputs.pinned;
@@ -139,6 +144,9 @@ fn find_inputs(
         dep_info,
         link: compiled.link.map(|plan| (plan.members.as_slice(), list.as_str())),
         outputs: &names,
+        seen: compiled.seen,
+        known: (&Classes::open(session.dir), &session.memo),
+        started_ns: compiled.started_ns,
     })
 }
 

@@ -48,6 +48,11 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "an input cannot be evaluated, e.g. a package of too many files; not stored",
     ),
+    row(
+        "macro-writes",
+        "miss",
+        "a procedural macro wrote a file, which a hit would not write; not stored",
+    ),
     row("special-file", "miss", "a source is a pipe, socket or device; not stored"),
     row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
     row("input-changed-meanwhile", "miss", "a file changed while the compiler ran; not stored"),

@@ -100,6 +100,11 @@ pub fn is_macro_variable(name: &str) -> bool {
         )
 }
 
+/// Variables that never are an input: Kiln's own, and those that carry the jobserver.
+pub fn is_neutral(name: &str) -> bool {
+    name.starts_with("KILN_") || matches!(name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS")
+}
+
 /// Directories of the system, whose libraries count one by one and not as a whole.
 pub fn is_system_dir(path: &str) -> bool {
     let below = |dir: &str| path == dir || path.starts_with(&format!("{dir}/"));

@@ -8,6 +8,7 @@
 //! cargo that passes through Kiln brings it up to date, so that a stand-in that now runs another
 //! compiler is noticed when cargo notices it. A hit starts no process.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -37,6 +38,22 @@ pub struct Tool {
     /// `-<16 hexadecimal characters>` of the standard library's files: what every crate's metadata
     /// mentions, which shows that dependency names can be read from it.
     pub std_suffixes: Vec<String>,
+    /// Paths of all files that the digest covers.
+    files: BTreeSet<PathBuf>,
+}
+
+impl Tool {
+    /// Whether a file is part of the compiler as it is identified. A path may hold `..`.
+    pub fn covers(&self, path: &str) -> bool {
+        let mut plain = PathBuf::new();
+        for part in Path::new(path).components() {
+            match part {
+                std::path::Component::ParentDir => drop(plain.pop()),
+                part => plain.push(part),
+            }
+        }
+        self.files.contains(&plain)
+    }
 }
 
 /// What a program says of itself.
@@ -216,7 +233,8 @@ pub fn identify(
     let std_suffixes = std_suffixes.map(str::to_owned).collect();
     let digest = digest(dir, &facts.version, &parts, memo)
         .map_err(|(path, error)| unknown(&format!("{}: {error}", path.display())))?;
-    Ok(Tool { digest, sysroot, std_suffixes })
+    let files = parts.into_iter().map(|(_, path)| path).collect();
+    Ok(Tool { digest, sysroot, std_suffixes, files })
 }
 
 /// The files that a toolchain is made of, as label and path, sorted.

@@ -23,6 +23,7 @@ use crate::env::Env;
 use crate::inputs::Unknown;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found};
+use crate::observe::{Library, Watch};
 use crate::outputs::{self, RestoreError, Source};
 use crate::publish::{self, Compiled};
 use crate::session::{Session, report_bypass};
@@ -102,7 +103,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         },
     };
     session.end_phase("lookup");
-    let Some(private) = Private::create(session.env, session.dir) else {
+    let Some(mut private) = Private::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
         session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
         return compile::become_tool(argv);
@@ -116,6 +117,8 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     };
     // A server closes connections that are idle, and a compile may be long: a new one is made after it.
     session.client = None;
+    let library = Library::open(session.config, session.dir, &session.memo);
+    private.watch = library.and_then(|library| library.watch(&private.path));
     let barrier = stamp::barrier(&private.path.join("stamp"));
     let finished = match compile(session, &private, link.as_ref()) {
         Ok(finished) => finished,
@@ -148,7 +151,9 @@ fn store(
 ) -> Result<kiln_storage::ResultKey, Unknown> {
     let started_ns =
         barrier.map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
-    publish::publish(session, &Compiled { finished, started_ns, private: &private.path, link })
+    let seen = private.watch.clone().and_then(|watch| watch.read().map_err(|e| e.to_string()));
+    let seen = seen.as_ref().map_err(String::as_str);
+    publish::publish(session, &Compiled { finished, started_ns, private: &private.path, link, seen })
 }
 
 /// Puts a record's files back and says again what the tool said.
@@ -314,7 +319,10 @@ fn run_tool(
     show: impl Fn(&str, String) -> String,
 ) -> io::Result<Finished> {
     let own = own_arguments(session, private, link);
-    let command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
+    let mut command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
+    if let Ok(watch) = &private.watch {
+        command.envs(watch.variables(session.env));
+    }
     let escape = publish::escape(session);
     let strip = session.parsed.is_json() && !session.parsed.json_ansi;
     compile::run(command, |line| {
@@ -327,6 +335,8 @@ fn run_tool(
 #[derive(Debug)]
 struct Private {
     path: PathBuf,
+    /// The observation of this run, or why there is none.
+    watch: Result<Watch, String>,
 }
 
 impl Private {
@@ -345,7 +355,7 @@ impl Private {
             std::fs::create_dir_all(&place).ok()?;
             let path = place.join(&name);
             DirBuilder::new().mode(0o700).create(&path).ok()?;
-            let private = Self { path };
+            let private = Self { path, watch: Err(String::new()) };
             private.has_room().then_some(private)
         })
     }

@@ -42,6 +42,12 @@ pub enum Member {
     Root(String),
     /// The width that diagnostics are wrapped at.
     DiagnosticWidth,
+    /// Where a symbolic link leads, as it says; that it is none is a value too.
+    Link(TokenPath),
+    /// The place that a path is in the end, links followed: the result holds only there.
+    Place(TokenPath),
+    /// Every variable, for what reads all of them at a time.
+    Environment,
 }
 
 /// Which files of a directory a [`Member::Tree`] covers.
@@ -168,6 +174,9 @@ pub struct Record {
     pub cost: Cost,
     /// Who made it.
     pub producer: Producer,
+    /// Why the input set was not found by observation alone, for people; empty when it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conservative: Vec<String>,
 }
 
 /// Why a record cannot be used or stored.
@@ -232,6 +241,9 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
         Member::Upward(path, names) => encoder.text("upward", &path.0).list("names", names),
         Member::Root(token) => encoder.text("root", token),
         Member::DiagnosticWidth => encoder.text("diagnostic-width", ""),
+        Member::Link(path) => encoder.text("link", &path.0),
+        Member::Place(path) => encoder.text("place", &path.0),
+        Member::Environment => encoder.text("environment", ""),
     };
 }
 

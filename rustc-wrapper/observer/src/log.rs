@@ -56,6 +56,8 @@ pub mod flags {
     pub const ABSENT: u8 = 4;
     /// What was asked for is what the link itself is, not where it leads.
     pub const LINK: u8 = 8;
+    /// An object that came with its program, and was not loaded by it later.
+    pub const START: u8 = 16;
 }
 
 /// Why something could not be noted: bits.

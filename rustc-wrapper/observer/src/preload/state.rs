@@ -5,7 +5,7 @@ use core::ffi::c_char;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{symbols, sys, writer::Log};
-use crate::log::{How, Kind, Lost, Process, VARIABLE};
+use crate::log::{How, Kind, Lost, Process, VARIABLE, flags};
 
 /// Longest path of the library, and of the log.
 pub const MAX_OWN_PATH: usize = 1024;
@@ -109,7 +109,7 @@ pub fn begin() {
                 if let Some(context) = unsafe { &*CONTEXT.0.get() }
                     && name.starts_with(b"/")
                 {
-                    context.note(Kind::Object, 0, name);
+                    context.note(Kind::Object, flags::START, name);
                 }
             });
         }

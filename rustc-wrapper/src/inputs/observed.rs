@@ -1,0 +1,91 @@
+//! Observed inputs as members of an input set.
+
+use std::collections::BTreeSet;
+
+use kiln_storage::record::{EnvForm, Member};
+
+use super::{Inputs, Run, Unknown, file_member, token, unknown};
+use crate::depinfo::DepInfo;
+use crate::limits::{MAX_DOUBT_CHARS, MAX_DOUBTS};
+use crate::observe::{Around, Found, Observed};
+use crate::stamp::changed_ns;
+
+/// Adds what was observed. Why it is not known all that was read, where that is so.
+pub(super) fn add(
+    run: &Run<'_>,
+    info: &DepInfo,
+    inputs: &mut Inputs,
+) -> Result<Vec<String>, Unknown> {
+    let seen = match run.seen {
+        Ok(seen) => seen,
+        Err(why) => return Ok(vec![why.to_owned()]),
+    };
+    let outputs: BTreeSet<String> =
+        run.outputs.iter().map(|name| run.out_dir.join(name).display().to_string()).collect();
+    let around = Around {
+        covered: &|path| run.tool.covers(path),
+        output: &|path| outputs.contains(path),
+        declared: &|name| info.variables.iter().any(|declared| declared == name),
+    };
+    let (classes, memo) = run.known;
+    let Observed { found } = Observed::new(seen, &around, classes, memo);
+    if let Some(name) = &found.unnameable {
+        return Err(unknown("non-utf8-path", name));
+    }
+    check(run, &found)?;
+    members(run, &found, inputs);
+    let short = |doubt: &String| doubt.chars().take(MAX_DOUBT_CHARS).collect();
+    Ok(found.doubts.iter().take(MAX_DOUBTS).map(short).collect())
+}
+
+/// Refuses what a later hit could not stand for: a file that was read and is gone, and one that a
+/// macro wrote.
+fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
+    for (path, _) in found.content.iter().filter(|(_, there)| **there) {
+        if std::fs::symlink_metadata(path).is_err() {
+            return Err(unknown("input-vanished", path));
+        }
+    }
+    let temporary = |path: &str| {
+        ["tmp"].iter().filter_map(|root| run.roots.place(root)).chain(["/tmp", "/dev", "/proc"]).any(
+            |place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')),
+        )
+    };
+    for path in found.written.iter().filter(|path| !temporary(path)) {
+        let changed = std::fs::metadata(path)
+            .is_ok_and(|meta| !meta.is_dir() && changed_ns(&meta) >= run.started_ns);
+        if changed {
+            return Err(unknown("macro-writes", path));
+        }
+    }
+    Ok(())
+}
+
+fn members(run: &Run<'_>, found: &Found, inputs: &mut Inputs) {
+    let members = &mut inputs.members;
+    members.extend(found.content.keys().map(|path| file_member(run, path)));
+    members.extend(found.names.iter().map(|path| Member::Listing(token(run, path))));
+    members.extend(found.links.iter().map(|path| Member::Link(token(run, path))));
+    members.extend(found.places.iter().map(|path| Member::Place(token(run, path))));
+    for name in &found.variables {
+        members.insert(Member::Env(name.clone(), EnvForm::Raw));
+    }
+    for program in &found.programs {
+        members.insert(match program.contains('/') {
+            true => file_member(run, &run.cwd.join(program).to_string_lossy()),
+            false => Member::Program(program.clone()),
+        });
+    }
+    if found.environment {
+        members.insert(Member::Environment);
+    }
+    for place in &found.places {
+        inputs.pinned.push(format!("place of {}", run.roots.tokenise(place)));
+    }
+    for name in &found.variables {
+        let rooted = run.env.get(name).and_then(|v| v.to_str());
+        if rooted.is_some_and(|value| run.roots.occurs_in(value)) {
+            inputs.pinned.push(name.clone());
+        }
+    }
+}

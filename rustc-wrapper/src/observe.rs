@@ -1,0 +1,207 @@
+//! Observation: the compiler runs with a library preloaded that notes what it and its children ask
+//! for; from the log come the inputs that nobody declared.
+//!
+//! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log and
+//! [`rules`] decides what counts. What a preloaded library cannot see is known by the content of
+//! what was loaded ([`crate::objects`]): then [`Observed::doubts`] says why, and the unit's inputs are
+//! found the conservative way. Called by [`crate::wrapper`] around a compile, by [`crate::inputs`]
+//! after it.
+
+pub mod rules;
+pub mod seen;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use kiln_observer::log;
+use kiln_storage::Digest;
+
+use crate::config::{Config, Observe};
+use crate::env::Env;
+use crate::limits::{OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS};
+use crate::memo::Memo;
+use crate::objects::{Class, Classes};
+use crate::tool::write_whole;
+
+pub use rules::{Around, Found};
+
+/// The library, as the build script of this crate made it. Empty where there is no observation.
+const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/observer.so"));
+/// The dynamic loader's variable.
+const PRELOAD: &str = "LD_PRELOAD";
+/// Longest path of library and log that the library takes.
+const MAX_PATH: usize = 1000;
+
+/// The library, ready to be preloaded.
+#[derive(Debug, Clone)]
+pub struct Library {
+    path: PathBuf,
+}
+
+/// Whether a path can stand in the loader's list and in the library's own variable.
+fn is_plain(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| {
+        path.len() < MAX_PATH && !path.contains(':') && !path.contains(char::is_whitespace)
+    })
+}
+
+impl Library {
+    /// Puts the library into the state directory, where it is not there yet, and verifies it.
+    ///
+    /// # Errors
+    /// Why there is no observation, for people.
+    pub fn open(config: &Config, dir: &Path, memo: &Memo) -> Result<Self, String> {
+        if config.observe == Observe::Off {
+            return Err("KILN_OBSERVE=off".into());
+        }
+        if LIBRARY.is_empty() {
+            return Err("there is none on this system".into());
+        }
+        let digest = Digest::of(LIBRARY);
+        let place = dir.join("observer");
+        let path = place.join(format!("{}.so", digest.short()));
+        if !is_plain(&path) {
+            return Err(format!("{}: has a blank or a colon, or is too long", path.display()));
+        }
+        let intact = || memo.digest(&path).is_ok_and(|(found, _)| found == digest);
+        if !intact() {
+            write_whole(&path, LIBRARY);
+            let mode = std::fs::Permissions::from_mode(0o755);
+            let _ = std::fs::set_permissions(&path, mode);
+            if !intact() {
+                return Err(format!("{}: cannot be written", path.display()));
+            }
+        }
+        let flags = rustix::fs::statvfs(&place).map(|fs| fs.f_flag);
+        match flags {
+            Ok(flags) if !flags.contains(rustix::fs::StatVfsMountFlags::NOEXEC) => Ok(Self { path }),
+            Ok(_) => Err(format!("{}: nothing may be run from there", place.display())),
+            Err(error) => Err(format!("{}: {error}", place.display())),
+        }
+    }
+
+    /// Prepares the observation of one run, with its log in a private directory.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub fn watch(&self, private: &Path) -> Result<Watch, String> {
+        let log = private.join("observed");
+        if !is_plain(&log) {
+            return Err(format!("{}: has a blank or a colon, or is too long", log.display()));
+        }
+        let fail = |error: io::Error| format!("{}: {error}", log.display());
+        let mut options = OpenOptions::new();
+        let mut file =
+            options.write(true).create_new(true).mode(0o600).open(&log).map_err(fail)?;
+        let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
+        file.write_all(&log::header(capacity, slots)).map_err(fail)?;
+        file.set_len(log::file_bytes(capacity, slots)).map_err(fail)?;
+        Ok(Watch { library: self.path.clone(), log })
+    }
+}
+
+/// One observed run.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    library: PathBuf,
+    log: PathBuf,
+}
+
+impl Watch {
+    /// The variables that the tool is started with.
+    pub fn variables(&self, env: &Env) -> [(&'static str, OsString); 2] {
+        let mut preload = self.library.clone().into_os_string();
+        if let Some(others) = env.get(PRELOAD).filter(|others| !others.is_empty()) {
+            preload.push(":");
+            preload.push(others);
+        }
+        let mut lead = OsString::from("0:r:");
+        for part in [self.library.as_os_str(), OsStr::new(":"), self.log.as_os_str()] {
+            lead.push(part);
+        }
+        [(PRELOAD, preload), (log::VARIABLE, lead)]
+    }
+
+    /// Reads the log of a run that ended.
+    ///
+    /// # Errors
+    /// When it cannot be read or is none.
+    pub fn read(&self) -> io::Result<seen::Seen> {
+        let mut file = std::fs::File::open(&self.log)?;
+        let mut header = [0; log::HEADER_BYTES];
+        file.read_exact(&mut header)?;
+        let head = log::head(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+        file.seek(SeekFrom::Start(head.entries_at as u64))?;
+        let mut entries = vec![0; head.entries];
+        file.read_exact(&mut entries)?;
+        Ok(seen::read(&entries, head.lost))
+    }
+}
+
+/// What observation found out about a run.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// The inputs.
+    pub found: Found,
+}
+
+impl Observed {
+    /// Applies the rules to what was seen, and asks what the code that ran may have done unseen.
+    pub fn new(seen: &seen::Seen, around: &Around<'_>, classes: &Classes, memo: &Memo) -> Self {
+        let mut found = rules::apply(seen, around);
+        for path in found.code.clone() {
+            let path = Path::new(&path);
+            if is_system_library(path) {
+                continue;
+            }
+            match classes.of(path, memo) {
+                Ok(class) => judge(&mut found, path, &class),
+                Err(error) => found.doubts.push(format!("{}: {error}", path.display())),
+            }
+        }
+        Self { found }
+    }
+
+    /// Why it is not known what was read; empty when all of it is known.
+    pub fn doubts(&self) -> &[String] {
+        &self.found.doubts
+    }
+}
+
+/// Notes what code may have done that a preloaded library does not see.
+fn judge(found: &mut Found, path: &Path, class: &Class) {
+    let mut doubt = |why: &str| found.doubts.push(format!("{} {why}", path.display()));
+    if class.inline_syscalls {
+        doubt("makes system calls past libc");
+    }
+    for function in &class.unnoted {
+        doubt(&format!("calls {function}"));
+    }
+    let known = |name: &str| {
+        is_system_library(Path::new(name))
+            || name.starts_with("librustc_driver-")
+            || name.starts_with("libstd-")
+            || name.starts_with("libtest-")
+            || name.starts_with("libLLVM")
+            || found.code.iter().any(|code| Path::new(code).ends_with(name))
+    };
+    let needed = class.needed.iter().find(|name| !known(name)).cloned();
+    found.environment |= class.whole_environment;
+    if let Some(name) = needed {
+        found.doubts.push(format!("{} loads {name}", path.display()));
+    }
+}
+
+/// Whether an object is a part of libc or of the compiler's runtime, whose system calls are what the
+/// preloaded library stands in front of.
+fn is_system_library(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(OsStr::to_str) else { return false };
+    let stem = name.split(".so").next().unwrap_or(name);
+    matches!(
+        stem,
+        "libc" | "libm" | "libdl" | "libpthread" | "librt" | "libutil" | "libresolv" | "libgcc_s"
+    ) || ["ld-linux", "ld-musl", "libc.musl", "ld64"].iter().any(|start| stem.starts_with(start))
+}
