@@ -17,6 +17,7 @@ use crate::args::Parsed;
 use crate::closure::{closure, is_crate_file, mentions};
 use crate::env::Env;
 use crate::memo::Memo;
+use crate::names::OutputNames;
 use crate::objects::Classes;
 use crate::observe::seen::Seen;
 use crate::roots::Roots;
@@ -47,8 +48,10 @@ pub struct Run<'a> {
     pub dep_info: &'a str,
     /// For a link step: the linker and its helpers, and the linker's list.
     pub link: Option<(&'a [Member], &'a str)>,
-    /// Names of the outputs.
+    /// Names of the outputs that were made.
     pub outputs: &'a [String],
+    /// Names of outputs that the unit may make.
+    pub names: &'a OutputNames,
     /// What was observed, or why nothing was.
     pub seen: Result<&'a Seen, &'a str>,
     /// The classes of objects known on this machine, and the memo of digests.

@@ -144,6 +144,7 @@ fn find_inputs(
         dep_info,
         link: compiled.link.map(|plan| (plan.members.as_slice(), list.as_str())),
         outputs: &names,
+        names: &session.unit.outputs,
         seen: compiled.seen,
         known: (&Classes::open(session.dir), &session.memo),
         started_ns: compiled.started_ns,

@@ -43,6 +43,12 @@ pub struct Tool {
 }
 
 impl Tool {
+    /// A tool of which only its identity matters, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_digest(digest: Digest, sysroot: PathBuf) -> Self {
+        Self { digest, sysroot, std_suffixes: Vec::new(), files: BTreeSet::new() }
+    }
+
     /// Whether a file is part of the compiler as it is identified. A path may hold `..`.
     pub fn covers(&self, path: &str) -> bool {
         let mut plain = PathBuf::new();

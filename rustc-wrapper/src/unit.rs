@@ -182,7 +182,7 @@ mod tests {
     fn unit(line: &[&str], root: &str) -> Unit {
         let words: Vec<String> = line.iter().map(|w| w.replace('@', root)).collect();
         let parsed = parse(&words).unwrap();
-        let tool = Tool { digest: Digest::of(b"t"), sysroot: "/s/r".into(), std_suffixes: vec![] };
+        let tool = Tool::of_digest(Digest::of(b"t"), "/s/r".into());
         let roots = Roots::from_pairs([("workspace", PathBuf::from(root))]);
         let identity = Identity {
             parsed: &parsed,

@@ -1,6 +1,6 @@
 //! Observed inputs as members of an input set.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 
 use kiln_storage::record::{EnvForm, Member};
 
@@ -20,11 +20,14 @@ pub(super) fn add(
         Ok(seen) => seen,
         Err(why) => return Ok(vec![why.to_owned()]),
     };
-    let outputs: BTreeSet<String> =
-        run.outputs.iter().map(|name| run.out_dir.join(name).display().to_string()).collect();
+    let is_output = |path: &str| {
+        let path = Path::new(path);
+        let name = path.file_name().and_then(|name| name.to_str());
+        path.parent() == Some(run.out_dir) && name.is_some_and(|name| run.names.owns(name))
+    };
     let around = Around {
         covered: &|path| run.tool.covers(path),
-        output: &|path| outputs.contains(path),
+        output: &is_output,
         declared: &|name| info.variables.iter().any(|declared| declared == name),
     };
     let (classes, memo) = run.known;

@@ -324,7 +324,7 @@ fn take(found: &mut Found, fact: &Fact, name: &str, verdict: Verdict) {
 fn doubts(seen: &Seen) -> Vec<String> {
     let mut doubts = Vec::new();
     if !seen.began {
-        doubts.push("the compiler does not load the observer".to_owned());
+        doubts.push("no compiler was seen to load the observer".to_owned());
     }
     for (bit, why) in [
         (Lost::FULL, "more was read than the log holds"),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use kiln_observer::log::{Entries, Entry, How, Kind, Lost, Process, flags};
+use memchr::memmem;
 
 /// Whose doing an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,114 +52,169 @@ pub struct Seen {
     pub unobserved: Vec<(Origin, Vec<u8>)>,
     /// What was lost: bits of [`Lost`].
     pub lost: u32,
-    /// Whether the first process was observed at all.
+    /// Whether the compiler was observed at all.
     pub began: bool,
 }
 
-/// A process, while the log is read.
+/// What every compiler loads when it starts, and nothing else does.
+const DRIVER: &[u8] = b"/librustc_driver-";
+
+/// A process of the log.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    /// Origin of what its own code does; a plugin is only known in the compiler itself.
-    origin: Origin,
+    parent: u16,
+    how: How,
+    /// Whether it is a compiler.
+    driver: bool,
 }
 
-/// The origin of a process that another began.
-fn born(parent: Option<Known>, how: How) -> Origin {
-    let parent = parent.map_or(Origin::Tool, |known| known.origin);
-    match (how, parent) {
-        (How::Root, _) => Origin::Tool,
-        (How::Became, parent) => parent,
-        (_, Origin::Helper) | (How::ChildOfLater, Origin::Tool | Origin::Proxy) => Origin::Helper,
-        (How::Child | How::ChildOfLater, _) => Origin::Linker,
+/// All processes of a log, by their numbers. Parents have smaller numbers than their children.
+#[derive(Debug, Default)]
+struct Processes(BTreeMap<u16, Known>);
+
+impl Processes {
+    fn read(bytes: &[u8]) -> Self {
+        let mut processes = Self::default();
+        for entry in Entries::new(bytes).flatten() {
+            if entry.kind == Kind::Process
+                && let Some((Process { parent, how, .. }, _)) = Process::decode(entry.name)
+            {
+                processes.0.insert(entry.process, Known { parent, how, driver: false });
+            }
+            if entry.kind == Kind::Object
+                && entry.has(flags::START)
+                && memmem::find(entry.name, DRIVER).is_some()
+                && let Some(known) = processes.0.get_mut(&entry.process)
+            {
+                known.driver = true;
+            }
+        }
+        processes
+    }
+
+    /// The processes above one, nearest first.
+    fn above(&self, number: u16) -> impl Iterator<Item = (u16, Known)> {
+        let up = |below: &(u16, Known)| {
+            let parent = below.1.parent;
+            let known = self.0.get(&parent).filter(|_| parent < below.0)?;
+            Some((parent, *known))
+        };
+        let first = self.0.get(&number).map(|known| (number, *known));
+        std::iter::successors(first, up).skip(1)
+    }
+
+    /// The compiler: the first process that is one, and that no other compiler started.
+    fn compiler(&self) -> Option<u16> {
+        self.0.iter().find(|(_, known)| known.driver).map(|(number, _)| *number)
+    }
+
+    /// Whose doing the own code of each process is.
+    fn origins(&self) -> BTreeMap<u16, Origin> {
+        // Where none is recognised, the first one is taken for it.
+        let compiler = self.compiler().or_else(|| self.0.keys().next().copied());
+        let above: Vec<u16> =
+            compiler.into_iter().flat_map(|c| self.above(c)).map(|(number, _)| number).collect();
+        let mut origins = BTreeMap::new();
+        for (number, known) in &self.0 {
+            let parent = origins.get(&known.parent).copied();
+            let origin = match (parent, known.how) {
+                _ if compiler == Some(*number) => Origin::Tool,
+                _ if above.contains(number) => Origin::Proxy,
+                (Some(Origin::Tool), How::ChildOfLater) | (Some(Origin::Helper), _) => {
+                    Origin::Helper
+                }
+                (Some(Origin::Proxy), _) => Origin::Proxy,
+                (Some(Origin::Tool | Origin::Linker), _) => Origin::Linker,
+                _ => Origin::Helper,
+            };
+            origins.insert(*number, origin);
+        }
+        origins
     }
 }
 
-fn origin(entry: &Entry<'_>, known: Option<Known>) -> Origin {
-    // A process that never introduced itself: what it does is taken for a plugin's, which counts most.
-    match known.map_or(Origin::Helper, |known| known.origin) {
-        Origin::Tool if entry.has(flags::LATER) => Origin::Plugin,
-        origin => origin,
+/// A log, while it is read.
+struct Reader {
+    seen: Seen,
+    origins: BTreeMap<u16, Origin>,
+    /// Programs that were started and did not fail, by the system's number of the process.
+    started: Vec<(u32, Origin, Vec<u8>)>,
+    /// How often each of these introduced itself.
+    introduced: BTreeMap<u32, usize>,
+}
+
+impl Reader {
+    /// Who asked. A process that never introduced itself is taken for a plugin's, which counts most.
+    fn origin(&self, entry: &Entry<'_>) -> Origin {
+        match self.origins.get(&entry.process).copied().unwrap_or(Origin::Helper) {
+            Origin::Tool if entry.has(flags::LATER) => Origin::Plugin,
+            origin => origin,
+        }
+    }
+
+    fn note(&mut self, entry: &Entry<'_>, name: &[u8]) {
+        let (origin, flags) = (self.origin(entry), entry.flags & !flags::LATER);
+        self.seen.facts.push(Fact { origin, kind: entry.kind, flags, name: name.to_vec() });
+    }
+
+    fn take(&mut self, entry: &Entry<'_>) {
+        match entry.kind {
+            Kind::Process => self.process(entry),
+            Kind::Program | Kind::ProgramFailed => self.program(entry),
+            _ => self.note(entry, entry.name),
+        }
+    }
+
+    fn process(&mut self, entry: &Entry<'_>) {
+        let Some((process, program)) = Process::decode(entry.name) else {
+            self.seen.lost |= Lost::TORN;
+            return;
+        };
+        if process.how != How::Root {
+            *self.introduced.entry(process.pid).or_default() += 1;
+        }
+        self.note(entry, program);
+    }
+
+    fn program(&mut self, entry: &Entry<'_>) {
+        let Some((pid, path)) = entry.name.split_first_chunk::<4>() else {
+            self.seen.lost |= Lost::TORN;
+            return;
+        };
+        let (pid, origin) = (u32::from_le_bytes(*pid), self.origin(entry));
+        if entry.kind == Kind::Program {
+            self.started.push((pid, origin, path.to_vec()));
+            self.note(entry, path);
+        } else if let Some(at) = self.started.iter().rposition(|(p, _, n)| *p == pid && n == path) {
+            self.started.remove(at);
+        }
+    }
+
+    fn finish(mut self) -> Seen {
+        for (pid, origin, path) in self.started {
+            match self.introduced.get_mut(&pid).filter(|count| **count > 0) {
+                Some(count) => *count -= 1,
+                None => self.seen.unobserved.push((origin, path)),
+            }
+        }
+        self.seen
     }
 }
 
 /// Reads the entries of a log.
 pub fn read(bytes: &[u8], lost: Lost) -> Seen {
-    let mut seen = Seen { lost: lost.0, ..Seen::default() };
-    let mut processes: BTreeMap<u16, Known> = BTreeMap::new();
-    let mut replaced = Vec::new();
-    // Per process number of the system: started and not failed, less those that introduced themselves.
-    let mut started: Vec<(u32, Origin, Vec<u8>)> = Vec::new();
-    let mut introduced: BTreeMap<u32, usize> = BTreeMap::new();
-    let mut by_process = Vec::new();
+    let processes = Processes::read(bytes);
+    let seen =
+        Seen { lost: lost.0, began: processes.compiler().is_some(), ..Seen::default() };
+    let (origins, started) = (processes.origins(), Vec::new());
+    let mut reader = Reader { seen, origins, started, introduced: BTreeMap::new() };
     for entry in Entries::new(bytes) {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(lost) => {
-                seen.lost |= lost.0;
-                break;
-            }
-        };
-        match entry.kind {
-            Kind::Process => {
-                let Some((process, program)) = Process::decode(entry.name) else {
-                    seen.lost |= Lost::TORN;
-                    continue;
-                };
-                let parent = processes.get(&process.parent).copied();
-                let origin = born(parent, process.how);
-                processes.insert(entry.process, Known { origin });
-                match process.how {
-                    How::Root => seen.began = true,
-                    _ => *introduced.entry(process.pid).or_default() += 1,
-                }
-                if process.how == How::Became && origin == Origin::Tool {
-                    replaced.push(process.parent);
-                }
-                let name = program.to_vec();
-                by_process.push((entry.process, Fact { origin, kind: entry.kind, flags: 0, name }));
-            }
-            Kind::Program | Kind::ProgramFailed => {
-                let Some((pid, path)) = entry.name.split_first_chunk::<4>() else {
-                    seen.lost |= Lost::TORN;
-                    continue;
-                };
-                let pid = u32::from_le_bytes(*pid);
-                let origin = origin(&entry, processes.get(&entry.process).copied());
-                if entry.kind == Kind::Program {
-                    started.push((pid, origin, path.to_vec()));
-                    let name = path.to_vec();
-                    let fact = Fact { origin, kind: Kind::Program, flags: 0, name };
-                    by_process.push((entry.process, fact));
-                } else if let Some(at) =
-                    started.iter().rposition(|(p, _, n)| *p == pid && n == path)
-                {
-                    started.remove(at);
-                }
-            }
-            _ => {
-                let fact = Fact {
-                    origin: origin(&entry, processes.get(&entry.process).copied()),
-                    kind: entry.kind,
-                    flags: entry.flags & !flags::LATER,
-                    name: entry.name.to_vec(),
-                };
-                by_process.push((entry.process, fact));
-            }
+        match entry {
+            Ok(entry) => reader.take(&entry),
+            Err(lost) => reader.seen.lost |= lost.0,
         }
     }
-    for (process, mut fact) in by_process {
-        if replaced.contains(&process) && fact.origin == Origin::Tool {
-            fact.origin = Origin::Proxy;
-        }
-        seen.facts.push(fact);
-    }
-    for (pid, origin, path) in started {
-        match introduced.get_mut(&pid).filter(|count| **count > 0) {
-            Some(count) => *count -= 1,
-            None => seen.unobserved.push((origin, path)),
-        }
-    }
-    seen
+    reader.finish()
 }
 
 #[cfg(test)]
@@ -187,10 +243,20 @@ mod tests {
             self.add(number, Kind::Process, 0, &name)
         }
 
-        fn program(self, process: u16, kind: Kind, flags: u8, pid: u32, path: &str) -> Self {
+        fn compiler(self, number: u16, parent: u16, how: How, pid: u32) -> Self {
+            let driver = b"/toolchain/lib/librustc_driver-0123.so";
+            self.process(number, parent, how, pid).add(number, Kind::Object, flags::START, driver)
+        }
+
+        /// A program that code of a plugin starts.
+        fn starts(self, pid: u32, path: &str) -> Self {
+            self.program(1, (Kind::Program, flags::LATER), pid, path)
+        }
+
+        fn program(self, process: u16, what: (Kind, u8), pid: u32, path: &str) -> Self {
             let mut name = pid.to_le_bytes().to_vec();
             name.extend(path.as_bytes());
-            self.add(process, kind, flags, &name)
+            self.add(process, what.0, what.1, &name)
         }
 
         fn read(self) -> Seen {
@@ -205,44 +271,51 @@ mod tests {
     #[test]
     fn origins_follow_from_who_started_whom() {
         let seen = Script::default()
-            .process(1, 0, How::Root, 10)
+            .compiler(1, 0, How::Root, 10)
             .add(1, Kind::Read, 0, b"/tool")
             .add(1, Kind::Read, flags::LATER, b"/plugin")
-            .program(1, Kind::Program, 0, 11, "cc")
+            .program(1, (Kind::Program, 0), 11, "cc")
             .process(2, 1, How::Child, 11)
             .add(2, Kind::Read, flags::LATER, b"/linker's plugin")
             .process(3, 1, How::ChildOfLater, 12)
             .add(3, Kind::Read, 0, b"/helper")
             .process(4, 3, How::Child, 13)
             .add(4, Kind::Read, 0, b"/helper's child")
+            .compiler(5, 3, How::Child, 14)
+            .add(5, Kind::Read, 0, b"/compiler that a macro starts")
             .read();
         use Origin::{Helper, Linker, Plugin, Tool};
-        assert_eq!(origins(&seen), [Tool, Plugin, Linker, Helper, Helper]);
+        assert_eq!(origins(&seen), [Tool, Plugin, Linker, Helper, Helper, Helper]);
         assert!(seen.began && seen.unobserved.is_empty() && seen.lost == 0);
     }
 
     #[test]
-    fn a_proxy_that_becomes_the_compiler_is_not_it() {
-        let seen = Script::default()
-            .process(1, 0, How::Root, 10)
-            .add(1, Kind::Read, 0, b"/settings of the proxy")
-            .program(1, Kind::Program, 0, 10, "/toolchain/rustc")
-            .process(2, 1, How::Became, 10)
-            .add(2, Kind::Read, 0, b"/source")
-            .add(2, Kind::Read, flags::LATER, b"/macro's")
-            .read();
-        assert_eq!(origins(&seen), [Origin::Proxy, Origin::Tool, Origin::Plugin]);
-        assert_eq!(seen.unobserved, []);
+    fn a_proxy_is_not_the_compiler_whether_it_becomes_or_starts_it() {
+        for (how, pid) in [(How::Became, 10), (How::Child, 11)] {
+            let seen = Script::default()
+                .process(1, 0, How::Root, 10)
+                .add(1, Kind::Read, 0, b"/settings of the proxy")
+                .program(1, (Kind::Program, 0), pid, "/toolchain/rustc")
+                .compiler(2, 1, how, pid)
+                .add(2, Kind::Read, 0, b"/source")
+                .add(2, Kind::Read, flags::LATER, b"/macro's")
+                .process(3, 2, How::Child, 12)
+                .add(3, Kind::Read, 0, b"/linker's")
+                .read();
+            use Origin::{Linker, Plugin, Proxy, Tool};
+            assert_eq!(origins(&seen), [Proxy, Tool, Plugin, Linker]);
+            assert_eq!(seen.unobserved, []);
+        }
     }
 
     #[test]
     fn programs_that_do_not_introduce_themselves_are_told() {
         let seen = Script::default()
-            .process(1, 0, How::Root, 10)
-            .program(1, Kind::Program, flags::LATER, 11, "/static")
-            .program(1, Kind::Program, flags::LATER, 12, "/absent")
-            .program(1, Kind::ProgramFailed, flags::LATER, 12, "/absent")
-            .program(1, Kind::Program, flags::LATER, 13, "/seen")
+            .compiler(1, 0, How::Root, 10)
+            .starts(11, "/static")
+            .starts(12, "/absent")
+            .program(1, (Kind::ProgramFailed, flags::LATER), 12, "/absent")
+            .starts(13, "/seen")
             .process(2, 1, How::ChildOfLater, 13)
             .read();
         assert_eq!(seen.unobserved, [(Origin::Plugin, b"/static".to_vec())]);
