@@ -23,6 +23,7 @@ pub mod lookup;
 pub mod members;
 pub mod memo;
 pub mod names;
+pub mod objects;
 pub mod outputs;
 pub mod publish;
 pub mod reasons;

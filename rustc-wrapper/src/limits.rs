@@ -13,3 +13,9 @@ pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Room that the lists of one run must find, bytes.
 pub const MIN_SCRATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Largest program or shared object that is classified, bytes; it is read into memory.
+pub const MAX_OBJECT_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Largest file of kept classes, bytes; what is too much, oldest first, is found out again.
+pub const MAX_CLASSES_BYTES: usize = 32 * 1024;
