@@ -19,6 +19,15 @@ pub const SMALL: &[(&str, &str)] = &[
     ("memchr", "\"2\""),
 ];
 
+/// Procedural macros in wide use, and a library that makes its system calls itself.
+pub const MACROS: &[(&str, &str)] = &[
+    ("clap_derive", "\"4\""),
+    ("serde_derive", "\"1\""),
+    ("thiserror-impl", "\"2\""),
+    ("tokio-macros", "\"2\""),
+    ("rustix", "{ version = \"1\", features = [\"fs\"] }"),
+];
+
 /// Sources that are on this machine, or why they are not.
 pub type Fetched = Result<Project, String>;
 
@@ -89,6 +98,12 @@ fn package(shared: &Path, name: &str, dependencies: &[(&str, &str)]) -> Fetched 
 pub fn small(world: &World) -> &'static Fetched {
     static SMALL_SET: OnceLock<Fetched> = OnceLock::new();
     SMALL_SET.get_or_init(|| package(&world.programs.shared, "small", SMALL))
+}
+
+/// [`MACROS`], fetched once for each test program.
+pub fn macros(world: &World) -> &'static Fetched {
+    static MACROS_SET: OnceLock<Fetched> = OnceLock::new();
+    MACROS_SET.get_or_init(|| package(&world.programs.shared, "macros", MACROS))
 }
 
 /// A published program with its own lock file, and all that it needs.
