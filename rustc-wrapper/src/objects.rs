@@ -347,7 +347,7 @@ mod tests {
         at(&[(4, 0)], true);
         at(&[(9, 60)], true);
         at(&[(4, 5), (1 << 40, 4)], true);
-        at(&[(4, 5), (u64::MAX - 8, 4)], true);
+        at(&[(4, 5), (u64::MAX - 0x1000, 4)], true);
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
         let sections = vec![(0, 5); 60_000];
         let sample = Sample { code: CONSTANT.into(), sections, ..Sample::library() };
         let bytes = sample.bytes();
-        assert_eq!(classify(&bytes).inline_syscalls, false, "they are shorter than their headers");
+        assert!(!classify(&bytes).inline_syscalls, "they are shorter than their headers");
         let code = CONSTANT.repeat(20_000);
         let sections = vec![(0, 100_000); 60_000];
         let sample = Sample { code, sections, ..Sample::library() };

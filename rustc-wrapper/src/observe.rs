@@ -177,9 +177,6 @@ fn judge(found: &mut Found, path: &Path, class: &Class) {
     if class.inline_syscalls {
         doubt("makes system calls past libc");
     }
-    for function in &class.unnoted {
-        doubt(&format!("calls {function}"));
-    }
     let known = |name: &str| {
         is_system_library(Path::new(name))
             || name.starts_with("librustc_driver-")

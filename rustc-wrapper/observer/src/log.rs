@@ -73,6 +73,8 @@ impl Lost {
     pub const CHILD: u32 = 4;
     /// An entry is not whole.
     pub const TORN: u32 = 8;
+    /// A function was called that reads out of sight.
+    pub const UNSEEN: u32 = 16;
 }
 
 /// What an entry tells.

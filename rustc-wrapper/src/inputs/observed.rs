@@ -64,12 +64,18 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
     Ok(())
 }
 
+/// A path without what means nothing: `//`, `/./`, and a dot at the end.
+fn tidy(path: &str) -> String {
+    let plain = Path::new(path).components().collect::<std::path::PathBuf>();
+    plain.to_str().unwrap_or(path).to_owned()
+}
+
 fn members(run: &Run<'_>, found: &Found, inputs: &mut Inputs) {
     let members = &mut inputs.members;
-    members.extend(found.content.keys().map(|path| file_member(run, path)));
-    members.extend(found.names.iter().map(|path| Member::Listing(token(run, path))));
-    members.extend(found.links.iter().map(|path| Member::Link(token(run, path))));
-    members.extend(found.places.iter().map(|path| Member::Place(token(run, path))));
+    members.extend(found.content.keys().map(|path| file_member(run, &tidy(path))));
+    members.extend(found.names.iter().map(|path| Member::Listing(token(run, &tidy(path)))));
+    members.extend(found.links.iter().map(|path| Member::Link(token(run, &tidy(path)))));
+    members.extend(found.places.iter().map(|path| Member::Place(token(run, &tidy(path)))));
     for name in &found.variables {
         members.insert(Member::Env(name.clone(), EnvForm::Raw));
     }

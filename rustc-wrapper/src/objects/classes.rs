@@ -30,10 +30,10 @@ pub struct Classes {
     dir: PathBuf,
 }
 
-/// What proves that a list was written whole, by this version of the classifier.
-fn checksum(list: &[u8]) -> Digest {
+/// What proves that a list was written whole, by one version of the classifier.
+fn checksum(list: &[u8], classifier: u64) -> Digest {
     let mut encoder = Encoder::new("kiln object classes v1");
-    encoder.number("classifier", CLASSIFIER_VERSION).bytes("list", list);
+    encoder.number("classifier", classifier).bytes("list", list);
     encoder.finish()
 }
 
@@ -83,7 +83,7 @@ impl Classes {
         while !list.is_empty() {
             let Ok(text) = serde_json::to_vec(&list) else { return };
             if HEAD_BYTES + text.len() <= MAX_CLASSES_BYTES {
-                let head = format!("{}\n", checksum(&text));
+                let head = format!("{}\n", checksum(&text, CLASSIFIER_VERSION));
                 return write_whole(&place, &[head.as_bytes(), &text].concat());
             }
             list.pop();
@@ -100,7 +100,7 @@ fn read_list(place: &Path) -> Option<Vec<(Digest, Class)>> {
     }
     let (head, list) = bytes.split_at_checked(HEAD_BYTES)?;
     let head = std::str::from_utf8(head).ok()?.strip_suffix('\n')?;
-    if head.parse() != Ok(checksum(list)) {
+    if head.parse() != Ok(checksum(list, CLASSIFIER_VERSION)) {
         return None;
     }
     serde_json::from_slice(list).ok()
@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(desk.classes().get(&desk.digest()), Some(class));
         desk.mark();
         assert_eq!(desk.class(), marked());
+        assert_eq!(read_list(&desk.place()).unwrap().len(), 1, "in place of the first");
         let copy = desk.dir.path().join("copy");
         std::fs::copy(desk.path(), &copy).unwrap();
         assert_eq!(desk.classes().of(&copy, &Memo::default()).unwrap(), marked(), "by content");
@@ -212,9 +213,9 @@ mod tests {
         }
         std::fs::write(desk.place(), &bytes[..HEAD_BYTES - 2]).unwrap();
         assert_eq!(desk.classes().get(&desk.digest()), None);
-        let mut encoder = Encoder::new("kiln object classes v1");
-        encoder.number("classifier", CLASSIFIER_VERSION + 1).bytes("list", &bytes[HEAD_BYTES..]);
-        let other = [format!("{}\n", encoder.finish()).as_bytes(), &bytes[HEAD_BYTES..]].concat();
+        let list = &bytes[HEAD_BYTES..];
+        let head = format!("{}\n", checksum(list, CLASSIFIER_VERSION + 1));
+        let other = [head.as_bytes(), list].concat();
         std::fs::write(desk.place(), other).unwrap();
         assert_ne!(desk.class(), marked());
         assert_eq!(desk.classes().get(&desk.digest()), Some(desk.class()), "and is replaced");

@@ -69,6 +69,7 @@ const fn rule(
 
 /// Variables that the compiler reads and that cannot change what it makes.
 const NEUTRAL: &[(&str, &str)] = &[
+    ("CI", "whether a crash of LLVM opens a dialogue on Windows"),
     ("CARGO_MAKEFLAGS", "jobserver"),
     ("MAKEFLAGS", "jobserver"),
     ("MFLAGS", "jobserver"),
@@ -261,6 +262,8 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
             continue;
         }
         let object = matches!(fact.kind, Kind::Object | Kind::Process);
+        // A program gets all variables, and one in C may go through them without calling anything.
+        found.environment |= fact.origin == Origin::Helper && fact.kind == Kind::Process;
         let foreign = match fact.origin {
             Origin::Tool => fact.kind == Kind::Object && !fact.has(flags::START),
             Origin::Plugin | Origin::Helper => object,
@@ -331,6 +334,7 @@ fn doubts(seen: &Seen) -> Vec<String> {
         (Lost::PATH, "a path could not be told"),
         (Lost::CHILD, "a program was started in a way that is not followed"),
         (Lost::TORN, "the log is not whole"),
+        (Lost::UNSEEN, "something was read by a function of libc that is not followed"),
     ] {
         if seen.lost & bit != 0 {
             doubts.push(why.to_owned());

@@ -11,7 +11,7 @@ use super::paths::{note, note_descriptor};
 use super::state::context;
 use super::symbols::{Real, is_later};
 use super::sys::{self, AT_FDCWD};
-use crate::log::{Kind, flags};
+use crate::log::{Kind, Lost, flags};
 
 const ENOENT: c_int = 2;
 const ENOTDIR: c_int = 20;
@@ -394,6 +394,23 @@ unsafe fn make_at(which: Real, a: [usize; 5], caller: usize) -> usize {
 export_each! { make_first: mkdir mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 }
 export_each! { make_second: rename link symlink }
 export_each! { make_at: renameat renameat2 linkat symlinkat mkdirat }
+
+// What is not followed ------------------------------------------------------------------------
+
+/// Calls a function that opens, lists or starts things inside libc, out of sight.
+unsafe fn unseen(which: Real, a: [usize; 5], _caller: usize) -> usize {
+    if let Some(context) = context() {
+        context.log.lose(Lost::UNSEEN);
+    }
+    // SAFETY: the module `preload` says why.
+    unsafe { real(which, a) }
+}
+
+export_each! { unseen: ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 }
+export_each! { unseen: scandirat scandirat64 wordexp popen system }
+export_each! { unseen: name_to_handle_at open_by_handle_at }
+// After these a path means another file.
+export_each! { unseen: chroot unshare setns mount pivot_root }
 
 // Objects ------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ real_functions! {
     mkdir mkdirat mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64
     dlopen dlmopen
     execve execvpe fexecve execveat posix_spawn posix_spawnp
+    ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 scandirat scandirat64 wordexp
+    popen system name_to_handle_at open_by_handle_at chroot unshare setns mount pivot_root
 }
 
 const COUNT: usize = NAMES.len();
@@ -64,6 +66,9 @@ impl Real {
                 | Self::getenv
                 | Self::secure_getenv
                 | Self::mkdtemp
+                | Self::popen
+                | Self::fts_open
+                | Self::fts64_open
         )
     }
 }
