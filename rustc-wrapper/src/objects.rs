@@ -2,9 +2,8 @@
 //!
 //! A library preloaded into a compiler notes the files and variables that the compiler and its
 //! children read, as far as they ask libc for them. What it cannot see is found out here, once for
-//! each content ([`Classes`] keeps the answers): system calls made without libc, all of the
-//! environment read at a time, functions of libc that read out of sight. Pure apart from
-//! [`classes`]; it knows nothing of units. A doubt is always answered with the worse class.
+//! each content ([`Classes`] keeps the answers): system calls made without libc, and all of the
+//! environment read at a time. Pure apart from [`classes`]; it knows nothing of units. A doubt is always answered with the worse class.
 //!
 //! Not seen, and nobody's promise: code that a program makes or loads from elsewhere while it runs,
 //! and an object made to deceive.
@@ -26,7 +25,7 @@ use crate::objects::elf::{Elf, Machine, Unreadable};
 
 /// What is kept under a content's digest is worth nothing to another version of the classifier.
 /// Change this number with every change of what [`classify`] answers.
-pub const CLASSIFIER_VERSION: u64 = 1;
+pub const CLASSIFIER_VERSION: u64 = 2;
 
 /// As much of a script's first line as the kernel looks at, bytes.
 const SCRIPT_LINE_BYTES: usize = 256;
@@ -64,8 +63,6 @@ pub struct Class {
     pub whole_environment: bool,
     /// The objects that it asks the loader for, by name.
     pub needed: Vec<String>,
-    /// The functions of [`UNNOTED`] that it imports.
-    pub unnoted: Vec<String>,
 }
 
 impl Class {
@@ -76,53 +73,12 @@ impl Class {
             inline_syscalls: true,
             whole_environment: true,
             needed: Vec::new(),
-            unnoted: Vec::new(),
         }
     }
 }
 
 /// Names of the variable through which libc shows the whole environment.
 const ENVIRONMENT: &[&[u8]] = &[b"environ", b"__environ", b"_environ"];
-
-/// A function of libc that a preloaded library does not follow.
-#[derive(Debug, Clone, Copy)]
-pub struct Unnoted {
-    /// Its name as a symbol.
-    pub name: &'static str,
-    /// Why it cannot be followed.
-    pub note: &'static str,
-}
-
-const fn row(name: &'static str, note: &'static str) -> Unnoted {
-    Unnoted { name, note }
-}
-
-const WALKS: &str = "opens and lists directories inside libc";
-const SHELL: &str = "starts a shell inside libc, with the environment that nothing is preloaded by";
-const HANDLE: &str = "names a file by a handle, which is no path";
-
-/// The functions that a preloaded library does not follow: what they read, libc reads by itself.
-///
-/// Left out on purpose: the network (`getaddrinfo` and its kin); `syscall`, which is followed as such
-/// (`io_uring` is refused there); `chroot`, which every Rust program that starts another imports.
-pub const UNNOTED: &[Unnoted] = &[
-    row("ftw", WALKS),
-    row("ftw64", WALKS),
-    row("nftw", WALKS),
-    row("nftw64", WALKS),
-    row("fts_open", WALKS),
-    row("fts64_open", WALKS),
-    row("glob", WALKS),
-    row("glob64", WALKS),
-    row("scandirat", WALKS),
-    row("scandirat64", WALKS),
-    row("wordexp", "lists directories, and starts a shell, inside libc"),
-    row("popen", SHELL),
-    row("system", SHELL),
-    row("dlmopen", "loads objects into a name space without the preloaded library"),
-    row("name_to_handle_at", HANDLE),
-    row("open_by_handle_at", HANDLE),
-];
 
 /// Classifies a file by its bytes.
 pub fn classify(bytes: &[u8]) -> Class {
@@ -168,13 +124,11 @@ fn object(elf: &Elf<'_>) -> Result<Class, Unreadable> {
     };
     let imports = dynamic.imports()?;
     let has = |name: &[u8]| imports.binary_search(&name).is_ok();
-    let unnoted = UNNOTED.iter().filter(|row| has(row.name.as_bytes()));
     Ok(Class {
         kind: Kind::Dynamic { interpreter: elf.interpreter()? },
         inline_syscalls,
         whole_environment: ENVIRONMENT.iter().any(|name| has(name)),
         needed: dynamic.needed()?,
-        unnoted: unnoted.map(|row| row.name.to_owned()).collect(),
     })
 }
 
@@ -199,7 +153,6 @@ mod tests {
             inline_syscalls: false,
             whole_environment: false,
             needed: vec!["libc.so.6".into()],
-            unnoted: Vec::new(),
         }
     }
 
@@ -302,15 +255,6 @@ mod tests {
             for name in ["getenv", "environs", "my_environ", "system_", "nftw65"] {
                 check(with(&[(name, Symbol::Import)]), plain());
             }
-            for row in UNNOTED {
-                let symbols = [("a", Symbol::Import), (row.name, Symbol::Import)];
-                check(with(&symbols), Class { unnoted: vec![row.name.into()], ..plain() });
-                check(with(&[(row.name, Symbol::Defined)]), plain());
-            }
-            let all: Vec<(&str, Symbol)> =
-                UNNOTED.iter().map(|row| (row.name, Symbol::Import)).collect();
-            let names = UNNOTED.iter().map(|row| row.name.to_owned()).collect();
-            check(with(&all), Class { unnoted: names, ..plain() });
         }
     }
 
@@ -386,7 +330,6 @@ mod tests {
     fn a_part_of_a_file_is_nothing_or_the_whole() {
         let bytes = rich();
         let class = classify(&bytes);
-        assert_eq!(class.unnoted, ["system"]);
         assert!(class.inline_syscalls && class.whole_environment);
         let kind = |len: usize| classify(&bytes[..len]).kind;
         let whole = (0..bytes.len()).filter(|len| kind(*len) != Kind::Other);

@@ -77,7 +77,9 @@ impl Library {
         }
         let flags = rustix::fs::statvfs(&place).map(|fs| fs.f_flag);
         match flags {
-            Ok(flags) if !flags.contains(rustix::fs::StatVfsMountFlags::NOEXEC) => Ok(Self { path }),
+            Ok(flags) if !flags.contains(rustix::fs::StatVfsMountFlags::NOEXEC) => {
+                Ok(Self { path })
+            }
             Ok(_) => Err(format!("{}: nothing may be run from there", place.display())),
             Err(error) => Err(format!("{}: {error}", place.display())),
         }
@@ -94,8 +96,7 @@ impl Library {
         }
         let fail = |error: io::Error| format!("{}: {error}", log.display());
         let mut options = OpenOptions::new();
-        let mut file =
-            options.write(true).create_new(true).mode(0o600).open(&log).map_err(fail)?;
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&log).map_err(fail)?;
         let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
         file.write_all(&log::header(capacity, slots)).map_err(fail)?;
         file.set_len(log::file_bytes(capacity, slots)).map_err(fail)?;

@@ -153,7 +153,10 @@ fn store(
         barrier.map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
     let seen = private.watch.clone().and_then(|watch| watch.read().map_err(|e| e.to_string()));
     let seen = seen.as_ref().map_err(String::as_str);
-    publish::publish(session, &Compiled { finished, started_ns, private: &private.path, link, seen })
+    publish::publish(
+        session,
+        &Compiled { finished, started_ns, private: &private.path, link, seen },
+    )
 }
 
 /// Puts a record's files back and says again what the tool said.

@@ -40,11 +40,11 @@ fn library(world: &World, body: &str) -> (Class, Vec<u8>) {
 }
 
 /// Properties of a library: inline system calls, whole environment, functions.
-fn properties(world: &World, body: &str) -> (bool, bool, Vec<String>) {
+fn properties(world: &World, body: &str) -> (bool, bool) {
     let (class, _) = library(world, body);
     assert_eq!(class.kind, Kind::Dynamic { interpreter: None }, "{body}");
     assert!(class.needed.iter().any(|name| name.starts_with("libc.so")), "{:?}", class.needed);
-    (class.inline_syscalls, class.whole_environment, class.unnoted)
+    (class.inline_syscalls, class.whole_environment)
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_library_that_asks_libc() {
         "unsafe extern \"C\" { fn syscall(n: usize) -> usize; } unsafe { syscall(n) }",
         "unsafe extern \"C\" { fn getenv(n: usize) -> usize; } unsafe { getenv(n) }",
     ] {
-        assert_eq!(properties(&world, body), (false, false, vec![]), "{body}");
+        assert_eq!(properties(&world, body), (false, false), "{body}");
     }
 }
 
@@ -66,7 +66,7 @@ fn a_library_that_asks_libc() {
 fn a_library_that_makes_system_calls_itself() {
     let world = world!();
     let body = format!("unsafe {{ std::arch::asm!(\"{INSTRUCTION}\") }}; n");
-    assert_eq!(properties(&world, &body), (true, false, vec![]));
+    assert_eq!(properties(&world, &body), (true, false));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn the_older_instructions() {
     let world = world!();
     for instruction in ["sysenter", "int 0x80"] {
         let body = format!("unsafe {{ std::arch::asm!(\"{instruction}\") }}; n");
-        assert_eq!(properties(&world, &body), (true, false, vec![]), "{instruction}");
+        assert_eq!(properties(&world, &body), (true, false), "{instruction}");
     }
 }
 
@@ -106,20 +106,11 @@ fn a_library_that_sees_the_whole_environment() {
         "unsafe extern \"C\" { static environ: *const *const u8; } unsafe { environ as usize + n }",
         "unsafe extern \"C\" { static __environ: *const *const u8; } unsafe { __environ as usize + n }",
     ] {
-        assert_eq!(properties(&world, body), (false, true, vec![]), "{body}");
+        assert_eq!(properties(&world, body), (false, true), "{body}");
     }
     // Whoever starts a program hands it the environment.
     let body = "std::process::Command::new(\"a\").status().map_or(n, |_| 0)";
-    assert_eq!(properties(&world, body), (false, true, vec![]));
-}
-
-#[test]
-fn a_library_that_calls_what_cannot_be_followed() {
-    let world = world!();
-    let body = "unsafe extern \"C\" { fn nftw(n: usize) -> usize; fn glob64(n: usize) -> usize; \
-                fn system(n: usize) -> usize; } unsafe { nftw(n) + glob64(n) + system(n) }";
-    let names = ["nftw", "glob64", "system"].map(str::to_owned).to_vec();
-    assert_eq!(properties(&world, body), (false, false, names));
+    assert_eq!(properties(&world, body), (false, true));
 }
 
 #[test]
@@ -132,7 +123,7 @@ fn programs() {
             panic!("{class:?}")
         };
         assert!(interpreter.starts_with('/') && interpreter.contains("ld-linux"), "{interpreter}");
-        assert!(!class.inline_syscalls && class.unnoted.is_empty(), "{class:?}");
+        assert!(!class.inline_syscalls, "{class:?}");
     }
 }
 
@@ -173,7 +164,7 @@ fn damage_is_no_panic() {
         source,
         &["--crate-type=cdylib", "-Cpanic=abort", "-Clink-arg=-nostartfiles"],
     );
-    assert!(class.whole_environment && class.unnoted == ["system"], "{class:?}");
+    assert!(class.whole_environment, "{class:?}");
     // Numbers that look random, and the same ones each time.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
@@ -228,7 +219,7 @@ fn procedural_macros() {
     for name in ["clap_derive", "serde_derive", "thiserror_impl", "tokio_macros"] {
         let class = class(name);
         assert!(!class.inline_syscalls && !class.whole_environment, "{name}: {class:?}");
-        assert_eq!((class.kind, class.unnoted), (Kind::Dynamic { interpreter: None }, vec![]));
+        assert_eq!(class.kind, Kind::Dynamic { interpreter: None });
     }
     assert!(class("macros").inline_syscalls);
 }

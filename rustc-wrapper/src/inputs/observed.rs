@@ -50,9 +50,11 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
         }
     }
     let temporary = |path: &str| {
-        ["tmp"].iter().filter_map(|root| run.roots.place(root)).chain(["/tmp", "/dev", "/proc"]).any(
-            |place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')),
-        )
+        ["tmp"]
+            .iter()
+            .filter_map(|root| run.roots.place(root))
+            .chain(["/tmp", "/dev", "/proc"])
+            .any(|place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
     };
     for path in found.written.iter().filter(|path| !temporary(path)) {
         let changed = std::fs::metadata(path)

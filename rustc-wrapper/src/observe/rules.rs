@@ -130,9 +130,8 @@ const MACHINE: &[&str] = &[
 ];
 
 /// Devices that hold nothing of their own.
-const DEVICES: &[&str] = &[
-    "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
-];
+const DEVICES: &[&str] =
+    &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 fn below(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -152,64 +151,142 @@ fn absent(fact: &Fact) -> bool {
 
 /// All rules, in their order.
 pub const RULES: &[Rule] = &[
-    rule("proxy", Verdict::Ignore, |f, _, _| by(f, Origin::Proxy),
-        "it chose the compiler, which is identified by content"),
-    rule("linker", Verdict::Ignore, |f, _, _| by(f, Origin::Linker),
-        "the linker is identified, and lists what it reads"),
-    rule("writing", Verdict::Ignore, |f, _, _| f.kind == Kind::Write,
-        "what is written is no input"),
-    rule("tool-output", Verdict::Ignore, |f, p, a| by(f, Origin::Tool) && (a.output)(p),
-        "the unit's own output, perhaps of an earlier build"),
-    rule("tool-itself", Verdict::Ignore, |f, p, a| by(f, Origin::Tool) && (a.covered)(p),
-        "part of the compiler as it is identified"),
-    rule("tool-kernel", Verdict::Ignore,
+    rule(
+        "proxy",
+        Verdict::Ignore,
+        |f, _, _| by(f, Origin::Proxy),
+        "it chose the compiler, which is identified by content",
+    ),
+    rule(
+        "linker",
+        Verdict::Ignore,
+        |f, _, _| by(f, Origin::Linker),
+        "the linker is identified, and lists what it reads",
+    ),
+    rule(
+        "writing",
+        Verdict::Ignore,
+        |f, _, _| f.kind == Kind::Write,
+        "what is written is no input",
+    ),
+    rule(
+        "tool-output",
+        Verdict::Ignore,
+        |f, p, a| by(f, Origin::Tool) && (a.output)(p),
+        "the unit's own output, perhaps of an earlier build",
+    ),
+    rule(
+        "tool-itself",
+        Verdict::Ignore,
+        |f, p, a| by(f, Origin::Tool) && (a.covered)(p),
+        "part of the compiler as it is identified",
+    ),
+    rule(
+        "tool-kernel",
+        Verdict::Ignore,
         |f, p, _| by(f, Origin::Tool) && ["/proc", "/sys", "/dev"].iter().any(|d| below(p, d)),
-        "the size of the machine and devices; a source in there is in dep-info"),
-    rule("tool-began", Verdict::Ignore,
+        "the size of the machine and devices; a source in there is in dep-info",
+    ),
+    rule(
+        "tool-began",
+        Verdict::Ignore,
         |f, _, _| by(f, Origin::Tool) && (f.kind == Kind::Process || f.has(flags::START)),
-        "the compiler is identified by content"),
-    rule("tool-starts", Verdict::Ignore, |f, _, _| is_tool(f, Kind::Program),
-        "the linker is identified by content"),
-    rule("crate-search", Verdict::Ignore, |f, _, _| is_tool(f, Kind::List),
-        "it looks for crates, and those it may find are members"),
-    rule("tool-looks", Verdict::Ignore, |f, _, _| is_tool(f, Kind::Look) && !absent(f),
-        "what it takes from there it reads, and that counts"),
-    rule("tool-resolves", Verdict::Ignore, |f, _, _| is_tool(f, Kind::Resolve) || is_tool(f, Kind::Cwd),
-        "places are remapped, and one that is left in an output pins it"),
-    rule("tool-neutral-variable", Verdict::Ignore,
+        "the compiler is identified by content",
+    ),
+    rule(
+        "tool-starts",
+        Verdict::Ignore,
+        |f, _, _| is_tool(f, Kind::Program),
+        "the linker is identified by content",
+    ),
+    rule(
+        "crate-search",
+        Verdict::Ignore,
+        |f, _, _| is_tool(f, Kind::List),
+        "it looks for crates, and those it may find are members",
+    ),
+    rule(
+        "tool-looks",
+        Verdict::Ignore,
+        |f, _, _| is_tool(f, Kind::Look) && !absent(f),
+        "what it takes from there it reads, and that counts",
+    ),
+    rule(
+        "tool-resolves",
+        Verdict::Ignore,
+        |f, _, _| is_tool(f, Kind::Resolve) || is_tool(f, Kind::Cwd),
+        "places are remapped, and one that is left in an output pins it",
+    ),
+    rule(
+        "tool-neutral-variable",
+        Verdict::Ignore,
         |f, p, _| is_tool(f, Kind::Variable) && NEUTRAL.iter().any(|(name, _)| *name == p),
-        "cannot change an output"),
-    rule("tool-declared-variable", Verdict::Ignore,
+        "cannot change an output",
+    ),
+    rule(
+        "tool-declared-variable",
+        Verdict::Ignore,
         |f, p, a| is_tool(f, Kind::Variable) && (a.declared)(p),
-        "dep-info tells of it"),
-    rule("tool-variable", Verdict::Value, |f, _, _| is_tool(f, Kind::Variable),
-        "the compiler read it without telling"),
-    rule("tool-reads", Verdict::Content,
+        "dep-info tells of it",
+    ),
+    rule(
+        "tool-variable",
+        Verdict::Value,
+        |f, _, _| is_tool(f, Kind::Variable),
+        "the compiler read it without telling",
+    ),
+    rule(
+        "tool-reads",
+        Verdict::Content,
         |f, _, _| is_tool(f, Kind::Read) || is_tool(f, Kind::Look) || is_tool(f, Kind::Object),
-        "a file, or that there is none"),
+        "a file, or that there is none",
+    ),
     // From here on: plugins and their helpers.
-    rule("device", Verdict::Ignore, |f, p, _| f.kind != Kind::Variable && DEVICES.contains(&p),
-        "holds nothing of its own"),
-    rule("environ-file", Verdict::Environment,
+    rule(
+        "device",
+        Verdict::Ignore,
+        |f, p, _| f.kind != Kind::Variable && DEVICES.contains(&p),
+        "holds nothing of its own",
+    ),
+    rule(
+        "environ-file",
+        Verdict::Environment,
         |f, p, _| f.kind == Kind::Read && below(p, "/proc") && p.ends_with("/environ"),
-        "the environment as the kernel shows it"),
-    rule("machine", Verdict::Ignore,
+        "the environment as the kernel shows it",
+    ),
+    rule(
+        "machine",
+        Verdict::Ignore,
         |f, p, _| f.kind != Kind::Variable && MACHINE.iter().any(|m| below(p, m)),
-        "the size of the machine, and what this process is"),
-    rule("jobserver", Verdict::Ignore,
+        "the size of the machine, and what this process is",
+    ),
+    rule(
+        "jobserver",
+        Verdict::Ignore,
         |f, p, _| f.kind == Kind::Variable && JOBSERVER.contains(&p),
-        "how many may run at once"),
+        "how many may run at once",
+    ),
     rule("variable", Verdict::Value, |f, _, _| f.kind == Kind::Variable, "read by a plugin"),
     rule("listing", Verdict::Names, |f, _, _| f.kind == Kind::List, "names are inputs"),
-    rule("link", Verdict::Link, |f, _, _| f.kind == Kind::Resolve && f.has(flags::LINK),
-        "where a link leads is an input"),
-    rule("place", Verdict::Place, |f, _, _| matches!(f.kind, Kind::Resolve | Kind::Cwd),
-        "where something lies is an input, and holds only there"),
-    rule("program", Verdict::Program, |f, _, _| f.kind == Kind::Program,
-        "a plugin started it"),
-    rule("library-by-name", Verdict::Doubt,
+    rule(
+        "link",
+        Verdict::Link,
+        |f, _, _| f.kind == Kind::Resolve && f.has(flags::LINK),
+        "where a link leads is an input",
+    ),
+    rule(
+        "place",
+        Verdict::Place,
+        |f, _, _| matches!(f.kind, Kind::Resolve | Kind::Cwd),
+        "where something lies is an input, and holds only there",
+    ),
+    rule("program", Verdict::Program, |f, _, _| f.kind == Kind::Program, "a plugin started it"),
+    rule(
+        "library-by-name",
+        Verdict::Doubt,
         |f, p, _| f.kind == Kind::Object && !p.starts_with('/'),
-        "where the loader finds it is not told"),
+        "where the loader finds it is not told",
+    ),
     rule("content", Verdict::Content, |_, _, _| true, "read or looked at by a plugin"),
 ];
 

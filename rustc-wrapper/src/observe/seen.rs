@@ -204,8 +204,7 @@ impl Reader {
 /// Reads the entries of a log.
 pub fn read(bytes: &[u8], lost: Lost) -> Seen {
     let processes = Processes::read(bytes);
-    let seen =
-        Seen { lost: lost.0, began: processes.compiler().is_some(), ..Seen::default() };
+    let seen = Seen { lost: lost.0, began: processes.compiler().is_some(), ..Seen::default() };
     let (origins, started) = (processes.origins(), Vec::new());
     let mut reader = Reader { seen, origins, started, introduced: BTreeMap::new() };
     for entry in Entries::new(bytes) {

@@ -436,7 +436,11 @@ unsafe extern "C" fn dlopen_target(path: usize, _: usize, _: usize, caller: usiz
     unsafe { loads(Real::dlopen, path, caller) }
 }
 
+/// Loads into a name space of its own, without this library.
 unsafe extern "C" fn dlmopen_target(_: usize, path: usize, _: usize, caller: usize) -> usize {
+    if let Some(context) = context() {
+        context.log.lose(Lost::UNSEEN);
+    }
     // SAFETY: the module `preload` says why.
     unsafe { loads(Real::dlmopen, path, caller) }
 }
