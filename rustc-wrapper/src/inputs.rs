@@ -50,6 +50,8 @@ pub struct Run<'a> {
     pub link: Option<(&'a [Member], &'a str)>,
     /// Names of the outputs that were made.
     pub outputs: &'a [String],
+    /// The run's private directory.
+    pub private: &'a Path,
     /// Names of outputs that the unit may make.
     pub names: &'a OutputNames,
     /// What was observed, or why nothing was.

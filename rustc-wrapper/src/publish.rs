@@ -145,6 +145,7 @@ fn find_inputs(
         link: compiled.link.map(|plan| (plan.members.as_slice(), list.as_str())),
         outputs: &names,
         names: &session.unit.outputs,
+        private: compiled.private,
         seen: compiled.seen,
         known: (&Classes::open(session.dir), &session.memo),
         started_ns: compiled.started_ns,

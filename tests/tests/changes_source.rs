@@ -254,7 +254,6 @@ fn a_variable_of_cargo_that_a_macro_reads() {
 }
 
 #[test]
-#[ignore = "needs observation: nothing tells that a macro read it"]
 fn any_variable_that_a_macro_reads() {
     let world = world!();
     let project = with_macro(&world, "std::env::var(\"KT_VALUE\").unwrap()");
@@ -263,7 +262,6 @@ fn any_variable_that_a_macro_reads() {
 }
 
 #[test]
-#[ignore = "needs observation: nothing tells that a macro read it"]
 fn a_file_outside_of_the_package_that_a_macro_reads() {
     let world = world!();
     let file = world.at("outside");

@@ -1,6 +1,7 @@
 //! `kiln doctor`: settings, server, store and toolchain, checked one by one, each with what to
 //! change.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -9,6 +10,8 @@ use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
 use crate::local::{self, Faults};
 use crate::members::find_program;
+use crate::memo::Memo;
+use crate::observe::Library;
 use crate::{say, stamp};
 
 /// How a check ended.
@@ -54,6 +57,9 @@ pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
     }
     service(env, config, &mut lines);
     toolchain(env, &mut lines);
+    if let Some(dir) = &config.dir {
+        observation(env, config, dir, &mut lines);
+    }
     lines.text.push_str(match lines.bad {
         true => "\nsomething is wrong: see FAIL above",
         false => "\nnothing is wrong",
@@ -92,6 +98,40 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
             "CARGO_INCREMENTAL is not 0: workspace crates of dev builds are compiled incrementally and not cached",
             "eval \"$(kiln env)\"",
         );
+    }
+}
+
+/// Whether a compiler's reads are seen, tried out with the one that `PATH` finds.
+fn observation(env: &Env, config: &Config, dir: &Path, lines: &mut Lines) {
+    let tried = Library::open(config, dir, &Memo::open(dir)).and_then(|library| {
+        let place = dir.join("tmp").join(format!("doctor-{}", std::process::id()));
+        let result = try_out(env, &library, &place);
+        let _ = std::fs::remove_dir_all(&place);
+        result
+    });
+    match tried {
+        Ok(()) => lines.add(Mark::Good, "observation: what procedural macros read is seen", ""),
+        Err(why) => lines.add(
+            Mark::Note,
+            &format!("no observation: {why}"),
+            "units with procedural macros depend on their whole workspace instead, and on nothing outside of it",
+        ),
+    }
+}
+
+fn try_out(env: &Env, library: &Library, place: &Path) -> Result<(), String> {
+    std::fs::create_dir_all(place).map_err(|error| format!("{}: {error}", place.display()))?;
+    let watch = library.watch(place)?;
+    let tool = env.get("RUSTC").unwrap_or(OsStr::new("rustc"));
+    let mut rustc = Command::new(tool);
+    rustc.arg("-vV").envs(watch.variables(env)).stdin(Stdio::null());
+    rustc.stdout(Stdio::null()).stderr(Stdio::null());
+    let name = tool.to_string_lossy();
+    rustc.status().map_err(|error| format!("{name}: {error}"))?;
+    match watch.read() {
+        Ok(seen) if seen.began => Ok(()),
+        Ok(_) => Err(format!("{name} does not load the observer (is it linked statically?)")),
+        Err(error) => Err(format!("{name}: {error}")),
     }
 }
 

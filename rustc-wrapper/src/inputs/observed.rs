@@ -23,7 +23,8 @@ pub(super) fn add(
     let is_output = |path: &str| {
         let path = Path::new(path);
         let name = path.file_name().and_then(|name| name.to_str());
-        path.parent() == Some(run.out_dir) && name.is_some_and(|name| run.names.owns(name))
+        path.starts_with(run.private)
+            || (path.parent() == Some(run.out_dir) && name.is_some_and(|n| run.names.owns(n)))
     };
     let around = Around {
         covered: &|path| run.tool.covers(path),

@@ -9,87 +9,92 @@ use core::ffi::{c_char, c_int};
 use super::hooks::{answer, look, note_open, outcome, real};
 use super::paths::{note, note_descriptor};
 use super::program::{found_takes_library, takes_library};
-use super::state::{Context, MAX_OWN_PATH, PRELOAD, context, environment, is_named};
+use super::state::{Context, PRELOAD, context, environment, is_named};
 use super::symbols::{Real, is_later};
 use super::sys::{self, AT_FDCWD, number};
 use crate::log::{How, Kind, Lost, VARIABLE, flags};
 
-/// Most variables that are handed on.
-const MAX_VARIABLES: usize = 1500;
-/// Bytes of the two variables that lead a child here.
-const TEXT_BYTES: usize = 4 * MAX_OWN_PATH;
-
 type Variables = *const *const c_char;
 
-/// An environment with the two variables in front.
+/// An environment with the two variables in front, in memory of its own: the stack may be small.
 struct Handed {
-    variables: [*const c_char; MAX_VARIABLES],
-    text: [u8; TEXT_BYTES],
+    memory: *mut u8,
+    bytes: usize,
 }
 
 impl Handed {
-    const fn new() -> Self {
-        Self { variables: [core::ptr::null(); MAX_VARIABLES], text: [0; TEXT_BYTES] }
-    }
-
-    /// Fills it from an environment; none when there is more than fits.
-    unsafe fn fill(&mut self, context: &Context, how: How, from: Variables) -> Option<Variables> {
-        let mut text = Text { into: &mut self.text, used: 0 };
-        let mut others: &[u8] = b"";
-        let (mut kept, mut at) = (2, 0);
+    /// Copies an environment; none when there is no memory for it.
+    ///
+    /// The copy is given back when this is dropped. A process that shares its memory with its starter
+    /// (`vfork`) and becomes another program leaves it behind, a page or two.
+    unsafe fn new(context: &Context, how: How, from: Variables) -> Option<Self> {
+        const POINTER: usize = size_of::<*const c_char>();
         // SAFETY: the module `preload` says why.
         unsafe {
-            while !from.is_null() && !(*from.add(at)).is_null() {
-                let variable = *from.add(at);
-                at += 1;
-                if is_named(variable.cast(), VARIABLE.as_bytes()) {
-                    continue;
-                }
+            let mut count = 0;
+            let mut others: &[u8] = b"";
+            while !from.is_null() && !(*from.add(count)).is_null() {
+                let variable = *from.add(count);
+                count += 1;
                 if is_named(variable.cast(), PRELOAD) {
-                    let whole = sys::text(variable.cast(), TEXT_BYTES)?;
+                    let whole = sys::text(variable.cast(), usize::MAX)?;
                     others = whole.get(PRELOAD.len() + 1..)?;
-                    continue;
                 }
-                // The last place stays null.
-                *self.variables.get_mut(kept).filter(|_| kept + 1 < MAX_VARIABLES)? = variable;
-                kept += 1;
             }
+            let mut digits = [0; 5];
+            let digits = decimal(context.number, &mut digits);
+            let (how, name) = ([how as u8], VARIABLE.as_bytes());
+            let between: &[u8] = if others.is_empty() { b"" } else { b":" };
+            let (library, path) = (context.library(), context.path());
+            let lead: [&[u8]; 9] = [name, b"=", digits, b":", &how, b":", library, b":", path];
+            let list: [&[u8]; 5] = [PRELOAD, b"=", library, between, others];
+            let len = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>() + 1;
+            let texts = len(&lead) + len(&list);
+            let bytes = (count + 3) * POINTER + texts;
+            let memory = sys::allocate(bytes)?;
+            // Fresh memory is zero: the list ends, and so do the texts.
+            let variables = memory.cast::<*const c_char>();
+            let first = memory.add((count + 3) * POINTER);
+            let second = write(first, &lead);
+            write(second, &list);
+            *variables = first.cast();
+            *variables.add(1) = second.cast();
+            let mut to = 2;
+            for at in 0..count {
+                let variable = *from.add(at);
+                let own = is_named(variable.cast(), name) || is_named(variable.cast(), PRELOAD);
+                if !own {
+                    *variables.add(to) = variable;
+                    to += 1;
+                }
+            }
+            Some(Self { memory, bytes })
         }
-        let mut digits = [0; 5];
-        let digits = decimal(context.number, &mut digits);
-        let (how, lead) = ([how as u8], VARIABLE.as_bytes());
-        let parts = [lead, b"=", digits, b":", &how, b":", context.library(), b":", context.path()];
-        let first = text.write(&parts)?;
-        let between: &[u8] = if others.is_empty() { b"" } else { b":" };
-        let second = text.write(&[PRELOAD, b"=", context.library(), between, others])?;
-        let base = self.text.as_ptr();
-        // SAFETY: both lie in the text.
-        let pointers = unsafe { [base.add(first).cast(), base.add(second).cast()] };
-        for (place, pointer) in self.variables.iter_mut().zip(pointers) {
-            *place = pointer;
-        }
-        Some(self.variables.as_ptr())
+    }
+
+    fn variables(&self) -> Variables {
+        self.memory.cast_const().cast()
     }
 }
 
-struct Text<'a> {
-    into: &'a mut [u8; TEXT_BYTES],
-    used: usize,
+impl Drop for Handed {
+    fn drop(&mut self) {
+        // SAFETY: the module `preload` says why; nobody has the copy any more.
+        unsafe { sys::free(self.memory, self.bytes) };
+    }
 }
 
-impl Text<'_> {
-    /// Writes a text and the zero at its end; where it begins.
-    fn write(&mut self, parts: &[&[u8]]) -> Option<usize> {
-        let begin = self.used;
-        for part in parts {
-            let end = self.used.checked_add(part.len())?;
-            self.into.get_mut(self.used..end)?.copy_from_slice(part);
-            self.used = end;
+/// Writes parts one after another; where the next text begins, behind a zero.
+unsafe fn write(mut to: *mut u8, parts: &[&[u8]]) -> *mut u8 {
+    for part in parts {
+        // SAFETY: the module `preload` says why; the caller counted the bytes.
+        unsafe {
+            to.copy_from_nonoverlapping(part.as_ptr(), part.len());
+            to = to.add(part.len());
         }
-        *self.into.get_mut(self.used)? = 0;
-        self.used += 1;
-        Some(begin)
     }
+    // SAFETY: as above.
+    unsafe { to.add(1) }
 }
 
 fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &[u8] {
@@ -149,14 +154,12 @@ unsafe fn become_program(
         };
         let (later, pid) = (is_later(caller), sys::getpid());
         note_program(context, Kind::Program, later, pid, path);
-        let mut handed = Handed::new();
-        let result = match takes(path, text, search) {
-            true => match handed.fill(context, how_of_exec(context, later), variables) {
-                Some(own) => run(own),
-                None => run(variables),
-            },
-            false => run(variables),
+        let how = how_of_exec(context, later);
+        let handed = match takes(path, text, search) {
+            true => Handed::new(context, how, variables),
+            false => None,
         };
+        let result = run(handed.as_ref().map_or(variables, Handed::variables));
         note_program(context, Kind::ProgramFailed, later, pid, path);
         result
     }
@@ -372,13 +375,12 @@ unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> c_int {
         };
         let later = is_later(caller);
         let how = if later { How::ChildOfLater } else { How::Child };
-        let mut handed = Handed::new();
-        let own = match takes(path, text, which == Real::posix_spawnp) {
-            true => handed.fill(context, how, a[5] as Variables),
+        let handed = match takes(path, text, which == Real::posix_spawnp) {
+            true => Handed::new(context, how, a[5] as Variables),
             false => None,
         };
         let mut pid: c_int = 0;
-        let result = run(&raw mut pid, own.map_or(a[5], |own| own as usize));
+        let result = run(&raw mut pid, handed.as_ref().map_or(a[5], |h| h.variables() as usize));
         let place = a[0] as *mut c_int;
         if !place.is_null() && result == 0 {
             *place = pid;

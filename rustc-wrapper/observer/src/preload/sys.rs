@@ -15,6 +15,7 @@ pub mod number {
     pub const STAT: usize = 4;
     pub const LSTAT: usize = 6;
     pub const MMAP: usize = 9;
+    pub const MUNMAP: usize = 11;
     pub const ACCESS: usize = 21;
     pub const GETPID: usize = 39;
     pub const EXECVE: usize = 59;
@@ -54,6 +55,7 @@ pub mod number {
     pub const STAT: usize = NONE - 1;
     pub const LSTAT: usize = NONE - 2;
     pub const MMAP: usize = 222;
+    pub const MUNMAP: usize = 215;
     pub const ACCESS: usize = NONE - 3;
     pub const GETPID: usize = 172;
     pub const EXECVE: usize = 221;
@@ -147,6 +149,22 @@ pub fn map(fd: i32, bytes: usize) -> Option<*mut u8> {
     // SAFETY: the module `preload` says why.
     let at = unsafe { call(number::MMAP, [0, bytes, READ_AND_WRITE, SHARED, fd as usize, 0]) };
     (at > 0).then_some(at as *mut u8)
+}
+
+/// Fresh memory of this process, all zeros.
+pub fn allocate(bytes: usize) -> Option<*mut u8> {
+    const READ_AND_WRITE: usize = 3;
+    const PRIVATE_AND_ANONYMOUS: usize = 0x22;
+    let arguments = [0, bytes, READ_AND_WRITE, PRIVATE_AND_ANONYMOUS, usize::MAX, 0];
+    // SAFETY: the module `preload` says why.
+    let at = unsafe { call(number::MMAP, arguments) };
+    (at > 0).then_some(at as *mut u8)
+}
+
+/// Gives memory back.
+pub unsafe fn free(memory: *mut u8, bytes: usize) {
+    // SAFETY: the module `preload` says why.
+    unsafe { call(number::MUNMAP, [memory as usize, bytes, 0, 0, 0, 0]) };
 }
 
 /// The system's number of this process.
