@@ -8,6 +8,7 @@ use super::{Inputs, Run, Unknown, file_member, token, unknown};
 use crate::depinfo::DepInfo;
 use crate::limits::{MAX_DOUBT_CHARS, MAX_DOUBTS};
 use crate::observe::{Around, Found, Observed};
+use crate::silent;
 use crate::stamp::changed_ns;
 
 /// Adds what was observed. Why it is not known all that was read, where that is so.
@@ -29,7 +30,10 @@ pub(super) fn add(
     let around = Around {
         covered: &|path| run.tool.covers(path),
         output: &is_output,
-        declared: &|name| info.variables.iter().any(|declared| declared == name),
+        declared: &|name| {
+            info.variables.iter().any(|declared| declared == name)
+                || silent::variables(run.link.is_some(), run.clippy).any(|known| known == name)
+        },
     };
     let (classes, memo) = run.known;
     let Observed { found } = Observed::new(seen, &around, classes, memo);

@@ -42,7 +42,7 @@ pub struct Around<'a> {
     pub covered: &'a dyn Fn(&str) -> bool,
     /// Whether a file is an output of the unit.
     pub output: &'a dyn Fn(&str) -> bool,
-    /// Variables that dep-info tells of.
+    /// Variables that are members already: dep-info tells of them, or the table of silent ones.
     pub declared: &'a dyn Fn(&str) -> bool,
 }
 
@@ -227,7 +227,7 @@ pub const RULES: &[Rule] = &[
         "tool-declared-variable",
         Verdict::Ignore,
         |f, p, a| is_tool(f, Kind::Variable) && (a.declared)(p),
-        "dep-info tells of it",
+        "a member already",
     ),
     rule(
         "tool-variable",
