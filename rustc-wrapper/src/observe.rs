@@ -1,12 +1,13 @@
 //! Observation: the compiler runs with a library preloaded that notes what it and its children ask
 //! for; from the log come the inputs that nobody declared.
 //!
-//! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log and
-//! [`rules`] decides what counts. What a preloaded library cannot see is known by the content of
+//! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log,
+//! [`rules`] decides what counts, [`found`] is what did. What a preloaded library cannot see is known by the content of
 //! what was loaded ([`crate::objects`]): then [`Observed::doubts`] says why, and the unit's inputs are
 //! found the conservative way. Called by [`crate::wrapper`] around a compile, by [`crate::inputs`]
 //! after it.
 
+pub mod found;
 pub mod rules;
 pub mod seen;
 
@@ -26,7 +27,8 @@ use crate::memo::Memo;
 use crate::objects::{Class, Classes};
 use crate::tool::write_whole;
 
-pub use rules::{Around, Found};
+pub use found::Found;
+pub use rules::Around;
 
 /// The library, as the build script of this crate made it. Empty where there is no observation.
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/observer.so"));
@@ -152,7 +154,7 @@ pub struct Observed {
 impl Observed {
     /// Applies the rules to what was seen, and asks what the code that ran may have done unseen.
     pub fn new(seen: &seen::Seen, around: &Around<'_>, classes: &Classes, memo: &Memo) -> Self {
-        let mut found = rules::apply(seen, around);
+        let mut found = found::apply(seen, around);
         for path in found.code.clone() {
             let path = Path::new(&path);
             if is_system_library(path) {

@@ -6,11 +6,9 @@
 //! that they start ask for is known in no other way: all of it counts, but for what cannot change an
 //! output.
 
-use std::collections::{BTreeMap, BTreeSet};
+use kiln_observer::log::{Kind, flags};
 
-use kiln_observer::log::{Kind, Lost, flags};
-
-use super::seen::{Fact, Origin, Seen};
+use super::seen::{Fact, Origin};
 
 /// What becomes of a thing that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,138 +288,90 @@ pub const RULES: &[Rule] = &[
     rule("content", Verdict::Content, |_, _, _| true, "read or looked at by a plugin"),
 ];
 
-/// What was found to be inputs, with local names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Paths by content, and whether something was there.
-    pub content: BTreeMap<String, bool>,
-    /// Directories by the names in them.
-    pub names: BTreeSet<String>,
-    /// Symbolic links.
-    pub links: BTreeSet<String>,
-    /// Places.
-    pub places: BTreeSet<String>,
-    /// Variables.
-    pub variables: BTreeSet<String>,
-    /// Whether all variables count.
-    pub environment: bool,
-    /// Programs, by path or bare name.
-    pub programs: BTreeSet<String>,
-    /// Objects that plugins are, or that came with programs they started: their content says what
-    /// could not be seen of them.
-    pub code: BTreeSet<String>,
-    /// What plugins and their helpers wrote.
-    pub written: BTreeSet<String>,
-    /// Why it is not known what was read; empty when all of it is known.
-    pub doubts: Vec<String>,
-    /// Something that cannot be named in an input set.
-    pub unnameable: Option<String>,
+/// The first rule that applies. The last one always does.
+pub fn first(fact: &Fact, name: &str, around: &Around<'_>) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| (rule.applies)(fact, name, around))
 }
 
-/// Applies the rules.
-pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
-    let mut found = Found { doubts: doubts(seen), ..Found::default() };
-    let mut written: BTreeSet<&str> = BTreeSet::new();
-    for fact in &seen.facts {
-        let Ok(name) = std::str::from_utf8(&fact.name) else {
-            if counts_unnamed(fact, around) {
-                found.unnameable = Some(String::from_utf8_lossy(&fact.name).into_owned());
-            }
-            continue;
-        };
-        if fact.kind == Kind::Write {
-            written.insert(name);
-            if matches!(fact.origin, Origin::Plugin | Origin::Helper) {
-                found.written.insert(name.to_owned());
-            }
-        }
-        if fact.kind != Kind::Variable && is_written(&written, name) {
-            continue;
-        }
-        let object = matches!(fact.kind, Kind::Object | Kind::Process);
-        // A program gets all variables, and one in C may go through them without calling anything.
-        found.environment |= fact.origin == Origin::Helper && fact.kind == Kind::Process;
-        let foreign = match fact.origin {
-            Origin::Tool => fact.kind == Kind::Object && !fact.has(flags::START),
-            Origin::Plugin | Origin::Helper => object,
-            Origin::Proxy | Origin::Linker => false,
-        };
-        if foreign && name.starts_with('/') && !(around.covered)(name) {
-            found.code.insert(name.to_owned());
-        }
-        take(&mut found, fact, name, verdict(fact, name, around));
-    }
-    found
-}
-
-/// The verdict of the first rule that applies.
+/// What becomes of a fact.
 pub fn verdict(fact: &Fact, name: &str, around: &Around<'_>) -> Verdict {
-    let first = RULES.iter().find(|rule| (rule.applies)(fact, name, around));
-    first.map_or(Verdict::Doubt, |rule| rule.verdict)
+    first(fact, name, around).map_or(Verdict::Doubt, |rule| rule.verdict)
 }
 
-fn counts_unnamed(fact: &Fact, around: &Around<'_>) -> bool {
-    verdict(fact, &String::from_utf8_lossy(&fact.name), around) != Verdict::Ignore
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
 
-/// Whether a path was made by this run itself, or lies in a directory that was.
-fn is_written(written: &BTreeSet<&str>, path: &str) -> bool {
-    let mut place = path;
-    loop {
-        if written.contains(place) {
-            return true;
-        }
-        match place.rsplit_once('/') {
-            Some((above, _)) if !above.is_empty() => place = above,
-            _ => return false,
-        }
-    }
-}
+    /// What is asked for, by whom, and the rule that decides.
+    type Case = (Origin, Kind, u8, &'static str, &'static str);
 
-fn take(found: &mut Found, fact: &Fact, name: &str, verdict: Verdict) {
-    match verdict {
-        Verdict::Ignore => {}
-        Verdict::Content => {
-            let there = !fact.has(flags::FAILED);
-            *found.content.entry(name.to_owned()).or_default() |= there;
-            if fact.has(flags::LINK) {
-                found.links.insert(name.to_owned());
-            }
-        }
-        Verdict::Names => drop(found.names.insert(name.to_owned())),
-        Verdict::Link => drop(found.links.insert(name.to_owned())),
-        Verdict::Place => drop(found.places.insert(name.to_owned())),
-        Verdict::Value => drop(found.variables.insert(name.to_owned())),
-        Verdict::Environment => {
-            found.environment = true;
-            found.doubts.push(format!("{name} was read"));
-        }
-        Verdict::Program => drop(found.programs.insert(name.to_owned())),
-        Verdict::Doubt => found.doubts.push(format!("{name} cannot be told")),
-    }
-}
+    const CASES: &[Case] = &[
+        (Origin::Proxy, Kind::Read, 0, "/home/ann/.rustup/settings.toml", "proxy"),
+        (Origin::Proxy, Kind::Variable, 0, "RUSTUP_HOME", "proxy"),
+        (Origin::Linker, Kind::Read, 0, "/usr/lib/crt1.o", "linker"),
+        (Origin::Linker, Kind::Variable, 0, "TERM", "linker"),
+        (Origin::Tool, Kind::Write, 0, "/ws/target/liba.rmeta", "writing"),
+        (Origin::Helper, Kind::Write, 0, "/ws/note", "writing"),
+        (Origin::Tool, Kind::Look, flags::ABSENT, "/out/liba.rlib", "tool-output"),
+        (Origin::Tool, Kind::Read, 0, "/out/liba.rlib", "tool-output"),
+        (Origin::Tool, Kind::Read, 0, "/sysroot/libstd.rlib", "tool-itself"),
+        (Origin::Tool, Kind::Read, 0, "/proc/self/statm", "tool-kernel"),
+        (Origin::Tool, Kind::Read, 0, "/dev/tty", "tool-kernel"),
+        (Origin::Tool, Kind::Process, 0, "/usr/bin/rustc", "tool-began"),
+        (Origin::Tool, Kind::Object, flags::START, "/lib/libc.so.6", "tool-began"),
+        (Origin::Tool, Kind::Program, 0, "cc", "tool-starts"),
+        (Origin::Tool, Kind::List, 0, "/ws/target/debug/deps", "crate-search"),
+        (Origin::Tool, Kind::Look, 0, "/ws/src/foo.rs", "tool-looks"),
+        (Origin::Tool, Kind::Resolve, 0, "/ws/src/foo.rs", "tool-resolves"),
+        (Origin::Tool, Kind::Cwd, 0, "/ws", "tool-resolves"),
+        (Origin::Tool, Kind::Variable, 0, "TMPDIR", "tool-neutral-variable"),
+        (Origin::Tool, Kind::Variable, 0, "DECLARED", "tool-declared-variable"),
+        (Origin::Tool, Kind::Variable, 0, "QNX_TARGET", "tool-variable"),
+        (Origin::Tool, Kind::Read, 0, "/ws/src/lib.rs", "tool-reads"),
+        (Origin::Tool, Kind::Look, flags::ABSENT, "/ws/src/foo/mod.rs", "tool-reads"),
+        (Origin::Tool, Kind::Object, 0, "/ws/target/libmac.so", "tool-reads"),
+        (Origin::Tool, Kind::Read, 0, "/processes", "tool-reads"),
+        (Origin::Plugin, Kind::Read, 0, "/dev/urandom", "device"),
+        (Origin::Plugin, Kind::Read, 0, "/proc/self/environ", "environ-file"),
+        (Origin::Helper, Kind::Read, 0, "/proc/17/environ", "environ-file"),
+        (Origin::Plugin, Kind::Read, 0, "/proc/self/maps", "machine"),
+        (Origin::Plugin, Kind::List, 0, "/sys/devices/system/cpu", "machine"),
+        (Origin::Plugin, Kind::Variable, 0, "MAKEFLAGS", "jobserver"),
+        (Origin::Plugin, Kind::Variable, 0, "PATH", "variable"),
+        (Origin::Plugin, Kind::Variable, 0, "/dev/null", "variable"),
+        (Origin::Helper, Kind::Variable, 0, "DECLARED", "variable"),
+        (Origin::Plugin, Kind::List, 0, "/ws/templates", "listing"),
+        (Origin::Plugin, Kind::Resolve, flags::LINK, "/ws/link", "link"),
+        (Origin::Plugin, Kind::Resolve, 0, "/ws/link", "place"),
+        (Origin::Helper, Kind::Cwd, 0, "/ws", "place"),
+        (Origin::Plugin, Kind::Program, 0, "git", "program"),
+        (Origin::Plugin, Kind::Object, 0, "libclang.so", "library-by-name"),
+        (Origin::Plugin, Kind::Object, 0, "/usr/lib/libclang.so", "content"),
+        (Origin::Helper, Kind::Process, 0, "/usr/bin/git", "content"),
+        (Origin::Plugin, Kind::Read, 0, "/sysroot/libstd.rlib", "content"),
+        (Origin::Plugin, Kind::Read, 0, "/out/liba.rlib", "content"),
+        (Origin::Plugin, Kind::Read, 0, "/proc/version", "content"),
+        (Origin::Plugin, Kind::Look, flags::ABSENT, "/ws/absent", "content"),
+    ];
 
-fn doubts(seen: &Seen) -> Vec<String> {
-    let mut doubts = Vec::new();
-    if !seen.began {
-        doubts.push("no compiler was seen to load the observer".to_owned());
-    }
-    for (bit, why) in [
-        (Lost::FULL, "more was read than the log holds"),
-        (Lost::PATH, "a path could not be told"),
-        (Lost::CHILD, "a program was started in a way that is not followed"),
-        (Lost::TORN, "the log is not whole"),
-        (Lost::UNSEEN, "something was read by a function of libc that is not followed"),
-    ] {
-        if seen.lost & bit != 0 {
-            doubts.push(why.to_owned());
+    const AROUND: Around<'static> = Around {
+        covered: &|path| path.starts_with("/sysroot/"),
+        output: &|path| path.starts_with("/out/"),
+        declared: &|name| name == "DECLARED",
+    };
+
+    #[test]
+    fn every_rule_decides_what_it_is_for() {
+        let mut decided = BTreeSet::new();
+        for (origin, kind, bits, name, rule) in CASES {
+            let fact = Fact { origin: *origin, kind: *kind, flags: *bits, name: vec![] };
+            let first = first(&fact, name, &AROUND).unwrap().name;
+            assert_eq!(first, *rule, "{origin:?} {kind:?} {name}");
+            decided.insert(first);
         }
+        let all: BTreeSet<&str> = RULES.iter().map(|rule| rule.name).collect();
+        assert_eq!(decided, all, "every rule has a case");
+        assert_eq!(all.len(), RULES.len(), "names are used once");
     }
-    for (origin, program) in &seen.unobserved {
-        if matches!(origin, Origin::Plugin | Origin::Helper) {
-            let program = String::from_utf8_lossy(program);
-            doubts.push(format!("{program} was started and cannot be observed"));
-        }
-    }
-    doubts
 }
