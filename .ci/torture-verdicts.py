@@ -12,10 +12,6 @@ from pathlib import Path
 
 # Case -> (verdict, why). docs and README name these limits to users.
 EXPECTED = {
-    "macro/proc-macro-reads-file-outside": (
-        "FALSE-HIT",
-        "only observation could see a file that a procedural macro opens outside of the package",
-    ),
     "output/debuginfo-in-two-checkouts": (
         "ALTERED",
         "roots are remapped so that other checkouts hit; see docs/portable-results.md",

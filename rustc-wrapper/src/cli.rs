@@ -95,6 +95,7 @@ enum Page {
     Flags,
     Settings,
     Reasons,
+    Inputs,
 }
 
 /// Whether Kiln is called as a wrapper: the first argument is a path or the name of a compiler.
@@ -152,6 +153,7 @@ fn page_text(page: Page) -> String {
     match page {
         Page::Flags => crate::args::table::page(),
         Page::Reasons => crate::reasons::page(),
+        Page::Inputs => crate::observe::rules::page(),
         Page::Settings => {
             let mut page = String::from(
                 "# Settings\n\nGenerated from `rustc-wrapper/src/env.rs`; `kiln doc settings` prints it.\n\n\

@@ -133,6 +133,7 @@ fn generated_pages_are_up_to_date() {
         ("flags", "docs/rustc-flags.md"),
         ("settings", "docs/settings.md"),
         ("reasons", "docs/reasons.md"),
+        ("inputs", "docs/observed-inputs.md"),
     ] {
         check_page(world.kiln(&["doc", page]), file, &format!("cargo run -p kiln -- doc {page}"));
     }

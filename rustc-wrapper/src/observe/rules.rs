@@ -33,6 +33,23 @@ pub enum Verdict {
     Doubt,
 }
 
+impl Verdict {
+    /// In words.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Ignore => "no input",
+            Self::Content => "what is there: content, a directory, nothing",
+            Self::Names => "the names in it",
+            Self::Link => "where the link leads",
+            Self::Place => "the real place; the result holds only there",
+            Self::Value => "the value",
+            Self::Environment => "all variables, and the conservative way",
+            Self::Program => "the program that is found, by content",
+            Self::Doubt => "the conservative way",
+        }
+    }
+}
+
 /// What the rules know of a unit besides what was seen.
 #[derive(Clone, Copy)]
 pub struct Around<'a> {
@@ -297,6 +314,48 @@ pub fn first(fact: &Fact, name: &str, around: &Around<'_>) -> Option<&'static Ru
 pub fn verdict(fact: &Fact, name: &str, around: &Around<'_>) -> Verdict {
     first(fact, name, around).map_or(Verdict::Doubt, |rule| rule.verdict)
 }
+
+/// The page of the documentation that this table is.
+pub fn page() -> String {
+    let mut page = String::from(PAGE_HEAD);
+    for rule in RULES {
+        page.push_str(&format!("| `{}` | {} | {} |\n", rule.name, rule.verdict.words(), rule.why));
+    }
+    page.push_str("\n## Variables that rustc reads and that cannot change an output\n\n");
+    page.push_str("| variable | what it is |\n| --- | --- |\n");
+    for (name, what) in NEUTRAL {
+        page.push_str(&format!("| `{name}` | {what} |\n"));
+    }
+    page
+}
+
+const PAGE_HEAD: &str = "# Observed inputs
+
+Generated from `rustc-wrapper/src/observe/rules.rs`; `kiln doc inputs` prints it.
+
+On Linux the compiler runs with a small library preloaded that notes what it, the procedural macros in it
+and the programs they start ask the C library for: files opened and looked at, absent ones too, directories
+listed, links followed, variables read, programs started. After the compile these rules say what of it is
+an input; the first that applies decides. A *plugin* is code that the compiler loaded, such as a
+procedural macro; a *helper* is a program that a plugin started, and whatever that starts.
+
+Never an input: the clock, randomness, the network, the time of a file, the name and the size of the
+machine.
+
+What a preloaded library cannot see is known beforehand, by the content of what was loaded: code that
+makes system calls without the C library (the crate `rustix` does), static programs, functions of the C
+library that open files inside. A unit with such a macro is handled the conservative way, as all units are
+with `KILN_OBSERVE=off` and where there is no observation: the whole workspace counts (for a package
+outside of it the package), `OUT_DIR`, and all of cargo's variables. That costs misses. And it does not see
+what a macro reads outside of the workspace, in `.git`, in a directory marked with `CACHEDIR.TAG`, or from
+variables that cargo does not set. `kiln doctor` says whether observation works here, and each result
+names why its inputs were found the conservative way.
+
+A macro that writes files which stay is not stored, since a hit would not write them.
+
+| rule | what becomes of it | why |
+| --- | --- | --- |
+";
 
 #[cfg(test)]
 mod tests {
