@@ -8,12 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::cargo::Profile;
 use crate::failure::{Outcome, while_doing};
 use crate::programs::Programs;
-use crate::{cold, project, report, server, warm, wrapper};
+use crate::{cold, observation, project, report, server, warm, wrapper};
 
 /// Pairs of warm builds.
 const WARM_PAIRS: usize = 11;
 /// Pairs of cold builds.
 const COLD_PAIRS: usize = 3;
+/// Pairs of compiles.
+const OBSERVED_PAIRS: usize = 15;
 /// Rounds of lookups and of blobs.
 const SERVER_ROUNDS: usize = 9;
 /// Runs of one hit.
@@ -55,6 +57,8 @@ enum Bench {
     Cold,
     /// One hit as a whole process
     Wrapper,
+    /// A compile with and without observation
+    Observation,
     /// Lookups and blobs of a server
     Server,
     /// The blind replay alone: what there is to gain
@@ -102,6 +106,9 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     }
     if wants(Bench::Wrapper) {
         wrapper::run(&programs, &project, fresh()?.path(), times(HITS))?;
+    }
+    if wants(Bench::Observation) {
+        observation::run(&programs, &project, fresh()?.path(), times(OBSERVED_PAIRS))?;
     }
     for profile in &profiles {
         if wants(Bench::Warm) {

@@ -16,6 +16,7 @@ pub mod environment;
 pub mod events;
 pub mod failure;
 pub mod lookups;
+pub mod observation;
 pub mod place;
 pub mod programs;
 pub mod project;

@@ -60,6 +60,7 @@ fn record(n: u64) -> Record {
         stderr: String::new(),
         cost: Cost::default(),
         producer: Producer::default(),
+        conservative: Vec::new(),
     }
 }
 

@@ -179,5 +179,6 @@ fn record(unit: &str) -> Record {
         stderr: String::new(),
         cost: Cost::default(),
         producer: Producer::default(),
+        conservative: Vec::new(),
     }
 }

@@ -327,6 +327,7 @@ mod tests {
             stderr: String::new(),
             cost: Cost::default(),
             producer: Producer::default(),
+            conservative: Vec::new(),
         }
     }
 

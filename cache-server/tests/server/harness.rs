@@ -220,6 +220,7 @@ impl Fixture {
             stderr: String::new(),
             cost: Cost { wall_ms: 1000, cpu_ms: 1000 },
             producer: Producer::default(),
+            conservative: Vec::new(),
         };
         Self { record, offers, replace: false }
     }
