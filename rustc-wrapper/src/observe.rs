@@ -12,13 +12,15 @@ pub mod rules;
 pub mod seen;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log;
 use kiln_storage::Digest;
+use rustix::fs::MemfdFlags;
 
 use crate::config::{Config, Observe};
 use crate::env::Env;
@@ -87,30 +89,31 @@ impl Library {
         }
     }
 
-    /// Prepares the observation of one run, with its log in a private directory.
+    /// Prepares the observation of one run. Its log lies in memory: a file of its size on a disk costs
+    /// every process milliseconds.
     ///
     /// # Errors
     /// Why there is none, for people.
-    pub fn watch(&self, private: &Path) -> Result<Watch, String> {
-        let log = private.join("observed");
-        if !is_plain(&log) {
-            return Err(format!("{}: has a blank or a colon, or is too long", log.display()));
-        }
-        let fail = |error: io::Error| format!("{}: {error}", log.display());
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(0o600).open(&log).map_err(fail)?;
+    pub fn watch(&self) -> Result<Watch, String> {
+        let fail = |error: io::Error| format!("the log of an observed run: {error}");
+        let memory = rustix::fs::memfd_create("kiln-observed", MemfdFlags::CLOEXEC);
+        let file = File::from(memory.map_err(|error| fail(error.into()))?);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        // Children open it by this name; where that is not possible, there is no observation.
+        OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
         let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
-        file.write_all(&log::header(capacity, slots)).map_err(fail)?;
+        file.write_all_at(&log::header(capacity, slots), 0).map_err(fail)?;
         file.set_len(log::file_bytes(capacity, slots)).map_err(fail)?;
-        Ok(Watch { library: self.path.clone(), log })
+        Ok(Watch { library: self.path.clone(), log: file, path })
     }
 }
 
 /// One observed run.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Watch {
     library: PathBuf,
-    log: PathBuf,
+    log: File,
+    path: String,
 }
 
 impl Watch {
@@ -122,9 +125,9 @@ impl Watch {
             preload.push(others);
         }
         let mut lead = OsString::from("0:r:");
-        for part in [self.library.as_os_str(), OsStr::new(":"), self.log.as_os_str()] {
-            lead.push(part);
-        }
+        lead.push(self.library.as_os_str());
+        lead.push(":");
+        lead.push(&self.path);
         [(PRELOAD, preload), (log::VARIABLE, lead)]
     }
 
@@ -133,13 +136,11 @@ impl Watch {
     /// # Errors
     /// When it cannot be read or is none.
     pub fn read(&self) -> io::Result<seen::Seen> {
-        let mut file = std::fs::File::open(&self.log)?;
         let mut header = [0; log::HEADER_BYTES];
-        file.read_exact(&mut header)?;
+        self.log.read_exact_at(&mut header, 0)?;
         let head = log::head(&header).map_err(|_| io::ErrorKind::InvalidData)?;
-        file.seek(SeekFrom::Start(head.entries_at as u64))?;
         let mut entries = vec![0; head.entries];
-        file.read_exact(&mut entries)?;
+        self.log.read_exact_at(&mut entries, head.entries_at as u64)?;
         Ok(seen::read(&entries, head.lost))
     }
 }

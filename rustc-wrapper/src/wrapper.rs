@@ -118,7 +118,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     // A server closes connections that are idle, and a compile may be long: a new one is made after it.
     session.client = None;
     let library = Library::open(session.config, session.dir, &session.memo);
-    private.watch = library.and_then(|library| library.watch(&private.path));
+    private.watch = library.and_then(|library| library.watch());
     let barrier = stamp::barrier(&private.path.join("stamp"));
     let finished = match compile(session, &private, link.as_ref()) {
         Ok(finished) => finished,
@@ -151,7 +151,10 @@ fn store(
 ) -> Result<kiln_storage::ResultKey, Unknown> {
     let started_ns =
         barrier.map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
-    let seen = private.watch.clone().and_then(|watch| watch.read().map_err(|e| e.to_string()));
+    let seen = match &private.watch {
+        Ok(watch) => watch.read().map_err(|error| error.to_string()),
+        Err(why) => Err(why.clone()),
+    };
     let seen = seen.as_ref().map_err(String::as_str);
     publish::publish(
         session,

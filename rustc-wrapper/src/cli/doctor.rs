@@ -103,12 +103,8 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
 
 /// Whether a compiler's reads are seen, tried out with the one that `PATH` finds.
 fn observation(env: &Env, config: &Config, dir: &Path, lines: &mut Lines) {
-    let tried = Library::open(config, dir, &Memo::open(dir)).and_then(|library| {
-        let place = dir.join("tmp").join(format!("doctor-{}", std::process::id()));
-        let result = try_out(env, &library, &place);
-        let _ = std::fs::remove_dir_all(&place);
-        result
-    });
+    let library = Library::open(config, dir, &Memo::open(dir));
+    let tried = library.and_then(|library| try_out(env, &library));
     match tried {
         Ok(()) => lines.add(Mark::Good, "observation: what procedural macros read is seen", ""),
         Err(why) => lines.add(
@@ -119,9 +115,8 @@ fn observation(env: &Env, config: &Config, dir: &Path, lines: &mut Lines) {
     }
 }
 
-fn try_out(env: &Env, library: &Library, place: &Path) -> Result<(), String> {
-    std::fs::create_dir_all(place).map_err(|error| format!("{}: {error}", place.display()))?;
-    let watch = library.watch(place)?;
+fn try_out(env: &Env, library: &Library) -> Result<(), String> {
+    let watch = library.watch()?;
     let tool = env.get("RUSTC").unwrap_or(OsStr::new("rustc"));
     let mut rustc = Command::new(tool);
     rustc.arg("-vV").envs(watch.variables(env)).stdin(Stdio::null());
@@ -239,5 +234,4 @@ fn toolchain(env: &Env, lines: &mut Lines) {
         }
         None => lines.add(Mark::Note, "there is no cc in PATH", "rustc needs one to link"),
     }
-    lines.add(Mark::Note, "inputs are found without observation: what a proc macro reads outside of its user's package is not seen", "");
 }
