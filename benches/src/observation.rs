@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use kiln_storage::api::Counts;
+
 use crate::cargo::Profile;
 use crate::failure::{Failure, Outcome, at};
 use crate::place::Kiln;
@@ -22,20 +24,23 @@ const UNCOUNTED: usize = 2;
 /// # Errors
 /// When a build fails, or a run was no compile that was stored.
 pub fn run(programs: &Programs, project: &Path, dir: &Path, pairs: usize) -> Outcome<()> {
-    report::progress("observation: a cold build first");
+    report::progress("observation: two cold builds first");
     let recorded = replayed(programs, project, Profile::Dev, dir, Mode::Record);
     recorded.from_nothing()?;
+    let kiln = Kiln::new(&programs.kiln, dir.join("kiln"));
+    // The same target directory: what is compiled again must be what its dependents were compiled with.
+    kiln.build(project, Profile::Dev, recorded.target.clone()).from_nothing()?;
     let recordings = dir.join("recordings");
     let recordings = Recording::all(&recordings).map_err(at(&recordings))?;
     for unit in RecordedUnit::choose(&recordings) {
         report::progress(&format!("observation: {}, {pairs} pairs", unit.name));
-        measure(programs, &unit, dir, pairs)?.print();
+        measure(programs, &kiln, &unit, pairs)?.print();
     }
     Ok(())
 }
 
-fn measure(programs: &Programs, unit: &RecordedUnit, dir: &Path, pairs: usize) -> Outcome<Table> {
-    let kiln = Kiln::new(&programs.kiln, dir.join("kiln"));
+fn measure(programs: &Programs, kiln: &Kiln, unit: &RecordedUnit, pairs: usize) -> Outcome<Table> {
+    let before = kiln.stats()?.total;
     let with = |observe: &str| {
         let mut variables = kiln.variables();
         variables.push(("KILN_MODE", OsString::from("refresh")));
@@ -54,9 +59,14 @@ fn measure(programs: &Programs, unit: &RecordedUnit, dir: &Path, pairs: usize) -
             off_ms.push(other);
         }
     }
-    let counts = kiln.stats()?;
-    if counts.total.miss == 0 || counts.store.results == 0 || counts.total.hit_local > 0 {
-        return Err(Failure::NotMeasured(format!("{}: {:?}", unit.name, counts.total)));
+    let after = kiln.stats()?.total;
+    let compiled = 2 * (pairs + UNCOUNTED) as u64;
+    let refreshed = |counts: &Counts| counts.miss_reasons.get("refresh").copied().unwrap_or(0);
+    if refreshed(&after) - refreshed(&before) != compiled {
+        return Err(Failure::NotMeasured(format!(
+            "{} was not always stored: {after:?}",
+            unit.name
+        )));
     }
     let mut table = Table::new(format!("A compile, {}", unit.name));
     table.row("observed / not observed", Unit::Ratio, &on_ms.over(&off_ms));
