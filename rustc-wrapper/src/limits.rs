@@ -11,5 +11,11 @@ pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Longest the wrapper waits until the server has taken an event.
 pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Most outputs that are named one by one where they differ.
+pub const MAX_NAMED_OUTPUTS: usize = 8;
+
+/// Room that a compile must find so that its failure says something of the crate, bytes.
+pub const MIN_VERIFY_ROOM_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Room that the lists of one run must find, bytes.
 pub const MIN_SCRATCH_BYTES: u64 = 4 * 1024 * 1024;
