@@ -140,7 +140,7 @@ pub(crate) async fn contains(
     key: &ResultKey,
 ) -> Result<bool, ApiError> {
     let (scope, key) = (scope.to_owned(), *key);
-    Ok(service.index.read(move |index| quarantine::contains(index, &scope, &key)).await?)
+    Ok(service.index.read_few(move |index| quarantine::contains(index, &scope, &key)).await?)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod call;
 pub mod change;
 pub mod direct;
 pub mod host;
+pub mod mount;
 pub mod project;
 pub mod registry;
 pub mod runs;
