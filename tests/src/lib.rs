@@ -16,6 +16,7 @@
 
 pub mod call;
 pub mod change;
+pub mod checking;
 pub mod direct;
 pub mod host;
 pub mod mount;

@@ -1,100 +1,18 @@
-//! Theme: hits that are compiled again and compared, and results that proved wrong.
+//! Theme: hits that are compiled again and compared.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use std::path::Path;
 
-use kiln_tests::mount::Mount;
+use kiln_tests::checking::{
+    build, count, plainly, prints, quarantined, reasons, verify, with_macro,
+};
 use kiln_tests::project::files_below;
 use kiln_tests::samples::{check_app, small_app};
 use kiln_tests::server::{Gate, kill, wait_until};
-use kiln_tests::{Call, Done, Project, World, skip, world};
+use kiln_tests::{Project, World, world};
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// Source of a procedural macro `value!()`.
-fn value_macro(body: &str) -> String {
-    format!(
-        "use proc_macro::TokenStream;\n#[proc_macro]\npub fn value(_: TokenStream) -> TokenStream {{\n    \
-         let text: String = {body};\n    text.parse().unwrap()\n}}\n"
-    )
-}
-
-/// A program that prints `value!()`, in a library `low` between them.
-fn with_macro(world: &World, body: &str) -> Project {
-    let project = world.project("app");
-    let path = "\n[lib]\nname = \"low\"\n\n[dependencies]\nmac = { path = \"mac\" }\n";
-    project.package("app", path);
-    project.write("src/lib.rs", "pub fn n() -> u64 { mac::value!() }\n");
-    project.write("src/main.rs", "fn main() { println!(\"{}\", low::n()); }\n");
-    let manifest = "[package]\nname = \"mac\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
-    project.write("mac/Cargo.toml", format!("{manifest}\n[lib]\nproc-macro = true\n"));
-    project.write("mac/src/lib.rs", value_macro(body));
-    project
-}
-
-/// A macro that reads a file far from every package, which Kiln cannot see without observation.
-fn with_hidden_file(world: &World) -> Project {
-    let path = world.at("far/value");
-    set_hidden(world, "1");
-    with_macro(world, &format!("std::fs::read_to_string({path:?}).unwrap()"))
-}
-
-fn set_hidden(world: &World, text: &str) {
-    std::fs::create_dir_all(world.at("far")).unwrap();
-    std::fs::write(world.at("far/value"), text).unwrap();
-}
-
-/// A call without observation, whose temporary files are the world's own.
-fn plainly(world: &World, call: Call) -> Call {
-    std::fs::create_dir_all(world.at("tmp")).unwrap();
-    call.env("KILN_OBSERVE", "off").env("TMPDIR", world.at("tmp"))
-}
-
-/// Builds from nothing.
-fn build(world: &World, project: &Project, share: &str) -> Call {
-    project.wipe();
-    plainly(world, world.cargo(project, &["build"])).env("KILN_VERIFY", share)
-}
-
-/// `kiln verify --sample 100% ARGS…`.
-fn verify(world: &World, project: &Project, args: &[&str]) -> Call {
-    let path = project.dir().to_str().unwrap();
-    plainly(world, world.kiln(&["verify", "--sample", "100%", path])).args(args)
-}
-
-#[track_caller]
-fn prints(world: &World, project: &Project, want: &str) {
-    let program = world.call(project.at("target/debug/app"), project.dir(), &[]).run().ok();
-    assert_eq!(program.stdout.trim(), want);
-}
-
-/// The number in a line of the table.
-#[track_caller]
-fn count(done: &Done, name: &str) -> usize {
-    let line = done.stdout.lines().find(|line| line.trim_start().starts_with(name));
-    let line = line.unwrap_or_else(|| panic!("no {name} in\n{}\n{}", done.stdout, done.stderr));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
-/// How often a reason was given in the last build.
-fn reasons(world: &World, reason: &str) -> u64 {
-    world.stats()["build"]["miss_reasons"][reason].as_u64().unwrap_or(0)
-}
-
-/// The lines of `kiln verify --quarantined` that name a unit.
-fn quarantined(world: &World) -> Vec<String> {
-    let done = world.kiln(&["verify", "--quarantined"]).run().ok();
-    let named = |line: &&str| line.starts_with("  ");
-    done.stdout.lines().filter(named).map(|line| line.trim().to_owned()).collect()
-}
-
-/// The keys that it lists.
-fn quarantined_keys(world: &World) -> Vec<String> {
-    let done = world.kiln(&["verify", "--quarantined"]).run().ok();
-    let is_key = |line: &&str| line.len() == 64 && line.bytes().all(|b| b.is_ascii_hexdigit());
-    done.stdout.lines().filter(is_key).map(str::to_owned).collect()
-}
 
 /// Every kind of unit, with warnings.
 fn healthy(world: &World) -> Project {
@@ -251,134 +169,14 @@ fn the_outputs_of_the_first_compile_stay() {
     assert_eq!(again.runs.iter().filter(|run| run.is_compile()).count(), 0, "all is fresh");
 }
 
-/// A stored result whose key is wrong: `low` says 1, and would say 2 by now.
-fn wrong(world: &World) -> Project {
-    let project = with_hidden_file(world);
-    build(world, &project, "").run().ok();
-    prints(world, &project, "1");
-    set_hidden(world, "2");
-    let stale = build(world, &project, "").run().ok();
-    world.assert_all_hit(&stale);
-    prints(world, &project, "1");
-    project
-}
-
 #[test]
-fn a_wrong_result_is_found_and_not_used_any_more() {
-    let world = world!();
-    let project = wrong(&world);
-    let done = verify(&world, &project, &[]).run();
-    assert_eq!(done.status.code(), Some(1), "{}\n{}", done.stdout, done.stderr);
-    assert_eq!((count(&done, "equal"), count(&done, "wrong")), (1, 1), "{}", done.stdout);
-    assert!(done.stdout.contains("low 0.1.0 (lib): liblow-"), "{}", done.stdout);
-    assert!(done.stdout.contains("; quarantined\n"), "{}", done.stdout);
-    let listed = quarantined(&world);
-    assert_eq!(listed.len(), 1, "{listed:?}");
-    assert!(listed[0].starts_with("low 0.1.0 (lib), "), "{listed:?}");
-    for command in [&["doctor"][..], &["stats"]] {
-        let said = world.kiln(command).run();
-        assert!(said.stdout.contains("kiln verify --quarantined"), "{command:?}: {}", said.stdout);
-    }
-    assert_eq!(world.stats()["quarantined"], 1);
-
-    // It is compiled in each build now, and nothing stores it again.
-    for _ in 0..2 {
-        let done = build(&world, &project, "").run().ok();
-        assert!(done.did_compile("low"));
-        prints(&world, &project, "2");
-        assert_eq!(reasons(&world, "quarantined"), 1, "{:#}", world.stats()["missed"]);
-    }
-    let refresh = build(&world, &project, "").env("KILN_MODE", "refresh").run().ok();
-    assert!(refresh.did_compile("low"));
-    assert!(build(&world, &project, "").run().ok().did_compile("low"));
-}
-
 /// With the running server, with a new one, with a new index.
 #[test]
-fn what_is_quarantined_stays_so() {
-    let world = world!();
-    let project = wrong(&world);
-    verify(&world, &project, &[]).run().fails();
-    let check = || {
-        assert!(build(&world, &project, "").run().ok().did_compile("low"));
-        prints(&world, &project, "2");
-        assert_eq!(quarantined(&world).len(), 1);
-    };
-    check();
-    world.stop_server();
-    check();
-    world.server().unwrap().kill();
-    check();
-    world.stop_server();
-    for entry in std::fs::read_dir(world.kiln_dir()).unwrap().flatten() {
-        if entry.file_name().to_str().unwrap().starts_with("index.sqlite") {
-            std::fs::remove_file(entry.path()).unwrap();
-        }
-    }
-    check();
-}
-
 #[test]
-fn what_is_released_is_stored_again() {
-    let world = world!();
-    let project = wrong(&world);
-    verify(&world, &project, &[]).run().fails();
-    let keys = quarantined_keys(&world);
-    assert_eq!(keys.len(), 1);
-    let release = |what: &str| world.kiln(&["verify", "--release", what]).run();
-    assert_eq!(release("nonsense").status.code(), Some(2));
-    let other = release(&"0".repeat(64));
-    assert_eq!(other.status.code(), Some(1));
-    assert!(other.stderr.contains("not quarantined"), "{}", other.stderr);
-    assert_eq!(release(&keys[0]).ok().stdout, "released: 1\n");
-    assert_eq!(quarantined_keys(&world), Vec::<String>::new());
-    assert!(build(&world, &project, "").run().ok().did_compile("low"));
-    let hit = build(&world, &project, "").run().ok();
-    world.assert_all_hit(&hit);
-    prints(&world, &project, "2");
-
-    set_hidden(&world, "3");
-    verify(&world, &project, &[]).run().fails();
-    assert_eq!(release("all").ok().stdout, "released: 1\n");
-    assert_eq!(release("all").ok().stdout, "released: 0\n");
-}
-
 /// In the build itself the fresh compile is what is used, and the next build has no stale hit.
 #[test]
-fn a_build_that_finds_a_wrong_result() {
-    let world = world!();
-    let project = wrong(&world);
-    build(&world, &project, "100%").run().ok();
-    prints(&world, &project, "2");
-    assert_eq!(reasons(&world, "verify-differs"), 1, "{:#}", world.stats()["missed"]);
-    build(&world, &project, "").run().ok();
-    prints(&world, &project, "2");
-}
-
 /// What is stored compiled; by now it does not.
 #[test]
-fn a_stored_success_of_what_does_not_compile() {
-    let world = world!();
-    let project = wrong(&world);
-    set_hidden(&world, "no_such_thing");
-    let done = build(&world, &project, "100%").run().fails();
-    assert!(done.stderr.contains("no_such_thing"), "{}", done.stderr);
-    let errors = done.stderr.matches("cannot find value").count();
-    assert_eq!(errors, 1, "the second run is silent: {}", done.stderr);
-    assert_eq!(reasons(&world, "compile-failed"), 1);
-    assert_eq!(quarantined(&world).len(), 1);
-    let done = build(&world, &project, "").run().fails();
-    assert!(done.stderr.contains("no_such_thing"), "{}", done.stderr);
-
-    let world = world!();
-    let project = wrong(&world);
-    set_hidden(&world, "no_such_thing");
-    let done = verify(&world, &project, &[]).run();
-    assert_eq!(done.status.code(), Some(1));
-    assert_eq!(count(&done, "wrong"), 1, "{}", done.stdout);
-    assert!(done.stderr.contains("kiln: error: cargo failed"), "{}", done.stderr);
-}
-
 /// A compiler that is killed says nothing of the crate.
 #[test]
 fn a_compiler_that_is_killed_is_no_proof() {
@@ -496,78 +294,13 @@ fn what_cannot_be_verified() {
 
 /// `read` looks up and stores nothing: what is wrong is said and stays.
 #[test]
-fn a_cache_that_is_only_read() {
-    let world = world!();
-    let project = wrong(&world);
-    let done = verify(&world, &project, &[]).env("KILN_MODE", "read").run();
-    assert_eq!(done.status.code(), Some(1), "{}", done.stdout);
-    assert_eq!(count(&done, "wrong"), 1);
-    assert!(done.stdout.contains("not quarantined, since KILN_MODE=read"), "{}", done.stdout);
-    assert_eq!(quarantined(&world), Vec::<String>::new());
-    world.assert_all_hit(&build(&world, &project, "").run().ok());
-}
-
 /// A store that takes no writes: it is not used any more as long as the index lasts.
 #[test]
-fn a_read_only_store() {
-    let world = world!();
-    let project = with_hidden_file(&world);
-    let storage = world.at("storage");
-    let url = format!("file://{}", storage.display());
-    let stored = |call: Call| call.env("KILN_STORAGE", &url).run();
-    stored(build(&world, &project, "")).ok();
-    world.stop_server();
-    let path = storage.to_str().unwrap().to_owned();
-    let _mount = match Mount::new(&["--bind", "-o", "ro", &path], &storage) {
-        Ok(mount) => mount,
-        Err(why) => skip!("{why}"),
-    };
-    assert_eq!(stored(verify(&world, &project, &[])).ok().compiled().len(), 3, "all are equal");
-    set_hidden(&world, "2");
-    let done = stored(verify(&world, &project, &[])).fails();
-    assert_eq!(count(&done, "wrong"), 1);
-    assert!(done.stdout.contains("not quarantined for good"), "{}", done.stdout);
-    stored(build(&world, &project, "")).ok();
-    prints(&world, &project, "2");
-    world.stop_server();
-}
-
 /// The local server dies while a hit is checked: another one quarantines the result.
 #[test]
-fn a_server_that_dies_meanwhile() {
-    let world = world!();
-    let project = wrong(&world);
-    let gate = Gate::new(&world.bin(), "low");
-    let running = build(&world, &project, "100%").spawn();
-    let held = gate.wait();
-    world.server().unwrap().kill();
-    gate.open();
-    drop(held);
-    running.wait().ok();
-    prints(&world, &project, "2");
-    assert_eq!(quarantined(&world).len(), 1);
-}
-
 /// A server that nobody can start again goes while a hit is checked: the build is right, and so is
 /// what is said.
 #[test]
-fn a_server_that_is_gone_for_good() {
-    let world = world!();
-    let project = wrong(&world);
-    let url = format!("unix://{}", world.kiln_dir().join("kiln.sock").display());
-    let gate = Gate::new(&world.bin(), "low");
-    let running = verify(&world, &project, &[]).env("KILN_SERVER", &url).spawn();
-    let held = gate.wait();
-    world.server().unwrap().kill();
-    gate.open();
-    drop(held);
-    let done = running.wait();
-    assert_eq!(done.status.code(), Some(1), "{}\n{}", done.stdout, done.stderr);
-    assert_eq!((count(&done, "equal"), count(&done, "wrong")), (1, 1), "{}", done.stdout);
-    assert!(done.stdout.contains("not quarantined for good: no server"), "{}", done.stdout);
-    assert!(done.stdout.contains("1 server-absent"), "{}", done.stdout);
-}
-
 /// An interrupt ends the build and leaves nothing behind.
 #[test]
 fn an_interrupt_cleans_up() {
