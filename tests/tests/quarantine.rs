@@ -10,6 +10,7 @@ use kiln_tests::mount::Mount;
 use kiln_tests::server::Gate;
 use kiln_tests::{Call, skip, world};
 
+#[test]
 fn a_wrong_result_is_found_and_not_used_any_more() {
     let world = world!();
     let project = wrong(&world);
@@ -39,6 +40,8 @@ fn a_wrong_result_is_found_and_not_used_any_more() {
     assert!(build(&world, &project, "").run().ok().did_compile("low"));
 }
 
+/// With the running server, with a new one, with a new index.
+#[test]
 fn what_is_quarantined_stays_so() {
     let world = world!();
     let project = wrong(&world);
@@ -62,6 +65,7 @@ fn what_is_quarantined_stays_so() {
     check();
 }
 
+#[test]
 fn what_is_released_is_stored_again() {
     let world = world!();
     let project = wrong(&world);
@@ -86,6 +90,8 @@ fn what_is_released_is_stored_again() {
     assert_eq!(release("all").ok().stdout, "released: 0\n");
 }
 
+/// In the build itself the fresh compile is what is used, and the next build has no stale hit.
+#[test]
 fn a_build_that_finds_a_wrong_result() {
     let world = world!();
     let project = wrong(&world);
@@ -96,6 +102,8 @@ fn a_build_that_finds_a_wrong_result() {
     prints(&world, &project, "2");
 }
 
+/// What is stored compiled; by now it does not.
+#[test]
 fn a_stored_success_of_what_does_not_compile() {
     let world = world!();
     let project = wrong(&world);
@@ -118,6 +126,8 @@ fn a_stored_success_of_what_does_not_compile() {
     assert!(done.stderr.contains("kiln: error: cargo failed"), "{}", done.stderr);
 }
 
+/// `read` looks up and stores nothing: what is wrong is said and stays.
+#[test]
 fn a_cache_that_is_only_read() {
     let world = world!();
     let project = wrong(&world);
@@ -129,6 +139,8 @@ fn a_cache_that_is_only_read() {
     world.assert_all_hit(&build(&world, &project, "").run().ok());
 }
 
+/// A store that takes no writes: it is not used any more as long as the index lasts.
+#[test]
 fn a_read_only_store() {
     let world = world!();
     let project = with_hidden_file(&world);
@@ -152,6 +164,8 @@ fn a_read_only_store() {
     world.stop_server();
 }
 
+/// The local server dies while a hit is checked: another one quarantines the result.
+#[test]
 fn a_server_that_dies_meanwhile() {
     let world = world!();
     let project = wrong(&world);
@@ -166,6 +180,9 @@ fn a_server_that_dies_meanwhile() {
     assert_eq!(quarantined(&world).len(), 1);
 }
 
+/// A server that nobody can start again goes while a hit is checked: the build is right, and so is
+/// what is said.
+#[test]
 fn a_server_that_is_gone_for_good() {
     let world = world!();
     let project = wrong(&world);

@@ -169,14 +169,6 @@ fn the_outputs_of_the_first_compile_stay() {
     assert_eq!(again.runs.iter().filter(|run| run.is_compile()).count(), 0, "all is fresh");
 }
 
-#[test]
-/// With the running server, with a new one, with a new index.
-#[test]
-#[test]
-/// In the build itself the fresh compile is what is used, and the next build has no stale hit.
-#[test]
-/// What is stored compiled; by now it does not.
-#[test]
 /// A compiler that is killed says nothing of the crate.
 #[test]
 fn a_compiler_that_is_killed_is_no_proof() {
@@ -292,15 +284,6 @@ fn what_cannot_be_verified() {
     assert_eq!(std::fs::read_dir(world.at("tmp")).unwrap().count(), 0);
 }
 
-/// `read` looks up and stores nothing: what is wrong is said and stays.
-#[test]
-/// A store that takes no writes: it is not used any more as long as the index lasts.
-#[test]
-/// The local server dies while a hit is checked: another one quarantines the result.
-#[test]
-/// A server that nobody can start again goes while a hit is checked: the build is right, and so is
-/// what is said.
-#[test]
 /// An interrupt ends the build and leaves nothing behind.
 #[test]
 fn an_interrupt_cleans_up() {
