@@ -91,8 +91,9 @@ impl Report {
         section(&mut out, "could not be compared", &self.not_compared);
         if !self.wrong.is_empty() {
             out.push_str(
-                "\nA wrong result is not used any more. kiln verify --quarantined lists them; \
-                 docs/verify.md\nsays where they come from. Please report what is not among that.\n",
+                "\nWhat is quarantined is not used any more; kiln verify --quarantined lists it. \
+                 docs/verify.md\nsays where wrong results come from. Please report what is not \
+                 among that.\n",
             );
         }
         if checked == 0 {
