@@ -21,7 +21,7 @@ use crate::config::{Mode, Percent};
 use crate::inputs::Unknown;
 use crate::limits::{MAX_NAMED_OUTPUTS, MIN_VERIFY_ROOM_BYTES};
 use crate::outputs::{self, Made};
-use crate::publish::{self, Compiled};
+use crate::publish;
 use crate::roots::Escape;
 use crate::session::Session;
 use crate::stamp;
@@ -29,6 +29,17 @@ use crate::stamp;
 /// What standard output and standard error are called among the outputs.
 const STDOUT: &str = "standard output";
 const STDERR: &str = "standard error";
+
+/// The compile that ran in place of a restore.
+#[derive(Debug)]
+pub struct Fresh<'a> {
+    /// How the tool ended.
+    pub finished: &'a Finished,
+    /// A [`stamp::barrier`] right before it was started, nanoseconds.
+    pub started_ns: i128,
+    /// The run's private directory.
+    pub private: &'a Path,
+}
 
 /// What came of a check, for the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,13 +84,13 @@ pub fn chooses(share: Percent, result: &ResultKey, build: &str) -> bool {
 pub fn check(
     session: &mut Session<'_>,
     record: &Record,
-    compiled: &Compiled<'_>,
+    fresh: &Fresh<'_>,
     again: impl FnOnce(&mut Session<'_>) -> io::Result<Finished>,
 ) -> Finding {
-    if !compiled.finished.status.success() {
-        return check_failure(session, record, compiled, again);
+    if !fresh.finished.status.success() {
+        return check_failure(session, record, fresh, again);
     }
-    match weigh(session, record, compiled, again) {
+    match weigh(session, record, fresh, again) {
         Ok(Verdict::Equal) => Finding::new("verified", "", record),
         Ok(Verdict::NotReproducible(names)) => {
             Finding::new("not-reproducible", listed(&names), record)
@@ -117,22 +128,22 @@ fn unverified(error: impl ToString) -> Unknown {
 fn weigh(
     session: &mut Session<'_>,
     record: &Record,
-    compiled: &Compiled<'_>,
+    fresh: &Fresh<'_>,
     again: impl FnOnce(&mut Session<'_>) -> io::Result<Finished>,
 ) -> Result<Verdict, Unknown> {
     let out_dir = session.unit.out_dir.clone();
     session.memo.probe(&out_dir);
-    let made = outputs::collect(&session.unit, compiled.started_ns).map_err(unverified)?;
-    let first = Seen::of_run(session, compiled.finished, &made)?;
+    let made = outputs::collect(&session.unit, fresh.started_ns).map_err(unverified)?;
+    let first = Seen::of_run(session, fresh.finished, &made)?;
     let differing = first.differing(&Seen::of_record(session, record)?);
     if differing.is_empty() {
         return Ok(Verdict::Equal);
     }
     // Otherwise the compiler read something else than the lookup.
-    unchanged(session, record, compiled.started_ns)?;
+    unchanged(session, record, fresh.started_ns)?;
     let second = {
         let _aside = Aside::take(&out_dir, &made).map_err(unverified)?;
-        let since_ns = stamp::barrier(&compiled.private.join("stamp")).map_err(unverified)?;
+        let since_ns = stamp::barrier(&fresh.private.join("stamp")).map_err(unverified)?;
         let finished = again(session).map_err(unverified)?;
         let new = outputs::collect(&session.unit, since_ns).map_err(unverified)?;
         let second = match finished.status.success() {
@@ -144,7 +155,7 @@ fn weigh(
         }
         second
     };
-    unchanged(session, record, compiled.started_ns)?;
+    unchanged(session, record, fresh.started_ns)?;
     Ok(verdict(differing, second.map(|second| first.differing(&second))))
 }
 
@@ -166,10 +177,10 @@ fn verdict(differing: BTreeSet<String>, unsteady: Option<BTreeSet<String>>) -> V
 fn check_failure(
     session: &mut Session<'_>,
     record: &Record,
-    compiled: &Compiled<'_>,
+    fresh: &Fresh<'_>,
     again: impl FnOnce(&mut Session<'_>) -> io::Result<Finished>,
 ) -> Finding {
-    let first = compiled.finished.status;
+    let first = fresh.finished.status;
     let judged = (|| {
         if first.code().is_none() {
             return Err(unverified("a result is stored, but the compiler was killed"));
@@ -178,7 +189,7 @@ fn check_failure(
             return Err(unverified("a result is stored, but the compiler had little room"));
         }
         let second = again(session).map_err(unverified)?;
-        unchanged(session, record, compiled.started_ns)?;
+        unchanged(session, record, fresh.started_ns)?;
         match second.status == first {
             true => Ok(()),
             false => Err(unverified("a result is stored; a second run did not fail likewise")),

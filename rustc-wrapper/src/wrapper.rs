@@ -9,7 +9,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use kiln_storage::api::{Outcome, RejectRequest};
 use kiln_storage::limits;
@@ -26,7 +26,8 @@ use crate::lookup::{self, Found};
 use crate::outputs::{self, RestoreError, Source};
 use crate::publish::{self, Compiled};
 use crate::session::{Session, report_bypass};
-use crate::{say, stamp, tool, verify};
+use crate::verify::{self, Fresh};
+use crate::{say, stamp, tool};
 
 /// Name of the linker's list in a run's private directory.
 pub const LINK_LIST: &str = "link.d";
@@ -162,11 +163,9 @@ fn check(
 ) {
     let finding = match barrier {
         Ok(started_ns) => {
-            let compiled = Compiled { finished, started_ns, private: &private.path, link };
-            verify::check(session, record, &compiled, |session| {
-                let own = own_arguments(session, private, link);
-                let tool = &session.invocation.tool;
-                compile::run_unseen(compile::command(tool, &session.tool_arguments(own)))
+            let fresh = Fresh { finished, started_ns, private: &private.path };
+            verify::check(session, record, &fresh, |session| {
+                compile::run_unseen(tool_command(session, private, link))
             })
         }
         Err(error) => verify::unable(finished, &error),
@@ -352,6 +351,12 @@ fn is_misled(line: &str) -> bool {
     line.contains("couldn't read") && line.contains(crate::roots::VIRTUAL)
 }
 
+/// The compiler with all its arguments, prepared but not started.
+fn tool_command(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Command {
+    let own = own_arguments(session, private, link);
+    compile::command(&session.invocation.tool, &session.tool_arguments(own))
+}
+
 /// Runs the compiler once; `show` gets each line of standard error, raw and as people should read
 /// it, and says what they see.
 fn run_tool(
@@ -360,8 +365,7 @@ fn run_tool(
     link: Option<&LinkPlan>,
     show: impl Fn(&str, String) -> String,
 ) -> io::Result<Finished> {
-    let own = own_arguments(session, private, link);
-    let command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
+    let command = tool_command(session, private, link);
     let escape = publish::escape(session);
     let strip = session.parsed.is_json() && !session.parsed.json_ansi;
     compile::run(command, |line| {
