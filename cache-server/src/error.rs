@@ -32,6 +32,9 @@ pub(crate) enum ApiError {
     /// The record names blobs that are neither stored nor offered.
     #[error("missing blobs: {0}")]
     MissingBlobs(String),
+    /// The result proved wrong before: none of its key is stored.
+    #[error("quarantined")]
+    Quarantined,
     /// Over a bound.
     #[error("too large: {0}")]
     TooLarge(&'static str),
@@ -95,6 +98,11 @@ const MISSING_BLOBS: Kind = kind(
     StatusCode::CONFLICT,
     "Blobs of the record are neither stored nor offered",
 );
+const QUARANTINED: Kind = kind(
+    "quarantined",
+    StatusCode::LOCKED,
+    "A result of this key proved wrong; none is stored until it is released",
+);
 const TOO_LARGE: Kind =
     kind("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request is over a bound");
 const LENGTH_REQUIRED: Kind =
@@ -130,6 +138,7 @@ impl ApiError {
             Self::Unprocessable(detail) => (UNPROCESSABLE, Some(detail.clone())),
             Self::DigestMismatch => (DIGEST_MISMATCH, None),
             Self::MissingBlobs(detail) => (MISSING_BLOBS, Some(detail.clone())),
+            Self::Quarantined => (QUARANTINED, None),
             Self::TooLarge(what) => (TOO_LARGE, Some((*what).to_owned())),
             Self::LengthRequired => (LENGTH_REQUIRED, None),
             Self::RangeNotSatisfiable(size) => {
@@ -224,6 +233,12 @@ mod tests {
             assert_eq!(problem.request_id, "7");
             assert!(!serde_json::to_string(&problem).unwrap().contains("secret"), "{error:?}");
         }
+    }
+
+    /// Wrappers tell this refusal from others by its status.
+    #[test]
+    fn quarantined_results_have_a_status_of_their_own() {
+        assert_eq!(ApiError::Quarantined.status().as_u16(), kiln_storage::api::QUARANTINED_STATUS);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod pending;
 mod place;
 mod principal;
 mod publish;
+mod quarantine;
 mod rebuild;
 mod reports;
 mod routes;

@@ -14,6 +14,7 @@ use crate::index::records::{self, RecordRow};
 use crate::ingest::{self, Job, OpenOffer};
 use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
 use crate::principal::Principal;
+use crate::quarantine;
 use crate::service::Service;
 
 /// What became of a publication.
@@ -65,6 +66,9 @@ pub(crate) async fn publish(
     }
     let candidate =
         Candidate { scope: principal.scope.clone(), record, body: body.into(), replace };
+    if quarantine::contains(service, &principal.scope_id, key).await? {
+        return Err(ApiError::Quarantined);
+    }
     if !replace && intact(service, &principal.scope_id, key).await? {
         return Ok(Published::Kept);
     }
@@ -198,7 +202,7 @@ async fn open_offers(
 /// Makes a record visible whose blobs are all stored: as an object first, in the index then.
 ///
 /// # Errors
-/// [`ApiError::MissingBlobs`] when a blob is gone again; what store and index fail with.
+/// [`ApiError::MissingBlobs`] when a blob is gone again; [`ApiError::Quarantined`]; what store and index fail with.
 pub(crate) async fn commit(
     service: &Service,
     candidate: &Candidate,
@@ -206,6 +210,10 @@ pub(crate) async fn commit(
     let record = &candidate.record;
     let scope_id = candidate.scope.id();
     let _guard = service.commit.lock().await;
+    // It may have been quarantined while its bytes were taken over.
+    if quarantine::contains(service, &scope_id, &record.result_key).await? {
+        return Err(ApiError::Quarantined);
+    }
     if !candidate.replace && intact(service, &scope_id, &record.result_key).await? {
         return Ok(Published::Kept);
     }
@@ -248,7 +256,7 @@ async fn put_generation(
 ) -> Result<(Published, u32, Bytes), ApiError> {
     for generation in first..first.saturating_add(MAX_GENERATIONS_TRIED) {
         let name = object_name(candidate, generation);
-        if service.store.put_record(&name, &candidate.body).await? == Put::Created {
+        if service.store.put_framed(&name, &candidate.body).await? == Put::Created {
             return Ok((Published::Created, generation, candidate.body.clone()));
         }
         match service.store.record(&name).await {

@@ -8,8 +8,10 @@ use rusqlite::Connection;
 
 use crate::error::ApiError;
 use crate::index::open::mark_complete;
+use crate::index::quarantine as quarantined;
 use crate::index::records::{self, RecordRow};
 use crate::limits::{REBUILD_BATCH, REBUILD_READS};
+use crate::quarantine;
 use crate::service::Service;
 
 /// Counts of a rebuild.
@@ -21,6 +23,8 @@ pub(crate) struct Rebuilt {
     pub records: u64,
     /// Records that were damaged and removed.
     pub damaged: u64,
+    /// Quarantined results found.
+    pub quarantined: u64,
 }
 
 /// Fills the index with all that the store holds.
@@ -28,7 +32,10 @@ pub(crate) struct Rebuilt {
 /// # Errors
 /// What store and index fail with; a later start tries again.
 pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
-    let mut rebuilt = Rebuilt { blobs: find_blobs(service).await?, ..Rebuilt::default() };
+    // Before any record: none that is quarantined comes back.
+    let quarantined = quarantine::fill(service).await?;
+    let blobs = find_blobs(service).await?;
+    let mut rebuilt = Rebuilt { blobs, quarantined, ..Rebuilt::default() };
     let found = service.store.list("records/").map(|listed| {
         let service = service.clone();
         async move { read(&service, listed?).await }
@@ -102,11 +109,16 @@ async fn index_records(
 }
 
 /// Keeps the newest generation; the object of the other one, if there are two. A record that was
-/// published meanwhile is newer than what was listed.
+/// published meanwhile is newer than what was listed. One that is quarantined is kept out.
 fn insert_unless_newer(
     index: &Connection,
     row: &RecordRow,
 ) -> rusqlite::Result<Option<ObjectName>> {
+    let name =
+        |generation| records::object_name(&row.scope, &row.unit_key, &row.result_key, generation);
+    if quarantined::contains(index, &row.scope, &row.result_key)? {
+        return Ok(name(row.generation));
+    }
     let there = records::stored(index, &row.scope, &row.result_key)?.map(|there| there.generation);
     let superseded = match there {
         Some(there) if there == row.generation => return Ok(None),
@@ -116,9 +128,7 @@ fn insert_unless_newer(
             older
         }
     };
-    Ok(superseded.and_then(|generation| {
-        records::object_name(&row.scope, &row.unit_key, &row.result_key, generation)
-    }))
+    Ok(superseded.and_then(name))
 }
 
 /// What an object below `records/` turned out to be.

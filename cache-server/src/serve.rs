@@ -23,7 +23,7 @@ use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, ingest, rebuild, reports, routes};
+use crate::{evict, ingest, quarantine, rebuild, reports, routes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -250,11 +250,16 @@ fn start_background(service: &Service, fill: Fill) {
     tokio::spawn(reports::run(service.clone()));
     let service = service.clone();
     tokio::spawn(async move {
-        if let Fill::All = fill {
-            match rebuild::run(&service).await {
-                Ok(rebuilt) => service.log.info(format_args!("index rebuilt: {rebuilt:?}")),
-                Err(error) => service.log.error(format_args!("index rebuild: {error}")),
-            }
+        let filled = match fill {
+            Fill::Nothing => Ok(()),
+            // The index may have lost its last rows.
+            Fill::Blobs => quarantine::fill(&service).await.map(drop),
+            Fill::All => rebuild::run(&service)
+                .await
+                .map(|rebuilt| service.log.info(format_args!("index rebuilt: {rebuilt:?}"))),
+        };
+        if let Err(error) = filled {
+            service.log.error(format_args!("index rebuild: {error}"));
         }
         service.complete.send_replace(true);
         if let Fill::Blobs = fill

@@ -183,23 +183,36 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] for bytes that are no record; [`StoreError::Unavailable`].
     pub(crate) async fn record(&self, name: &ObjectName) -> StoreResult<Option<(Record, Bytes)>> {
-        let Some(body) = self.backend.get(name).await? else {
+        let Some(payload) = self.framed(name).await? else {
             return Ok(None);
         };
         let damaged = |why: String| StoreError::Damaged { name: name.clone(), why };
-        let frame = body.into_bytes(name, entry::max_frame(name)).await?;
-        let payload = entry::decode(name, frame).map_err(|error| damaged(error.to_string()))?;
         let record: Record =
             serde_json::from_slice(&payload).map_err(|error| damaged(error.to_string()))?;
         record.check().map_err(|error| damaged(error.to_string()))?;
-        Ok(Some((record, payload.into_bytes())))
+        Ok(Some((record, payload)))
     }
 
-    /// Stores an encoded record under a name.
+    /// The payload of a framed object: a record or a note beside the records.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] for bytes that are no frame of this name;
+    /// [`StoreError::Unavailable`].
+    pub(crate) async fn framed(&self, name: &ObjectName) -> StoreResult<Option<Bytes>> {
+        let Some(body) = self.backend.get(name).await? else {
+            return Ok(None);
+        };
+        let frame = body.into_bytes(name, entry::max_frame(name)).await?;
+        let payload = entry::decode(name, frame)
+            .map_err(|error| StoreError::Damaged { name: name.clone(), why: error.to_string() })?;
+        Ok(Some(payload.into_bytes()))
+    }
+
+    /// Stores a payload in a frame under a name.
     ///
     /// # Errors
     /// [`StoreError::TooLarge`]; as the backend.
-    pub(crate) async fn put_record(&self, name: &ObjectName, body: &[u8]) -> StoreResult<Put> {
+    pub(crate) async fn put_framed(&self, name: &ObjectName, body: &[u8]) -> StoreResult<Put> {
         let frame = entry::encode(name, body)
             .map_err(|_| StoreError::TooLarge { name: name.clone(), size: body.len() as u64 })?;
         let put = self.backend.put_if_absent(name, Body::Bytes(frame.into())).await;

@@ -6,6 +6,7 @@ mod serve;
 mod server;
 mod stats;
 mod trial;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Compile hits of a cargo project again, beside the cache, and compare
+    Verify(verify::Arguments),
     /// Show what hit, missed and was saved
     Stats {
         /// How to print it
@@ -134,6 +137,7 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
     };
     match cli.command {
         Command::Try { path, release } => trial::run(env, path, release),
+        Command::Verify(arguments) => verify::run(env, &config, &arguments),
         Command::Stats { format, zero } => stats::run(env, &config, format, zero),
         Command::Doctor => doctor::run(env, &config),
         Command::Env { shell } => exports::run(env, shell),
@@ -170,6 +174,11 @@ fn page_text(page: Page) -> String {
             page
         }
     }
+}
+
+/// A text from elsewhere that may be shown on a terminal: no control character is left.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 /// Bytes for people.

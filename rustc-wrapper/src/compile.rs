@@ -86,15 +86,32 @@ fn pump(from: impl Read, mut to: impl Write, show: impl Fn(&str) -> Option<Strin
 ///
 /// # Errors
 /// When the tool cannot be started.
-pub fn run(mut command: Command, show: impl Fn(&str) -> Option<String>) -> io::Result<Finished> {
+pub fn run(command: Command, show: impl Fn(&str) -> Option<String>) -> io::Result<Finished> {
+    run_to(command, io::stdout(), io::stderr(), show)
+}
+
+/// Runs a command to its end; people see nothing of it.
+///
+/// # Errors
+/// When the tool cannot be started.
+pub fn run_unseen(command: Command) -> io::Result<Finished> {
+    run_to(command, io::sink(), io::sink(), |_| None)
+}
+
+fn run_to(
+    mut command: Command,
+    to_stdout: impl Write + Send,
+    to_stderr: impl Write,
+    show: impl Fn(&str) -> Option<String>,
+) -> io::Result<Finished> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     spawn::die_with_parent(&mut command);
     let began = Instant::now();
     let mut child = command.spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (out, err) = std::thread::scope(|scope| {
-        let out = scope.spawn(|| stdout.map(|pipe| pump(pipe, io::stdout(), |_| None)));
-        let err = stderr.map(|pipe| pump(pipe, io::stderr(), show));
+        let out = scope.spawn(|| stdout.map(|pipe| pump(pipe, to_stdout, |_| None)));
+        let err = stderr.map(|pipe| pump(pipe, to_stderr, show));
         (out.join().ok().flatten(), err)
     });
     let status = child.wait()?;

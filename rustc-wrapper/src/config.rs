@@ -51,6 +51,37 @@ pub enum Observe {
     Off,
 }
 
+/// A share of something, 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// Nothing of it.
+    pub const NONE: Self = Self(0);
+
+    /// The number before the percent sign.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Percent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+impl std::str::FromStr for Percent {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.strip_suffix('%').ok_or("the percent sign is missing")?;
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        let number = number.parse().ok().filter(|n| digits && *n <= 100);
+        number.map(Self).ok_or("not a whole number from 0 to 100")
+    }
+}
+
 /// The wrapper's settings.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -64,6 +95,10 @@ pub struct Config {
     pub paths: Paths,
     /// How inputs are found.
     pub observe: Observe,
+    /// The share of hits that is compiled again and compared.
+    pub verify: Percent,
+    /// The file that the event of each unit is appended to.
+    pub report: Option<PathBuf>,
     /// Identity of the run, when it was told.
     pub run: Option<String>,
     /// Identity of the job, when it was told.
@@ -182,6 +217,19 @@ impl Config {
                 &[("portable", Paths::Portable), ("exact", Paths::Exact)],
             )?,
             observe: word(env, "KILN_OBSERVE", &[("on", Observe::On), ("off", Observe::Off)])?,
+            verify: match env.get("KILN_VERIFY").filter(|v| !v.is_empty()) {
+                None => Percent::NONE,
+                Some(value) => {
+                    let value = value.to_string_lossy();
+                    value.parse().map_err(|why: &str| error("KILN_VERIFY", &value, why))?
+                }
+            },
+            report: match env.get("KILN_REPORT_FILE").filter(|v| !v.is_empty()) {
+                None => None,
+                Some(value) => Some(env.absolute("KILN_REPORT_FILE").ok_or_else(|| {
+                    error("KILN_REPORT_FILE", &value.to_string_lossy(), "not an absolute path")
+                })?),
+            },
             run: env.text("KILN_RUN").map(str::to_owned),
             job: env.text("KILN_JOB").map(str::to_owned),
             serve,
@@ -204,6 +252,9 @@ mod tests {
         assert_eq!(config.server, ServerPlace::Local);
         assert_eq!(config.mode, Mode::ReadWrite);
         assert_eq!(resolve(&[]).unwrap().dir, None);
+        assert_eq!((config.verify, config.report), (Percent::NONE, None));
+        let share = |text| resolve(&[("KILN_VERIFY", text)]).unwrap().verify.get();
+        assert_eq!([share("0%"), share("7%"), share("100%"), share("")], [0, 7, 100, 0]);
     }
 
     #[test]
@@ -216,6 +267,14 @@ mod tests {
             ("KILN_SERVER", "unix://x"),
             ("KILN_MODE", "write"),
             ("KILN_PATHS", "short"),
+            ("KILN_VERIFY", "10"),
+            ("KILN_VERIFY", "101%"),
+            ("KILN_VERIFY", "-1%"),
+            ("KILN_VERIFY", "+1%"),
+            ("KILN_VERIFY", "1.5%"),
+            ("KILN_VERIFY", "%"),
+            ("KILN_VERIFY", "all"),
+            ("KILN_REPORT_FILE", "relative"),
             ("KILN_IDLE", "0"),
             ("KILN_IDLE", "soon"),
             ("KILN_CACHE_SIZE", "10 parsecs"),

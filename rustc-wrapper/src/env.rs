@@ -80,6 +80,19 @@ pub const SETTINGS: &[Setting] = &[
                 workspace for read.",
     },
     Setting {
+        name: "KILN_VERIFY",
+        accepts: "a whole percentage, `0%` to `100%`",
+        default: "`0%`",
+        about: "That share of the hits is compiled all the same and compared with what is stored; \
+                see verify.md.",
+    },
+    Setting {
+        name: "KILN_REPORT_FILE",
+        accepts: "an absolute path",
+        default: "none",
+        about: "The event of each unit is appended to this file as a line of JSON.",
+    },
+    Setting {
         name: "KILN_IDLE",
         accepts: "seconds, 1 to 2592000",
         default: "`600`",

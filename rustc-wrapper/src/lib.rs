@@ -2,7 +2,7 @@
 //!
 //! The stages of a wrapper run, each importing only earlier ones: [`mod@env`], [`config`], [`args`],
 //! [`roots`], [`tool`], [`mod@unit`], then [`lookup`] and [`outputs`] (a hit) or [`compile`],
-//! [`inputs`] and [`publish`] (a miss). [`wrapper`] joins them; [`cli`] holds the commands.
+//! [`inputs`] and [`publish`] (a miss), or [`verify`] (a hit that is checked). [`wrapper`] joins them; [`cli`] holds the commands.
 
 pub mod args;
 pub mod cli;
@@ -37,6 +37,7 @@ mod spawn;
 pub mod stamp;
 pub mod tool;
 pub mod unit;
+pub mod verify;
 pub mod wrapper;
 
 use std::process::ExitCode;

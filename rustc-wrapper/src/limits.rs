@@ -24,6 +24,12 @@ pub const MAX_DOUBTS: usize = 4;
 /// Longest of them, characters.
 pub const MAX_DOUBT_CHARS: usize = 300;
 
+/// Most outputs that are named one by one where they differ.
+pub const MAX_NAMED_OUTPUTS: usize = 8;
+
+/// Room that a compile must find so that its failure says something of the crate, bytes.
+pub const MIN_VERIFY_ROOM_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Room that the lists of one run must find, bytes.
 pub const MIN_SCRATCH_BYTES: u64 = 4 * 1024 * 1024;
 

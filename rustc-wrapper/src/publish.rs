@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use kiln_storage::api::{MissingRequest, Offer, PublishRequest};
+use kiln_storage::api::{MissingRequest, Offer, PublishRequest, QUARANTINED_STATUS};
 use kiln_storage::record::{Content, Member, Output, Producer, RECORD_VERSION, Record, result_key};
 use kiln_storage::{Digest, ResultKey, limits};
 
@@ -101,7 +101,10 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     session.event.pinned = inputs.pinned;
     let key = record.result_key;
     let request = PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
-    send(session, &request).map_err(|error| unknown("publish-failed", error))?;
+    send(session, &request).map_err(|error| match error {
+        ClientError::Refused(QUARANTINED_STATUS, why) => unknown("quarantined", why),
+        error => unknown("publish-failed", error),
+    })?;
     Ok(key)
 }
 
@@ -197,7 +200,11 @@ fn describe_outputs(
     Ok((described, offers))
 }
 
-fn hash(
+/// Digest and size of an output, which is noted in the memo, and which needles are in it.
+///
+/// # Errors
+/// What reading fails with.
+pub(crate) fn hash(
     session: &Session<'_>,
     path: &Path,
     needles: &[&[u8]],
@@ -213,7 +220,10 @@ fn hash(
 }
 
 /// The values of all members; refused when one has none or changed while the tool ran.
-fn evaluate(
+///
+/// # Errors
+/// Which one.
+pub(crate) fn evaluate(
     session: &Session<'_>,
     members: &[Member],
     started_ns: i128,

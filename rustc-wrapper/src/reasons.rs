@@ -63,6 +63,31 @@ pub const REASONS: &[Reason] = &[
     ),
     row("publish-failed", "miss", "the server did not take the result; see kiln doctor"),
     row(
+        "verified",
+        "miss",
+        "a hit that was compiled all the same (KILN_VERIFY): what is stored is what the compiler makes",
+    ),
+    row(
+        "not-reproducible",
+        "miss",
+        "a hit that was checked: two fresh compiles differ from each other; what is stored stays",
+    ),
+    row(
+        "verify-differs",
+        "miss",
+        "a hit that was checked and is wrong: two fresh compiles agree and differ from what is stored; quarantined, please report it",
+    ),
+    row(
+        "not-verified",
+        "miss",
+        "a hit that was to be checked was compiled and could not be compared; the event says why",
+    ),
+    row(
+        "quarantined",
+        "miss",
+        "a result of this key proved wrong; none is stored until it is released (kiln verify --quarantined)",
+    ),
+    row(
         "incremental",
         "bypass",
         "incremental compilation is on; set CARGO_INCREMENTAL=0 (kiln env prints it)",
@@ -153,11 +178,15 @@ mod tests {
             include_str!("session.rs"),
             include_str!("tool.rs"),
             include_str!("unit.rs"),
+            include_str!("verify.rs"),
             include_str!("wrapper.rs"),
         ];
         let starts = [
             "Bypass::new(\"",
             "unknown(\"",
+            "Finding::new(\"",
+            "Finding::none(\"",
+            "reason: \"",
             "Nothing(\"",
             "Fault(\"",
             "Outcome::Miss, \"",

@@ -1,7 +1,8 @@
 //! [`Session`]: what the stages of one wrapper run share, and the event that ends it.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -224,6 +225,7 @@ impl<'a> Session<'a> {
         }
         self.event.result_key = result;
         self.event.wall_us = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
+        note(self.config, &self.event);
         if self.faults.are_too_many() {
             return;
         }
@@ -247,6 +249,17 @@ impl<'a> Session<'a> {
             .chain(own.into_iter().map(OsString::from))
             .chain(self.invocation.args.iter().cloned())
             .collect()
+    }
+}
+
+/// Appends an event to the file that the settings name, if they do. One write, so that lines of
+/// concurrent units do not mix; one that fails costs a line.
+fn note(config: &Config, event: &Event) {
+    let Some(path) = &config.report else { return };
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    if let (Ok(mut file), Ok(mut line)) = (file, serde_json::to_vec(event)) {
+        line.push(b'\n');
+        let _ = file.write_all(&line);
     }
 }
 
@@ -282,7 +295,8 @@ pub fn report_bypass(
     bypass: &Bypass,
     parsed: Option<&Parsed>,
 ) {
-    if Faults::new(dir).are_too_many() {
+    let is_left_alone = Faults::new(dir).are_too_many();
+    if is_left_alone && config.report.is_none() {
         return;
     }
     let cwd = env.cwd.clone().unwrap_or_default();
@@ -290,6 +304,10 @@ pub fn report_bypass(
     event.outcome = Outcome::Bypass;
     event.reason = Some(bypass.reason.to_owned());
     event.detail = Some(bypass.detail.chars().take(400).collect());
+    note(config, &event);
+    if is_left_alone {
+        return;
+    }
     match local::connect(env, config) {
         Ok(mut client) => drop(tell(&mut client, &EventsRequest { events: vec![event] })),
         Err(_) => Faults::new(dir).count(),

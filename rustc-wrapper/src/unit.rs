@@ -143,9 +143,9 @@ fn key(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> UnitKey {
     e.text("crate name", &parsed.crate_name).list("crate types", &parsed.crate_types);
     e.list("emit", &parsed.emit).number("test", parsed.test.into());
     e.optional("target", parsed.target.as_ref().map(|t| text(t)).as_deref().map(str::as_bytes));
-    // A place within a root is the same elsewhere; any other shows in artifact notices and dep-info.
+    // It shows in artifact notices and dep-info: a build script's probe is the same compile in each
+    // of its directories below the target directory, but for that.
     let place = parsed.out_dir.as_ref().or(parsed.output.as_ref()).map(|p| path(p));
-    let place = place.filter(|place| !place.starts_with('<') || parsed.output.is_some());
     e.optional("output place", place.as_ref().map(String::as_bytes));
     let output = parsed.output.as_ref().and_then(|o| o.file_name()).map(|n| n.as_encoded_bytes());
     e.optional("output", output);

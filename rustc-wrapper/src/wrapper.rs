@@ -9,7 +9,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use kiln_storage::api::{Outcome, RejectRequest};
 use kiln_storage::limits;
@@ -18,7 +18,7 @@ use kiln_storage::record::Record;
 use crate::args::{self, Invocation};
 use crate::compile::{self, Finished};
 use crate::config::{Config, Mode};
-use crate::diagnostics::strip_json_ansi;
+use crate::diagnostics::{is_artifact_notice, strip_json_ansi};
 use crate::env::Env;
 use crate::inputs::Unknown;
 use crate::linker::{self, LinkPlan};
@@ -27,6 +27,7 @@ use crate::observe::{Library, Watch};
 use crate::outputs::{self, RestoreError, Source};
 use crate::publish::{self, Compiled};
 use crate::session::{Session, report_bypass};
+use crate::verify::{self, Fresh};
 use crate::{say, stamp, tool};
 
 /// Name of the linker's list in a run's private directory.
@@ -88,9 +89,14 @@ fn probe(env: &Env, dir: &Path, invocation: &Invocation, argv: &[OsString]) -> E
 
 /// Answers a unit: from the cache, or by the compiler.
 fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
+    let mut doubted = None;
     let (outcome, reason, detail) = match session.config.mode {
         Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
         _ => match lookup::lookup(session) {
+            Found::Record(record, _) if verify::is_chosen(session, &record) => {
+                doubted = Some(record);
+                (Outcome::Miss, "not-verified", String::new())
+            }
             Found::Record(record, store) => {
                 session.end_phase("lookup");
                 match replay(session, &record, store) {
@@ -120,12 +126,20 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     let library = Library::open(session.config, session.dir, &session.memo);
     private.watch = library.and_then(|library| library.watch());
     let barrier = stamp::barrier(&private.path.join("stamp"));
-    let finished = match compile(session, &private, link.as_ref()) {
+    let notices = doubted.is_some().then(RefCell::default);
+    let finished = match compile(session, &private, link.as_ref(), notices.as_ref()) {
         Ok(finished) => finished,
         Err(_) => return compile::become_tool(argv),
     };
     session.end_phase("compile");
     session.event.cost_ms = finished.cost.wall_ms;
+    if let Some(record) = doubted {
+        check(session, &record, &private, link.as_ref(), (&finished, barrier));
+        if finished.status.success() {
+            say::replay_stderr(&notices.map(RefCell::into_inner).unwrap_or_default());
+        }
+        return compile::exit_as(finished.status);
+    }
     if !finished.status.success() {
         session.report(outcome, Some(("compile-failed", detail)), None);
         return compile::exit_as(finished.status);
@@ -139,6 +153,28 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         Err(unknown) => session.report(outcome, Some((unknown.reason, unknown.detail)), None),
     }
     compile::exit_as(finished.status)
+}
+
+/// Compares a compile that began at a point in file time with the record that a restore would have
+/// used, and reports it.
+fn check(
+    session: &mut Session<'_>,
+    record: &Record,
+    private: &Private,
+    link: Option<&LinkPlan>,
+    (finished, barrier): (&Finished, io::Result<i128>),
+) {
+    let finding = match barrier {
+        Ok(started_ns) => {
+            let fresh = Fresh { finished, started_ns, private: &private.path };
+            verify::check(session, record, &fresh, |session| {
+                compile::run_unseen(tool_command(session, private, link))
+            })
+        }
+        Err(error) => verify::unable(finished, &error),
+    };
+    session.end_phase("verify");
+    session.report(Outcome::Miss, Some((finding.reason, finding.detail)), finding.result);
 }
 
 /// Stores the result of a compile that began at a point in file time.
@@ -278,14 +314,23 @@ fn own_arguments(session: &Session<'_>, private: &Private, link: Option<&LinkPla
     own
 }
 
-/// Runs the compiler. A source that finds a file by its own remapped name, as in
+/// Runs the compiler. Artifact notices go to `notices` instead of cargo when that is given: cargo
+/// starts dependents at once when it sees one, and these outputs may yet move. A source that finds a file by its own remapped name, as in
 /// `include_str!(concat!(file!(), ".txt"))`, only compiles where nothing is remapped: then it is
 /// run once more, and people see one run.
 fn compile(
     session: &mut Session<'_>,
     private: &Private,
     link: Option<&LinkPlan>,
+    notices: Option<&RefCell<String>>,
 ) -> io::Result<Finished> {
+    let hold = |raw: &str, line: String| match notices.filter(|_| is_artifact_notice(raw)) {
+        Some(notices) => {
+            notices.borrow_mut().push_str(&line);
+            String::new()
+        }
+        None => line,
+    };
     let shown = RefCell::new(Vec::<String>::new());
     let misled = Cell::new(false);
     let finished = run_tool(session, private, link, |raw, line| {
@@ -293,20 +338,21 @@ fn compile(
         if !misled.get() {
             shown.borrow_mut().push(line.clone());
         }
-        if misled.get() { String::new() } else { line }
+        if misled.get() { String::new() } else { hold(raw, line) }
     })?;
     if !misled.get() || finished.status.success() {
         return Ok(finished);
     }
     session.unit.remapped = false;
-    run_tool(session, private, link, |_, line| {
+    notices.into_iter().for_each(|notices| notices.borrow_mut().clear());
+    run_tool(session, private, link, |raw, line| {
         let mut shown = shown.borrow_mut();
         match shown.iter().position(|seen| *seen == line) {
             Some(at) => {
                 shown.remove(at);
                 String::new()
             }
-            None => line,
+            None => hold(raw, line),
         }
     })
 }
@@ -314,6 +360,16 @@ fn compile(
 /// Whether the compiler says that it cannot read a file at a virtual place.
 fn is_misled(line: &str) -> bool {
     line.contains("couldn't read") && line.contains(crate::roots::VIRTUAL)
+}
+
+/// The compiler with all its arguments, prepared but not started.
+fn tool_command(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Command {
+    let own = own_arguments(session, private, link);
+    let mut command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
+    if let Ok(watch) = &private.watch {
+        command.envs(watch.variables(session.env));
+    }
+    command
 }
 
 /// Runs the compiler once; `show` gets each line of standard error, raw and as people should read
@@ -324,11 +380,7 @@ fn run_tool(
     link: Option<&LinkPlan>,
     show: impl Fn(&str, String) -> String,
 ) -> io::Result<Finished> {
-    let own = own_arguments(session, private, link);
-    let mut command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
-    if let Ok(watch) = &private.watch {
-        command.envs(watch.variables(session.env));
-    }
+    let command = tool_command(session, private, link);
     let escape = publish::escape(session);
     let strip = session.parsed.is_json() && !session.parsed.json_ansi;
     compile::run(command, |line| {

@@ -80,6 +80,44 @@ pub struct RejectRequest {
     pub reason: String,
 }
 
+/// Status with which the publication of a quarantined result is refused, so that a wrapper can tell
+/// it from every other refusal.
+pub const QUARANTINED_STATUS: u16 = 423;
+
+/// `POST /v1/results/{key}/quarantine`: a result that proved wrong. Its record is forgotten, and none
+/// of the same key is stored or answered again until it is released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QuarantineRequest {
+    /// What people call the unit.
+    pub unit: UnitName,
+    /// What was seen, for people; kept up to [`crate::limits::MAX_QUARANTINE_TEXT_BYTES`].
+    pub reason: String,
+}
+
+/// A result that proved wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Quarantined {
+    /// The result.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub result_key: ResultKey,
+    /// What people call the unit.
+    pub unit: UnitName,
+    /// When it was quarantined.
+    pub at_ms: u64,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// `GET /v1/quarantine`, and the answer to `DELETE /v1/quarantine`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QuarantineResponse {
+    /// Newest first; at most [`crate::limits::MAX_QUARANTINED`].
+    pub quarantined: Vec<Quarantined>,
+}
+
 /// What became of a unit. Exclusive: every unit has one outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -119,7 +157,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub unit_key: Option<UnitKey>,
-    /// The result restored or stored.
+    /// The result restored, stored or checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub result_key: Option<ResultKey>,
@@ -203,6 +241,9 @@ pub struct StatsResponse {
     pub missed: Vec<MissedUnit>,
     /// What the store holds.
     pub store: StoreStats,
+    /// Results that proved wrong and are never answered.
+    #[serde(default)]
+    pub quarantined: u64,
 }
 
 /// A unit whose result holds at one place only.

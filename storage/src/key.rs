@@ -123,6 +123,11 @@ impl ObjectName {
         format!("records/{}/{}/{hex}/", scope.id(), &hex[..2])
     }
 
+    /// The object that says that a result is quarantined in a scope.
+    pub fn quarantined(scope: &Scope, result: &ResultKey) -> Self {
+        Self(format!("quarantine/{}/{result}", scope.id()))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -168,6 +173,8 @@ mod tests {
         let blob = ObjectName::blob(&digest);
         assert_eq!(blob.as_str().parse(), Ok(blob.clone()));
         assert_eq!(blob.blob_digest(), Some(digest));
+        let quarantined = ObjectName::quarantined(&Scope::local_user(1), &ResultKey::new(digest));
+        assert_eq!(quarantined.as_str().parse(), Ok(quarantined.clone()));
     }
 
     #[test]

@@ -29,6 +29,12 @@ pub const MAX_RECORDS_PER_UNIT: usize = 6;
 /// Most bytes of records that a lookup returns for one unit key (but always at least one record).
 pub const MAX_LOOKUP_UNIT_BYTES: usize = 2 * 1024 * 1024;
 
+/// Most quarantined results of a scope; the oldest go first.
+pub const MAX_QUARANTINED: usize = 1000;
+
+/// Most bytes of each text that is kept of a quarantined result.
+pub const MAX_QUARANTINE_TEXT_BYTES: usize = 600;
+
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 1024;
 

@@ -16,8 +16,10 @@
 
 pub mod call;
 pub mod change;
+pub mod checking;
 pub mod direct;
 pub mod host;
+pub mod mount;
 pub mod project;
 pub mod registry;
 pub mod runs;

@@ -43,6 +43,25 @@ fn outputs_named_by_an_argument() {
     }
 }
 
+/// The same compile into two directories of one target directory, as build scripts do it that try
+/// whether something compiles: dep-info and artifact notices name each its own.
+#[test]
+fn two_output_directories_in_one_target_directory() {
+    let desk = Desk::new(world!());
+    desk.write("l.rs", "pub fn one() {}\n");
+    desk.write("target/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n");
+    let args = "--crate-name l --crate-type lib --error-format=json --json=artifacts \
+                --emit=dep-info,metadata l.rs --out-dir";
+    for dir in ["target/debug/build/a/out", "target/debug/build/b/out"] {
+        desk.same(|with| {
+            desk.empty(dir);
+            let done = desk.call(with, args).args(&[desk.project.at(dir)]).run().ok();
+            let dep_info = desk.project.read(&format!("{dir}/l.d"));
+            done.stderr + &String::from_utf8(dep_info).unwrap()
+        });
+    }
+}
+
 /// While a program compiles, another compiler writes a library of the same name beside it.
 #[test]
 fn a_library_that_another_compile_writes_beside() {

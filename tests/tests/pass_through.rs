@@ -238,6 +238,8 @@ fn malformed_settings_stop_the_build_at_once() {
         ("KILN_STORAGE", "ftp://x"),
         ("KILN_SERVER", "localhost"),
         ("KILN_LOG", "loud"),
+        ("KILN_VERIFY", "10"),
+        ("KILN_REPORT_FILE", "relative/path"),
     ] {
         let done = world.rustc(&project, &["--crate-name=app", "main.rs"]).env(name, value).run();
         assert_eq!(done.status.code(), Some(2), "{name}: {}", done.stderr);
@@ -256,8 +258,16 @@ fn malformed_settings_stop_the_build_at_once() {
 fn empty_settings_are_unset_ones() {
     let world = world!();
     let project = app(&world);
-    let names =
-        ["KILN_MODE", "KILN_PATHS", "KILN_SERVER", "KILN_STORAGE", "KILN_CACHE_SIZE", "KILN_LOG"];
+    let names = [
+        "KILN_MODE",
+        "KILN_PATHS",
+        "KILN_SERVER",
+        "KILN_STORAGE",
+        "KILN_CACHE_SIZE",
+        "KILN_LOG",
+        "KILN_VERIFY",
+        "KILN_REPORT_FILE",
+    ];
     let build = || {
         let call = world.cargo(&project, &["build"]);
         names.iter().fold(call, |call, name| call.env(name, "")).run().ok()

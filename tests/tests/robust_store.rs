@@ -4,10 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln_tests::host::host;
+use kiln_tests::mount::Mount;
 use kiln_tests::project::files_below;
 use kiln_tests::samples::{build_app, check_app, small_app};
-use kiln_tests::{Call, World, skip, world};
+use kiln_tests::{World, skip, world};
 
 /// Files of the store, and of the index when that is wanted.
 fn files(world: &World, index: bool) -> Vec<PathBuf> {
@@ -136,32 +136,6 @@ fn the_index_removed() {
         }
     }
     world.assert_all_hit(&build_app(&world, &project));
-}
-
-/// A mount that is taken away again.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// Runs `mount ARGS… AT`; the reason when this machine does not allow it.
-    fn new(args: &[&str], at: &Path) -> Result<Self, String> {
-        if !host().is_root {
-            return Err("mounting needs root".into());
-        }
-        std::fs::create_dir_all(at).unwrap();
-        let words: Vec<&str> = args.iter().copied().chain(at.to_str()).collect();
-        let done = Call::new(Path::new("/usr/bin/mount"), Path::new("/"), &words).run();
-        match done.status.success() {
-            true => Ok(Self(at.to_owned())),
-            false => Err(format!("mount: {}", done.stderr.trim())),
-        }
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let at = self.0.to_str().unwrap();
-        Call::new(Path::new("/usr/bin/umount"), Path::new("/"), &["-l", at]).run();
-    }
 }
 
 /// Hits come from a read-only store; what is new is compiled.

@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "2";
+const SCHEMA_VERSION: &str = "3";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,6 +45,13 @@ CREATE TABLE blobs (
     digest BLOB PRIMARY KEY,
     size INTEGER NOT NULL,
     created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE quarantine (
+    scope TEXT NOT NULL,
+    result_key BLOB NOT NULL,
+    at_ms INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (scope, result_key)
 ) WITHOUT ROWID;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -8,7 +8,7 @@ use kiln_storage::limits::MAX_EVENTS;
 
 use crate::error::ApiError;
 use crate::http::body;
-use crate::index::{events, records};
+use crate::index::{events, quarantine, records};
 use crate::limits::MAX_EVENT_BYTES;
 use crate::principal::Principal;
 use crate::service::Service;
@@ -74,7 +74,11 @@ pub(crate) async fn stats(
     // By the connection that writes: counting a large store takes time, and lookups go on.
     let (mut stats, (results, blobs, bytes)) = service
         .index
-        .write(move |index| Ok((events::stats(index, &scope)?, records::sizes(index)?)))
+        .write(move |index| {
+            let quarantined = quarantine::count(index, &scope)?;
+            let stats = StatsResponse { quarantined, ..events::stats(index, &scope)? };
+            Ok((stats, records::sizes(index)?))
+        })
         .await?;
     stats.store = StoreStats {
         results,

@@ -5,12 +5,13 @@ pub(crate) mod blobs;
 pub(crate) mod events;
 pub(crate) mod lookup;
 pub(crate) mod openapi;
+pub(crate) mod quarantine;
 pub(crate) mod range;
 pub(crate) mod results;
 pub(crate) mod server;
 
 use axum::Router;
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 
 use crate::error::ApiError;
 use crate::http::middleware;
@@ -31,6 +32,13 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/blobs/missing", &["post"], post(blobs::missing)),
         ("/v1/results/{key}", &["put"], put(results::publish)),
         ("/v1/results/{key}/reject", &["post"], post(results::reject)),
+        ("/v1/results/{key}/quarantine", &["post"], post(quarantine::add)),
+        (
+            "/v1/quarantine",
+            &["get", "delete"],
+            get(quarantine::list).delete(quarantine::release_all),
+        ),
+        ("/v1/quarantine/{key}", &["delete"], delete(quarantine::release)),
         ("/v1/events", &["post"], post(events::add)),
         ("/v1/stats", &["get"], get(events::stats)),
         ("/v1/stats/zero", &["post"], post(events::zero)),

@@ -12,7 +12,8 @@ use crate::principal::Principal;
 use crate::publish::{self, Published};
 use crate::service::Service;
 
-fn parse_key(text: &str) -> Result<ResultKey, ApiError> {
+/// The key in a path.
+pub(crate) fn parse_key(text: &str) -> Result<ResultKey, ApiError> {
     text.parse()
         .map_err(|_| ApiError::BadRequest("the key is not 64 lower-case hexadecimal digits".into()))
 }
@@ -31,6 +32,8 @@ fn parse_key(text: &str) -> Result<ResultKey, ApiError> {
          body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The record is not what it says", body = Problem,
          content_type = "application/problem+json"),
+        (status = 423, description = "`quarantined`: a result of this key proved wrong",
+         body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`read-only` or `busy`", body = Problem,
          content_type = "application/problem+json"),
         (status = 507, description = "The store is full", body = Problem,

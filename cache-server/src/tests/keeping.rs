@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use kiln_storage::api::{MissingRequest, PublishRequest};
+use kiln_storage::api::{MissingRequest, PublishRequest, QuarantineRequest};
 use kiln_storage::backend::{Backend as _, Body};
 use kiln_storage::record::{Content, Output};
 use kiln_storage::{Digest, ObjectName};
@@ -75,7 +75,7 @@ async fn a_rebuild_keeps_the_newest_generation_only() {
         record.stdout = stdout.to_owned();
         let name = ObjectName::record(scope, &record.unit_key, &record.result_key, generation);
         let body = serde_json::to_vec(&record).unwrap();
-        store.put_record(&name, &body).await.unwrap();
+        store.put_framed(&name, &body).await.unwrap();
     }
     let rebuilt = rebuild::run(&fixture.service).await.unwrap();
     assert_eq!((rebuilt.blobs, rebuilt.records, rebuilt.damaged), (1, 1, 0));
@@ -137,4 +137,35 @@ async fn a_blob_that_is_gone_is_missing_and_no_longer_claimed() {
     let asked = serde_json::json!({ "blobs": [Digest::of(b"a")] });
     let missing = fixture.send("POST", "/v1/blobs/missing", &asked).await;
     assert_eq!(read::<serde_json::Value>(missing).await, asked);
+}
+
+/// Its bytes are on their way when it is quarantined.
+#[tokio::test]
+async fn a_result_that_is_quarantined_while_it_is_taken_over_is_not_stored() {
+    let fixture = Fixture::new();
+    let (record, response) = fixture.publish("a").await;
+    assert_eq!(response.status(), 202);
+    let path = format!("/v1/results/{}/quarantine", record.result_key);
+    let request = QuarantineRequest { unit: record.unit.clone(), reason: "test".into() };
+    assert_eq!(fixture.send("POST", &path, &request).await.status(), 204);
+    fixture.backend.gate.add_permits(1);
+    fixture.service.queue.drain().await;
+    assert_eq!(fixture.lookup(&record).await, []);
+    assert_eq!(fixture.backend.list("records/").count().await, 0);
+}
+
+/// A store without writes cannot remember it; it is not answered all the same.
+#[tokio::test]
+async fn a_store_without_writes_answers_nothing_quarantined() {
+    let fixture = Fixture::new();
+    fixture.backend.gate.add_permits(1);
+    let (record, _) = fixture.publish("a").await;
+    assert_eq!(fixture.lookup(&record).await.len(), 1);
+    *fixture.backend.fault.lock().unwrap() = Some("Read-only file system");
+    let path = format!("/v1/results/{}/quarantine", record.result_key);
+    let request = QuarantineRequest { unit: record.unit.clone(), reason: "test".into() };
+    let refused = fixture.send("POST", &path, &request).await;
+    assert_eq!(problem(refused).await, "503 /problems/read-only");
+    assert_eq!(fixture.lookup(&record).await, []);
+    assert_eq!(problem(fixture.publish("a").await.1).await, "423 /problems/quarantined");
 }

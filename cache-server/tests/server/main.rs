@@ -8,6 +8,8 @@ mod harness;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod results;
 #[cfg(test)]
 mod stats;

@@ -200,6 +200,13 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         let fact =
             format!("store {}: {} of {budget}", stats.store.storage, bytes(stats.store.bytes));
         lines.add(Mark::Good, &fact, "");
+        if stats.quarantined > 0 {
+            lines.add(
+                Mark::Note,
+                &format!("{} results proved wrong and are quarantined", stats.quarantined),
+                "kiln verify --quarantined lists them",
+            );
+        }
     }
     lines.add(
         Mark::Note,

@@ -83,6 +83,12 @@ pub(super) fn text(stats: &StatsResponse) -> String {
         stats.store.results,
         stats.store.storage
     ));
+    if stats.quarantined > 0 {
+        out.push_str(&format!(
+            "quarantined: {} results that proved wrong (kiln verify --quarantined)\n",
+            stats.quarantined
+        ));
+    }
     reasons_text(&mut out, build);
     units_text(&mut out, stats);
     out
@@ -151,6 +157,14 @@ mod tests {
         let counts = Counts { units: 5, hit_local: 3, miss: 1, bypass: 1, ..Counts::default() };
         assert_eq!(rate(&counts), "75 %");
         assert_eq!(rate(&Counts::default()), "-");
+    }
+
+    #[test]
+    fn quarantined_results_are_mentioned() {
+        let mut stats = StatsResponse::default();
+        assert!(!text(&stats).contains("quarantined"));
+        stats.quarantined = 2;
+        assert!(text(&stats).contains("quarantined: 2 results"));
     }
 
     #[test]
