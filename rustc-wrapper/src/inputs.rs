@@ -11,8 +11,9 @@ mod observed;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter};
+use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter, Variables};
 
+use self::observed::Doubts;
 use crate::args::Parsed;
 use crate::closure::{closure, is_crate_file, mentions};
 use crate::env::Env;
@@ -105,7 +106,7 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
     let sources = read_sources(run, &info);
     let doubts = observed::add(run, &info, &mut inputs)?;
     let assembly = sources.iter().find(|(_, text)| sources::includes_assembly(text));
-    if let Some(source) = assembly.filter(|_| !doubts.is_empty()) {
+    if let Some(source) = assembly.filter(|_| !doubts.why.is_empty()) {
         return Err(unknown("assembler-include", &source.0));
     }
     for file in &run.parsed.files {
@@ -125,9 +126,9 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
     if run.clippy {
         clippy(run, &mut inputs);
     }
-    if loads_macros && !doubts.is_empty() {
-        macros(run, &mut inputs);
-        inputs.conservative = doubts;
+    if loads_macros && !doubts.why.is_empty() {
+        macros(run, &doubts, &mut inputs);
+        inputs.conservative = doubts.why;
     }
     Ok(inputs)
 }
@@ -294,9 +295,9 @@ fn clippy(run: &Run<'_>, inputs: &mut Inputs) {
         .insert(Member::Upward(TokenPath(run.roots.tokenise(&run.cwd.to_string_lossy())), names));
 }
 
-/// A procedural macro may read anything; without observation its package, the workspace that holds
-/// it, and cargo's variables stand for that.
-fn macros(run: &Run<'_>, inputs: &mut Inputs) {
+/// A procedural macro may read anything; where that is not known, its package, the workspace that
+/// holds it, and all variables that last stand for it.
+fn macros(run: &Run<'_>, doubts: &Doubts, inputs: &mut Inputs) {
     let package = run.env.text("CARGO_MANIFEST_DIR").map(str::to_owned);
     let package = package.unwrap_or_else(|| run.cwd.to_string_lossy().into_owned());
     let workspace = run.roots.place("workspace").filter(|w| Path::new(&package).starts_with(w));
@@ -305,12 +306,7 @@ fn macros(run: &Run<'_>, inputs: &mut Inputs) {
     if let Some(generated) = run.env.text("OUT_DIR") {
         inputs.members.insert(Member::Tree(token(run, generated), TreeFilter::All));
     }
-    // Absent ones count too: `CARGO_BIN_NAME` is set for executables only.
-    let always = ["OUT_DIR", "CARGO_BIN_NAME", "CARGO_PRIMARY_PACKAGE"];
-    for name in run.env.names().filter(|name| silent::is_macro_variable(name)).chain(always) {
-        let known = |m: &Member| matches!(m, Member::Env(n, _) if n == name);
-        if !inputs.members.iter().any(known) {
-            inputs.members.insert(Member::Env(name.to_owned(), EnvForm::Tokens));
-        }
+    if !doubts.variables_known {
+        inputs.members.insert(Member::Environment(Variables::Lasting));
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use kiln_storage::api::{LookupRequest, LookupResponse};
 use kiln_storage::limits;
-use kiln_storage::record::{Member, Record, result_key};
+use kiln_storage::record::{Member, Record, Variables, result_key};
 
 use crate::members::Evaluator;
 use crate::session::Session;
@@ -127,6 +127,7 @@ pub fn describe(member: &Member) -> String {
         Member::DiagnosticWidth => "width of diagnostics".to_owned(),
         Member::Link(path) => format!("link {}", path.0),
         Member::Place(path) => format!("place of {}", path.0),
-        Member::Environment => "all variables".to_owned(),
+        Member::Environment(Variables::All) => "all variables".to_owned(),
+        Member::Environment(Variables::Lasting) => "variables that a macro may read".to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_storage::Digest;
 use kiln_storage::encode::Encoder;
-use kiln_storage::record::{EnvForm, Member, TreeFilter};
+use kiln_storage::record::{EnvForm, Member, TreeFilter, Variables};
 
 use crate::env::Env;
 use crate::memo::Memo;
@@ -110,7 +110,7 @@ impl<'a> Evaluator<'a> {
                 let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
                 encoder.optional("place", place.as_ref().map(|p| p.as_os_str().as_bytes()));
             }
-            Member::Environment => self.environment(&mut encoder),
+            Member::Environment(which) => self.environment(&mut encoder, *which),
         }
         Some(encoder.finish())
     }
@@ -121,13 +121,22 @@ impl<'a> Evaluator<'a> {
         self.newest_ns = self.newest_ns.max(changed);
     }
 
-    /// All variables but Kiln's own and the jobserver, which no output may depend on.
-    fn environment(&self, encoder: &mut Encoder) {
+    /// All variables but Kiln's own and the jobserver, which no output may depend on; or those that
+    /// last.
+    fn environment(&self, encoder: &mut Encoder, which: Variables) {
         for (name, value) in self.env.iter() {
-            let neutral = name.to_str().is_some_and(silent::is_neutral);
-            if !neutral {
-                encoder.bytes("name", name.as_bytes()).bytes("value", value.as_bytes());
+            let left_out = name.to_str().is_some_and(|name| {
+                silent::is_neutral(name)
+                    || (which == Variables::Lasting && silent::is_of_session(name))
+            });
+            if left_out {
+                continue;
             }
+            encoder.bytes("name", name.as_bytes());
+            match value.to_str().filter(|_| which == Variables::Lasting) {
+                Some(text) => encoder.text("tokens", &self.roots.tokenise_text(text)),
+                None => encoder.bytes("value", value.as_bytes()),
+            };
         }
     }
 
@@ -351,6 +360,23 @@ mod tests {
         };
         assert_eq!(at("/a/one", EnvForm::Tokens), at("/b/two", EnvForm::Tokens));
         assert_ne!(at("/a/one", EnvForm::Raw), at("/b/two", EnvForm::Raw));
+    }
+
+    #[test]
+    fn environments_are_all_of_it_or_what_lasts() {
+        let root = Path::new("/a/one");
+        let of =
+            |which, env: &[(&str, &str)]| value(env, root, &Member::Environment(which)).unwrap();
+        for which in [Variables::All, Variables::Lasting] {
+            let look = |env: &[(&str, &str)]| of(which, env);
+            assert_ne!(look(&[]), look(&[("X", "")]));
+            assert_ne!(look(&[("X", "")]), look(&[("X", "1")]));
+            assert_ne!(look(&[("X", "1")]), look(&[("Y", "1")]));
+            assert_eq!(look(&[("KILN_JOB", "1"), ("MAKEFLAGS", "-j2")]), look(&[]));
+        }
+        let session: &[(&str, &str)] = &[("GITHUB_RUN_ID", "7"), ("SHLVL", "2"), ("TERM", "x")];
+        assert_ne!(of(Variables::All, session), of(Variables::All, &[]));
+        assert_eq!(of(Variables::Lasting, session), of(Variables::Lasting, &[]));
     }
 
     #[test]

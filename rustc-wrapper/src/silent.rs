@@ -82,27 +82,86 @@ pub fn variables(links: bool, clippy: bool) -> impl Iterator<Item = &'static str
         .map(|row| row.name)
 }
 
-/// Variables that cargo sets for a crate and that a procedural macro may read. Without observation
-/// all of them count for a unit that loads procedural macros.
-pub fn is_macro_variable(name: &str) -> bool {
-    name.starts_with("CARGO_PKG_")
-        || name.starts_with("CARGO_BIN_EXE_")
-        || matches!(
-            name,
-            "CARGO_MANIFEST_DIR"
-                | "CARGO_MANIFEST_PATH"
-                | "CARGO_MANIFEST_LINKS"
-                | "CARGO_CRATE_NAME"
-                | "CARGO_BIN_NAME"
-                | "CARGO_PRIMARY_PACKAGE"
-                | "CARGO_TARGET_TMPDIR"
-                | "OUT_DIR"
-        )
-}
-
 /// Variables that never are an input: Kiln's own, and those that carry the jobserver.
 pub fn is_neutral(name: &str) -> bool {
     name.starts_with("KILN_") || matches!(name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS")
+}
+
+/// Names of variables that belong to a login, a terminal or one run of CI, and beginnings of such names
+/// (with an underscore at the end). They change all the time; where it is not known which variables a
+/// procedural macro reads, these are taken not to be among them.
+pub const OF_SESSION: &[&str] = &[
+    "_",
+    "ACTIONS_",
+    "BUILDKITE_",
+    "CI",
+    "CIRCLE_",
+    "CI_",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "COLORTERM",
+    "COLUMNS",
+    "DBUS_",
+    "DESKTOP_",
+    "DISPLAY",
+    "DRONE_",
+    "EDITOR",
+    "FORGEJO_",
+    "GITEA_",
+    "GITHUB_",
+    "GITLAB_",
+    "GPG_",
+    "HISTCONTROL",
+    "HISTFILE",
+    "HISTSIZE",
+    "HOSTNAME",
+    "INVOCATION_ID",
+    "ITERM_",
+    "JOURNAL_STREAM",
+    "KITTY_",
+    "LC_",
+    "LANG",
+    "LANGUAGE",
+    "LESS",
+    "LESSOPEN",
+    "LESSCLOSE",
+    "LINES",
+    "LOGNAME",
+    "LS_COLORS",
+    "MAIL",
+    "MEMORY_",
+    "NO_COLOR",
+    "OLDPWD",
+    "PAGER",
+    "PROMPT_",
+    "PS1",
+    "PS2",
+    "PWD",
+    "RUNNER_",
+    "SESSION_",
+    "SHELL",
+    "SHLVL",
+    "SSH_",
+    "STY",
+    "SYSTEMD_",
+    "TERM",
+    "TERM_",
+    "TMUX",
+    "TMUX_",
+    "TRAVIS_",
+    "USER",
+    "USERNAME",
+    "VISUAL",
+    "VSCODE_",
+    "WAYLAND_DISPLAY",
+    "WINDOWID",
+    "XDG_",
+];
+
+/// Whether a variable is one of [`OF_SESSION`].
+pub fn is_of_session(name: &str) -> bool {
+    let begins = |entry: &str| entry.len() > 1 && entry.ends_with('_') && name.starts_with(entry);
+    OF_SESSION.iter().any(|entry| name == *entry || begins(entry))
 }
 
 /// Directories of the system, whose libraries count one by one and not as a whole.

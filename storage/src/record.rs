@@ -46,8 +46,20 @@ pub enum Member {
     Link(TokenPath),
     /// The place that a path is in the end, links followed: the result holds only there.
     Place(TokenPath),
-    /// Every variable, for what reads all of them at a time.
-    Environment,
+    /// Many variables at a time, with their names.
+    Environment(Variables),
+}
+
+/// Which variables a [`Member::Environment`] covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Variables {
+    /// All of them, as they are, for what reads them all.
+    All,
+    /// Those that do not belong to a session or to one run of CI, with roots as tokens, for what may
+    /// read any of them.
+    Lasting,
 }
 
 /// Which files of a directory a [`Member::Tree`] covers.
@@ -243,7 +255,13 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
         Member::DiagnosticWidth => encoder.text("diagnostic-width", ""),
         Member::Link(path) => encoder.text("link", &path.0),
         Member::Place(path) => encoder.text("place", &path.0),
-        Member::Environment => encoder.text("environment", ""),
+        Member::Environment(which) => encoder.text(
+            "environment",
+            match which {
+                Variables::All => "all",
+                Variables::Lasting => "lasting",
+            },
+        ),
     };
 }
 

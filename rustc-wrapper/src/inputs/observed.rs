@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_storage::record::{EnvForm, Member};
+use kiln_storage::record::{EnvForm, Member, Variables};
 
 use super::{Inputs, Run, Unknown, file_member, token, unknown};
 use crate::depinfo::DepInfo;
@@ -11,15 +11,20 @@ use crate::observe::{Around, Found, Observed};
 use crate::silent;
 use crate::stamp::changed_ns;
 
-/// Adds what was observed. Why it is not known all that was read, where that is so.
-pub(super) fn add(
-    run: &Run<'_>,
-    info: &DepInfo,
-    inputs: &mut Inputs,
-) -> Result<Vec<String>, Unknown> {
+/// Why it is not known all that was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Doubts {
+    /// For people; empty when all of it is known.
+    pub why: Vec<String>,
+    /// Whether the variables that were read are known all the same.
+    pub variables_known: bool,
+}
+
+/// Adds what was observed.
+pub(super) fn add(run: &Run<'_>, info: &DepInfo, inputs: &mut Inputs) -> Result<Doubts, Unknown> {
     let seen = match run.seen {
         Ok(seen) => seen,
-        Err(why) => return Ok(vec![why.to_owned()]),
+        Err(why) => return Ok(Doubts { why: vec![why.to_owned()], variables_known: false }),
     };
     let is_output = |path: &str| {
         let path = Path::new(path);
@@ -43,7 +48,8 @@ pub(super) fn add(
     check(run, &found)?;
     members(run, &found, inputs);
     let short = |doubt: &String| doubt.chars().take(MAX_DOUBT_CHARS).collect();
-    Ok(found.doubts.iter().take(MAX_DOUBTS).map(short).collect())
+    let why = found.doubts.iter().take(MAX_DOUBTS).map(short).collect();
+    Ok(Doubts { why, variables_known: seen.began && seen.lost == 0 })
 }
 
 /// Refuses what a later hit could not stand for: a file that was read and is gone, and one that a
@@ -93,7 +99,7 @@ fn members(run: &Run<'_>, found: &Found, inputs: &mut Inputs) {
         });
     }
     if found.environment {
-        members.insert(Member::Environment);
+        members.insert(Member::Environment(Variables::All));
     }
     for place in &found.places {
         inputs.pinned.push(format!("place of {}", run.roots.tokenise(place)));

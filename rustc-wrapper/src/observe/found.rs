@@ -38,6 +38,9 @@ pub struct Found {
 /// Applies the rules.
 pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
     let mut found = Found { doubts: doubts(seen), ..Found::default() };
+    // Nor can it be told which variables such a program read.
+    let by_plugin = |origin: &Origin| matches!(origin, Origin::Plugin | Origin::Helper);
+    found.environment = seen.unobserved.iter().any(|(origin, _)| by_plugin(origin));
     let mut written: BTreeSet<&str> = BTreeSet::new();
     for fact in &seen.facts {
         let Ok(name) = std::str::from_utf8(&fact.name) else {

@@ -326,6 +326,15 @@ pub fn page() -> String {
     for (name, what) in NEUTRAL {
         page.push_str(&format!("| `{name}` | {what} |\n"));
     }
+    page.push_str("\n## Variables of a session or a run of CI\n\n");
+    page.push_str(
+        "They count when a macro is seen to read them, and not in the conservative way. ",
+    );
+    page.push_str("One that ends with `_` stands for all that begin so.\n\n");
+    let names: Vec<String> =
+        crate::silent::OF_SESSION.iter().map(|name| format!("`{name}`")).collect();
+    page.push_str(&names.join(" "));
+    page.push('\n');
     page
 }
 
@@ -346,9 +355,9 @@ What a preloaded library cannot see is known beforehand, by the content of what 
 makes system calls without the C library (the crate `rustix` does), static programs, functions of the C
 library that open files inside. A unit with such a macro is handled the conservative way, as all units are
 with `KILN_OBSERVE=off` and where there is no observation: the whole workspace counts (for a package
-outside of it the package), `OUT_DIR`, and all of cargo's variables. That costs misses. And it does not see
-what a macro reads outside of the workspace, in `.git`, in a directory marked with `CACHEDIR.TAG`, or from
-variables that cargo does not set. `kiln doctor` says whether observation works here, and each result
+outside of it the package), `OUT_DIR`, and, where it is not seen which variables are read, all of them but
+those of a session or a run of CI (below). That costs misses. And it does not see what a macro reads outside
+of the workspace, in `.git`, or in a directory marked with `CACHEDIR.TAG`. `kiln doctor` says whether observation works here, and each result
 names why its inputs were found the conservative way.
 
 A macro that writes files which stay is not stored, since a hit would not write them.
