@@ -182,7 +182,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for bytes that are no record; [`StoreError::Unavailable`].
-    pub(crate) async fn record(&self, name: &ObjectName) -> StoreResult<Option<(Record, Bytes)>> {
+    pub(crate) async fn record(&self, name: &ObjectName) -> StoreResult<Option<Record>> {
         let Some(body) = self.backend.get(name).await? else {
             return Ok(None);
         };
@@ -192,7 +192,7 @@ impl Store {
         let record: Record =
             serde_json::from_slice(&payload).map_err(|error| damaged(error.to_string()))?;
         record.check().map_err(|error| damaged(error.to_string()))?;
-        Ok(Some((record, payload.into_bytes())))
+        Ok(Some(record))
     }
 
     /// Stores an encoded record under a name.

@@ -29,6 +29,24 @@ pub const MAX_RECORDS_PER_UNIT: usize = 6;
 /// Most bytes of records that a lookup returns for one unit key (but always at least one record).
 pub const MAX_LOOKUP_UNIT_BYTES: usize = 2 * 1024 * 1024;
 
+/// Most parts of a unit key that a record describes.
+pub const MAX_UNIT_PARTS: usize = 512;
+
+/// Longest text in the description of a unit, bytes.
+pub const MAX_PART_BYTES: usize = 256;
+
+/// Most causes of a miss that an event names.
+pub const MAX_CAUSES: usize = 4;
+
+/// Longest name in a cause, bytes.
+pub const MAX_CAUSE_NAME_BYTES: usize = 240;
+
+/// Longest value in a cause, bytes.
+pub const MAX_CAUSE_VALUE_BYTES: usize = 120;
+
+/// Most earlier units that are described when a unit is new.
+pub const MAX_NEAREST_UNITS: usize = 8;
+
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 1024;
 

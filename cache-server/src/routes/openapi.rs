@@ -20,6 +20,8 @@ use utoipa::OpenApi;
         super::results::publish,
         super::results::reject,
         super::events::add,
+        super::explain::nearest,
+        super::explain::explain,
         super::events::stats,
         super::events::zero,
         super::server::info,
