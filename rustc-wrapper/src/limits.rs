@@ -13,3 +13,9 @@ pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Room that the lists of one run must find, bytes.
 pub const MIN_SCRATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Longest that a miss is delayed by looking what differs from earlier records.
+pub const COMPARE_TIME: Duration = Duration::from_millis(100);
+
+/// Longest the wrapper waits to hear which earlier units are like a new one.
+pub const NEAREST_TIMEOUT: Duration = Duration::from_millis(500);

@@ -79,6 +79,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         unit_key: session.unit.key,
         result_key: result_key(&session.unit.key, &members, &values),
         unit: session.unit.name.clone(),
+        parts: crate::unit::parts::kept(&session.unit.parts),
         members,
         values,
         outputs: record_outputs,

@@ -32,6 +32,8 @@ const MAX_DEPTH: usize = 4;
 pub struct Tool {
     /// Names the tool by content.
     pub digest: Digest,
+    /// What it calls itself, e.g. `rustc 1.95.0 (59807616e 2026-04-14)`.
+    pub version: String,
     /// Its sysroot.
     pub sysroot: PathBuf,
     /// `-<16 hexadecimal characters>` of the standard library's files: what every crate's metadata
@@ -216,7 +218,8 @@ pub fn identify(
     let std_suffixes = std_suffixes.map(str::to_owned).collect();
     let digest = digest(dir, &facts.version, &parts, memo)
         .map_err(|(path, error)| unknown(&format!("{}: {error}", path.display())))?;
-    Ok(Tool { digest, sysroot, std_suffixes })
+    let version = facts.version.lines().next().unwrap_or_default().to_owned();
+    Ok(Tool { digest, version, sysroot, std_suffixes })
 }
 
 /// The files that a toolchain is made of, as label and path, sorted.

@@ -134,6 +134,9 @@ fn units_text(out: &mut String, stats: &StatsResponse) {
         ));
     }
     more(out, stats.missed.len());
+    if !stats.missed.is_empty() {
+        out.push_str("\nkiln explain says what differed, and in which crate it began\n");
+    }
 }
 
 fn more(out: &mut String, count: usize) {
@@ -160,5 +163,18 @@ mod tests {
         let text = text(&stats);
         assert!(text.contains("incremental: "), "{text}");
         assert!(text.contains("CARGO_INCREMENTAL=0"), "{text}");
+    }
+
+    #[test]
+    fn misses_lead_to_their_explanation() {
+        let mut stats = StatsResponse::default();
+        assert!(!text(&stats).contains("kiln explain"));
+        stats.missed.push(kiln_storage::api::MissedUnit {
+            unit: Default::default(),
+            outcome: kiln_storage::api::Outcome::Miss,
+            reason: "new-unit".into(),
+            cost_ms: 1,
+        });
+        assert!(text(&stats).contains("kiln explain"));
     }
 }
