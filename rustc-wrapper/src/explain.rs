@@ -107,7 +107,8 @@ pub struct Way {
 /// What a chain begins with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Root {
-    Cause(Cause),
+    /// Something differs; where it is named by the unit's own package, with the unit.
+    Cause(Cause, Option<String>),
     /// A crate came from the cache, and is another than the one that was compiled with before.
     Restored(usize),
     /// Nothing that differs explains it.
@@ -163,8 +164,8 @@ impl<'a> Graph<'a> {
         for (at, event) in events.iter().enumerate().filter(|(_, event)| !is_hit(event)) {
             graph.add(at, event);
         }
-        let covered: BTreeSet<usize> =
-            (0..graph.roots.len()).flat_map(|n| graph.reached(n).into_keys()).collect();
+        let origins = graph.roots.values().flatten();
+        let covered: BTreeSet<usize> = graph.reached_from(origins).into_keys().collect();
         // Only where events are missing or contradict each other.
         for (at, event) in events.iter().enumerate() {
             if !is_hit(event) && !covered.contains(&at) {
@@ -201,7 +202,10 @@ impl<'a> Graph<'a> {
             event.outcome == Outcome::Miss && EXPLAINED.contains(&reason(event).as_str());
         match own.first() {
             _ if !explained => self.root(Root::Reason(event.outcome, reason(event)), at),
-            Some(first) => self.root(Root::Cause((*first).clone()), at),
+            Some(first) => {
+                let package = first.name.starts_with("<package>").then(|| called(&event.unit));
+                self.root(Root::Cause((*first).clone(), package), at);
+            }
             None if event.causes.is_empty() => {
                 self.root(Root::Reason(event.outcome, reason(event)), at);
             }
@@ -209,14 +213,30 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The units that a root leads to, each with the next one on the way back to where it began.
-    fn reached(&self, root: usize) -> BTreeMap<usize, Option<usize>> {
+    /// The origins of a root that are none but for another one. Cargo hands the directories of a
+    /// crate's libraries to all that use the crate: they differ for these, too.
+    fn beginnings(&self, root: &Root, origins: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let handed_on =
+            matches!(root, Root::Cause(cause, _) if matches!(cause.kind.as_str(), "file" | "tree"));
+        let mut first = origins.clone();
+        for origin in origins.iter().filter(|_| handed_on) {
+            let reached = self.reached_from([origin]);
+            first.retain(|at| at == origin || !reached.contains_key(at));
+        }
+        if first.is_empty() { origins.clone() } else { first }
+    }
+
+    /// The units that some origins lead to, with the next one on the way back to where it began.
+    fn reached_from<'o>(
+        &self,
+        origins: impl IntoIterator<Item = &'o usize>,
+    ) -> BTreeMap<usize, Option<usize>> {
         let mut followers: Vec<Vec<usize>> = vec![Vec::new(); self.events.len()];
         for (at, others) in self.leads_to.iter().enumerate() {
             others.iter().for_each(|other| followers[*other].push(at));
         }
-        let origins = self.roots.values().nth(root).into_iter().flatten();
-        let mut reached: BTreeMap<usize, Option<usize>> = origins.map(|at| (*at, None)).collect();
+        let mut reached: BTreeMap<usize, Option<usize>> =
+            origins.into_iter().map(|at| (*at, None)).collect();
         let mut open: std::collections::VecDeque<usize> = reached.keys().copied().collect();
         while let Some(at) = open.pop_front() {
             for follower in &followers[at] {
@@ -237,10 +257,10 @@ pub fn explain(answer: &ExplainResponse) -> Explanation {
     let mut chains: Vec<(Chain, BTreeMap<usize, Option<usize>>)> = graph
         .roots
         .iter()
-        .enumerate()
-        .map(|(n, (root, origins))| {
-            let reached = graph.reached(n);
-            (chain(&graph, root, origins, &reached), reached)
+        .map(|(root, origins)| {
+            let origins = graph.beginnings(root, origins);
+            let reached = graph.reached_from(&origins);
+            (chain(&graph, root, &origins, &reached), reached)
         })
         .collect();
     chains.sort_by_key(|(chain, _)| {
@@ -280,7 +300,7 @@ fn chain(
         ..Chain::default()
     };
     match root {
-        Root::Cause(cause) => {
+        Root::Cause(cause, _) => {
             let told = Told::new(cause);
             let mut also: Vec<Told> = Vec::new();
             for other in origins.iter().flat_map(|at| &graph.events[*at].causes) {
@@ -290,7 +310,9 @@ fn chain(
                     also.push(other);
                 }
             }
-            let (text, hint) = (told.text.clone(), words::hint(cause).map(str::to_owned));
+            let before = crate_of(cause).map_or("", |_| ", compiled before this build");
+            let text = format!("{}{before}", told.text);
+            let hint = words::hint(cause).map(str::to_owned);
             Chain { begins_with: "cause", text, hint, cause: Some(told), also, ..base }
         }
         Root::Restored(at) => {

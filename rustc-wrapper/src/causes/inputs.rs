@@ -49,7 +49,8 @@ pub fn compare(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Causes {
     let mut found = nearest.unwrap_or_default();
     drop_covered(&mut found, evaluator.roots);
     found.sort_by_key(|difference| rank(&difference.member));
-    Causes::new(found.iter().map(describe).collect())
+    let roots = evaluator.roots;
+    Causes::new(found.iter().map(|difference| describe(difference, roots)).collect())
 }
 
 /// The members of a record that differ, and whether there was time for all.
@@ -109,7 +110,19 @@ fn is_crate(path: &TokenPath) -> bool {
     path.0.rsplit('/').next().is_some_and(is_crate_file)
 }
 
-fn describe(difference: &Difference) -> Cause {
+/// A path as people know it: that of a package by the root that holds the package, since every unit
+/// has a package of its own.
+fn shown(path: &TokenPath, roots: &Roots) -> String {
+    let Some(rest) = path.0.strip_prefix("<package>") else { return path.0.clone() };
+    let package = roots.place("package").unwrap_or_default();
+    let holder = roots.iter().filter(|root| root.name != "package").find_map(|root| {
+        let inner = package.strip_prefix(&root.path).filter(|inner| inner.starts_with('/'))?;
+        Some(format!("<{}>{inner}{rest}", root.name))
+    });
+    holder.unwrap_or_else(|| path.0.clone())
+}
+
+fn describe(difference: &Difference, roots: &Roots) -> Cause {
     let Difference { member, then, now } = difference;
     let values = (
         word(member, then),
@@ -122,13 +135,13 @@ fn describe(difference: &Difference) -> Cause {
         now: Some(values.1.clone()),
     };
     match member {
-        Member::File(path) => cause("file", &path.0),
-        Member::Listing(path) => cause("names", &path.0),
-        Member::Tree(path, _) => cause("tree", &path.0),
+        Member::File(path) => cause("file", &shown(path, roots)),
+        Member::Listing(path) => cause("names", &shown(path, roots)),
+        Member::Tree(path, _) => cause("tree", &shown(path, roots)),
         Member::Env(name, _) => cause("variable", name),
         Member::Program(name) => cause("program", name),
         Member::Upward(path, names) => {
-            cause("nearest-file", &format!("{}/{}", path.0, names.join(" or ")))
+            cause("nearest-file", &format!("{}/{}", shown(path, roots), names.join(" or ")))
         }
         Member::Root(name) => cause("place", &format!("<{name}>")),
         Member::DiagnosticWidth => cause("width", ""),
@@ -335,6 +348,20 @@ mod tests {
             here.told(&[far]),
             ["file <workspace>/b.rs: # > #", "file <workspace>/liblow-1.rmeta: # > #",]
         );
+    }
+
+    #[test]
+    fn a_package_is_called_by_what_holds_it() {
+        let roots = Roots::from_pairs([
+            ("workspace", PathBuf::from("/a/ws")),
+            ("package", "/a/ws/low".into()),
+            ("home", "/a".into()),
+        ]);
+        let show = |path: &str, roots: &Roots| shown(&TokenPath(path.into()), roots);
+        assert_eq!(show("<package>/src/lib.rs", &roots), "<workspace>/low/src/lib.rs");
+        assert_eq!(show("<target>/x", &roots), "<target>/x");
+        let alone = Roots::from_pairs([("package", PathBuf::from("/b/low"))]);
+        assert_eq!(show("<package>/src/lib.rs", &alone), "<package>/src/lib.rs");
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn narrow(explanation: &mut Explanation, name: &str) -> (bool, Vec<String>) {
 }
 
 fn is_near(known: &str, asked: &str) -> bool {
-    distance(known, asked) <= 1 + asked.len() / 4
+    distance(known, asked) <= 1 + asked.len() / 3
         || (asked.len() > 2 && (known.contains(asked) || asked.contains(known)))
 }
 

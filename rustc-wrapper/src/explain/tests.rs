@@ -92,6 +92,27 @@ fn what_differs_in_many_units_is_one_chain() {
     assert_eq!(told(events), want(&[("-C opt-level", "low mid", "app")]));
 }
 
+/// A directory of libraries is handed to all that use the crate it belongs to.
+#[test]
+fn what_is_handed_on_began_with_the_lowest() {
+    let tree = ("tree", "<workspace>/low/lib");
+    let events = vec![
+        missed("app", &[tree, ("file", &lib("mid"))]),
+        missed("low", &[tree]),
+        missed("mid", &[tree, ("file", &lib("low"))]),
+    ];
+    assert_eq!(told(events), want(&[(tree.1, "low", "app mid")]));
+}
+
+#[test]
+fn files_of_two_packages_are_two() {
+    let events = vec![
+        missed("a", &[("file", "<package>/src/lib.rs")]),
+        missed("b", &[("file", "<package>/src/lib.rs")]),
+    ];
+    assert_eq!(told(events).len(), 2);
+}
+
 #[test]
 fn two_beginnings_are_two_chains() {
     let events = vec![

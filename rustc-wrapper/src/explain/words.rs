@@ -71,9 +71,7 @@ fn text(cause: &Cause) -> String {
     match kind.as_str() {
         "file" if stem_of(name).is_some() && name.starts_with("<target>") => {
             let file = name.rsplit('/').next().unwrap_or(name);
-            format!(
-                "crate file {file} is another one ({before} -> {after}), compiled before this build"
-            )
+            format!("crate file {file} is another one ({before} -> {after})")
         }
         "file" => changed(&format!("file {}", path(name)), &before, &after),
         "names" => changed(&format!("the names in {}", path(name)), &before, &after),
@@ -89,9 +87,7 @@ fn text(cause: &Cause) -> String {
         "argument" => argument(name, then, now),
         "order" => format!("the order of {name} arguments"),
         "crate" => match (then, now) {
-            (Some(then), Some(now)) => {
-                format!("crate {name}: {then} -> {now}, compiled before this build")
-            }
+            (Some(then), Some(now)) => format!("crate {name}: {then} -> {now}"),
             _ => toggled(&format!("dependency {name}"), then, now),
         },
         "kind" => format!("stored so far as {before} only, not as {after}"),
