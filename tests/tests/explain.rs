@@ -56,13 +56,13 @@ impl Chain {
 
     /// The last build was compiled for one reason, which began in some crates and led to others.
     #[track_caller]
-    fn is(&self, kind: &str, name: &str, values: (&str, &str), began: &[&str], then: &[&str]) {
+    fn is(&self, what: (&str, &str), values: (&str, &str), began: &[&str], then: &[&str]) {
         let explanation = self.explain();
         let chains = explanation["chains"].as_array().unwrap();
         assert_eq!(chains.len(), 1, "{explanation:#}");
         let cause = &chains[0]["cause"];
         let text = |key: &str| cause[key].as_str().unwrap_or_default().to_owned();
-        assert_eq!((text("kind"), text("name")), (kind.into(), name.into()), "{cause:#}");
+        assert_eq!((text("kind"), text("name")), (what.0.into(), what.1.into()), "{cause:#}");
         let shown = |value: &Value| match value.as_str() {
             None => "-".to_owned(),
             Some(text) if text.len() == 8 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
@@ -81,7 +81,7 @@ impl Chain {
     /// It began in `low`, and the others followed.
     #[track_caller]
     fn is_of_low(&self, kind: &str, name: &str, values: (&str, &str)) {
-        self.is(kind, name, values, &["low"], &["app", "mid"]);
+        self.is((kind, name), values, &["low"], &["app", "mid"]);
     }
 }
 
@@ -101,7 +101,7 @@ fn a_first_compile_then_none() {
     let chain = Chain::plain();
     assert!(chain.text(&[]).contains("no units are known"));
     chain.build();
-    chain.is("first", "", ("-", "-"), ALL, &[]);
+    chain.is(("first", ""), ("-", "-"), ALL, &[]);
     assert!(chain.text(&[]).contains("first compile"), "{}", chain.text(&[]));
     chain.build();
     let explanation = chain.explain();
@@ -139,7 +139,7 @@ fn a_source_in_a_build_that_goes_on() {
     build(&["build"]);
     chain.project.write(LOW, "pub fn n() -> i32 { 2 }\n");
     build(&["build", "-p", "low"]);
-    chain.is("file", "<workspace>/low/src/lib.rs", ("#", "#"), &["low"], &[]);
+    chain.is(("file", "<workspace>/low/src/lib.rs"), ("#", "#"), &["low"], &[]);
     build(&["build"]);
     let explanation = chain.explain();
     let text = explanation["chains"][0]["text"].as_str().unwrap();
@@ -230,11 +230,11 @@ fn flags() {
     chain.build();
     let flags = |flags: &'static str| chain.build_with(&["build"], |c| c.env("RUSTFLAGS", flags));
     flags("-Copt-level=1");
-    chain.is("argument", "-C opt-level", ("-", "1"), ALL, &[]);
+    chain.is(("argument", "-C opt-level"), ("-", "1"), ALL, &[]);
     flags("-Copt-level=2");
-    chain.is("argument", "-C opt-level", ("1", "2"), ALL, &[]);
+    chain.is(("argument", "-C opt-level"), ("1", "2"), ALL, &[]);
     flags("-Copt-level=2 --cfg=kt --check-cfg=cfg(kt)");
-    chain.is("argument", "--cfg kt", ("-", "given"), ALL, &[]);
+    chain.is(("argument", "--cfg kt"), ("-", "given"), ALL, &[]);
 }
 
 #[test]
@@ -242,11 +242,11 @@ fn a_profile() {
     let chain = Chain::plain();
     chain.build();
     chain.build_with(&["build", "--release"], |call| call);
-    chain.is("argument", "-C opt-level", ("-", "3"), ALL, &[]);
+    chain.is(("argument", "-C opt-level"), ("-", "3"), ALL, &[]);
     let manifest = String::from_utf8(chain.project.read("Cargo.toml")).unwrap();
     chain.project.write("Cargo.toml", manifest + "\n[profile.dev]\noverflow-checks = false\n");
     chain.build();
-    chain.is("argument", "-C overflow-checks", ("-", "off"), ALL, &[]);
+    chain.is(("argument", "-C overflow-checks"), ("-", "off"), ALL, &[]);
     chain.build_with(&["check"], |call| call);
     let explanation = chain.explain();
     assert_eq!(explanation["chains"][0]["cause"]["kind"], "kind", "{explanation:#}");
@@ -449,6 +449,19 @@ fn hostile_names() {
     chain.is_of_low("variable", name, ("unset", "#"));
     let done = chain.world.kiln(&["explain", "\u{1b}[31m"]).run().fails();
     assert!(!done.stderr.contains(odd), "{:?}", done.stderr);
+}
+
+/// The result was there, and its files are no longer.
+#[test]
+fn a_result_that_is_gone() {
+    let chain = Chain::plain();
+    chain.build();
+    chain.world.stop_server();
+    std::fs::remove_dir_all(chain.world.kiln_dir().join("store/blobs")).unwrap();
+    std::fs::remove_file(chain.world.kiln_dir().join("index.sqlite")).unwrap();
+    chain.build();
+    chain.is(("gone", ""), ("-", "-"), ALL, &[]);
+    assert!(chain.text(&[]).contains("KILN_CACHE_SIZE"), "{}", chain.text(&[]));
 }
 
 /// Nothing was asked for before the build, and a server that is new knows it all the same.
