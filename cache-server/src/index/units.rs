@@ -71,10 +71,15 @@ pub(crate) fn nearest(
     let limits = [MAX_NEAREST_ROWS, MAX_NEAREST_UNITS as u64].map(int);
     let same: Vec<NearestUnit> = connection
         .prepare_cached(
+            // Descriptions are read of the few rows that are wanted only.
             "SELECT unit_key, crate, version, kind, target, parts FROM
-                 (SELECT * FROM units WHERE scope = ?1 AND crate = ?2 AND kind = ?3 AND target = ?4
-                  ORDER BY created_ms DESC, id DESC LIMIT ?6)
-             ORDER BY unit_key = ?7 DESC, version = ?5 DESC, created_ms DESC, id DESC LIMIT ?8",
+                 (SELECT id AS chosen, row_number() OVER
+                      (ORDER BY unit_key = ?7 DESC, version = ?5 DESC, created_ms DESC, id DESC) AS n
+                  FROM (SELECT id, unit_key, version, created_ms FROM units
+                        WHERE scope = ?1 AND crate = ?2 AND kind = ?3 AND target = ?4
+                        ORDER BY created_ms DESC, id DESC LIMIT ?6)
+                  ORDER BY n LIMIT ?8)
+             JOIN units ON id = chosen ORDER BY n",
         )?
         .query_map(
             params![
@@ -96,8 +101,12 @@ pub(crate) fn nearest(
     connection
         .prepare_cached(
             "SELECT unit_key, crate, version, kind, target, parts FROM
-                 (SELECT * FROM units WHERE scope = ?1 AND crate = ?2 LIMIT ?4)
-             ORDER BY version = ?3 DESC, created_ms DESC, id DESC LIMIT ?5",
+                 (SELECT id AS chosen, row_number() OVER
+                      (ORDER BY version = ?3 DESC, created_ms DESC, id DESC) AS n
+                  FROM (SELECT id, version, created_ms FROM units
+                        WHERE scope = ?1 AND crate = ?2 LIMIT ?4)
+                  ORDER BY n LIMIT ?5)
+             JOIN units ON id = chosen ORDER BY n",
         )?
         .query_map(params![scope, crate_name, version, limits[0], limits[1]], unit)?
         .collect()

@@ -90,8 +90,7 @@ fn version(then: &UnitName, now: &UnitName) -> Vec<(Rank, Cause)> {
 
 /// The parts that only one of two lists has, paired where both have one of the same name.
 fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
-    let named = |part: &UnitPart| (part.group.clone(), part.name.clone());
-    let mut gone: BTreeMap<(String, String), Vec<&UnitPart>> = BTreeMap::new();
+    let mut gone: BTreeMap<(&str, &str), Vec<&UnitPart>> = BTreeMap::new();
     for part in missing_in(then, now) {
         gone.entry(named(part)).or_default().push(part);
     }
@@ -107,6 +106,10 @@ fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
         found.extend(order(then, now));
     }
     found
+}
+
+fn named(part: &UnitPart) -> (&str, &str) {
+    (&part.group, &part.name)
 }
 
 /// The parts of one list that the other does not have, as often as that is so.
