@@ -29,9 +29,8 @@ pub const KINDS: &[(&str, &str)] = &[
     ("argument", "an argument of the compiler"),
     ("order", "the order of arguments of one kind"),
     ("crate", "the file name of a crate given by --extern: cargo made another unit of it"),
-    ("kind", "the crate is stored as another kind of unit only, e.g. checked and not built"),
     ("gone", "the unit was stored, and its results were evicted or damaged"),
-    ("first", "nothing of this crate is stored yet"),
+    ("first", "nothing of the crate is stored yet, or only as other kinds of units (then, now)"),
 ];
 
 /// The causes of a miss: bounded, the most telling first.

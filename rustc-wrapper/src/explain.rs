@@ -125,6 +125,11 @@ struct Graph<'a> {
     roots: BTreeMap<Root, BTreeSet<usize>>,
 }
 
+/// Whether what differs is the explanation of a reason: the result was stored.
+pub fn is_explained(reason: &str) -> bool {
+    EXPLAINED.contains(&reason)
+}
+
 fn is_hit(event: &Event) -> bool {
     match event.outcome {
         Outcome::HitLocal | Outcome::HitRemote | Outcome::Joined => true,
@@ -198,10 +203,14 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        let explained =
-            event.outcome == Outcome::Miss && EXPLAINED.contains(&reason(event).as_str());
+        let explained = event.outcome == Outcome::Miss && is_explained(&reason(event));
         match own.first() {
             _ if !explained => self.root(Root::Reason(event.outcome, reason(event)), at),
+            // What else is stored of a crate does not make two first compiles two things.
+            Some(first) if first.kind == "first" => {
+                let first = Cause { kind: first.kind.clone(), ..Cause::default() };
+                self.root(Root::Cause(first, None), at);
+            }
             Some(first) => {
                 let package = first.name.starts_with("<package>").then(|| called(&event.unit));
                 self.root(Root::Cause((*first).clone(), package), at);
@@ -270,7 +279,8 @@ pub fn explain(answer: &ExplainResponse) -> Explanation {
     let missed = events.iter().enumerate().filter(|(_, event)| !is_hit(event));
     Explanation {
         build: answer.build.clone(),
-        job: events.first().map(|event| event.job.clone()).unwrap_or_default(),
+        // cargo compiles crates of a registry in their own directories, and the workspace last.
+        job: events.last().map(|event| event.job.clone()).unwrap_or_default(),
         units: events.len(),
         hits: events.iter().filter(|event| is_hit(event)).count(),
         misses: count(Outcome::Miss),
@@ -306,7 +316,11 @@ fn chain(
             for other in origins.iter().flat_map(|at| &graph.events[*at].causes) {
                 let follows = graph.leads(other).is_some();
                 let other = Told::new(other);
-                if !follows && other != told && !also.contains(&other) {
+                if !follows
+                    && other.cause.kind != "first"
+                    && other != told
+                    && !also.contains(&other)
+                {
                     also.push(other);
                 }
             }

@@ -249,7 +249,12 @@ fn a_profile() {
     chain.is(("argument", "-C overflow-checks"), ("-", "off"), ALL, &[]);
     chain.build_with(&["check"], |call| call);
     let explanation = chain.explain();
-    assert_eq!(explanation["chains"][0]["cause"]["kind"], "kind", "{explanation:#}");
+    let text = explanation["compiled"][0]["causes"][0]["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("first compile as ") && text.contains(": stored so far as "),
+        "{text}"
+    );
+    assert_eq!(names(&explanation["chains"][0]["began_in"]), ALL, "{explanation:#}");
 }
 
 #[test]

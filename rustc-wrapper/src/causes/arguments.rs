@@ -4,7 +4,7 @@
 //! names of crates from those crates. What follows from something is named only where nothing else
 //! is found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kiln_storage::api::{Cause, NearestUnit};
 use kiln_storage::record::{UnitName, UnitPart};
@@ -33,17 +33,23 @@ enum Rank {
 
 /// What differs from the nearest of some earlier units of the crate.
 pub fn compare(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
-    let Some(first) = earlier.first() else {
-        return Causes::one("first");
-    };
-    if first.unit_key == unit.key {
+    if earlier.first().is_some_and(|first| first.unit_key == unit.key) {
         return Causes::one("gone");
     }
     let alike = |other: &&NearestUnit| {
         other.unit.kind == unit.name.kind && other.unit.target == unit.name.target
     };
     let parts = kept(&unit.parts);
-    let compared = earlier.iter().filter(alike).filter(|other| !other.parts.is_empty());
+    if !earlier.iter().any(|other| alike(&other)) {
+        return first(unit, earlier);
+    }
+    let known: Vec<&NearestUnit> =
+        earlier.iter().filter(alike).filter(|other| !other.parts.is_empty()).collect();
+    let compared: Vec<&NearestUnit> =
+        known.iter().copied().filter(|other| is_same_target(unit, other)).collect();
+    if compared.is_empty() && !known.is_empty() {
+        return Causes::one("first");
+    }
     let mut nearest: Option<Vec<(Rank, Cause)>> = None;
     for other in compared {
         let mut found = version(&other.unit, &unit.name);
@@ -53,22 +59,38 @@ pub fn compare(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
         }
     }
     let Some(mut found) = nearest else {
-        if earlier.iter().any(|other| alike(&other)) {
-            return Causes::default();
-        }
-        let called = |unit: &UnitName| format!("{} for {}", unit.kind, unit.target);
-        return Causes::new(vec![cause(
-            "kind",
-            "",
-            Some(called(&first.unit)),
-            Some(called(&unit.name)),
-        )]);
+        return Causes::default();
     };
     if found.iter().any(|(rank, _)| *rank != Rank::Follows) {
         found.retain(|(rank, _)| *rank != Rank::Follows);
     }
     found.sort_by_key(|(rank, _)| *rank);
     Causes::new(found.into_iter().map(|(_, cause)| cause).collect())
+}
+
+/// A unit without an earlier one of its kind; another kind of unit of the crate is named. A build
+/// script is called by the name of its package, and is another program.
+fn first(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
+    let is_script = |name: &UnitName| name.kind.starts_with("build-script");
+    let other = earlier.iter().find(|other| is_script(&other.unit) == is_script(&unit.name));
+    let called = |unit: &UnitName| format!("{} for {}", unit.kind, unit.target);
+    let then = other.map(|other| called(&other.unit));
+    let now = then.is_some().then(|| called(&unit.name));
+    Causes::new(vec![cause("first", "", then, now)])
+}
+
+/// Whether an earlier unit was made of the same target of the package: a test of the library is none
+/// of the program, and a build script tries many sources under one name.
+fn is_same_target(unit: &Unit, other: &NearestUnit) -> bool {
+    let value = |parts: &[UnitPart], group: &str, name: &str| {
+        let found = parts.iter().find(|part| part.group == group && part.name == name);
+        found.and_then(|part| part.value.clone())
+    };
+    let same = |group: &str, name: &str| {
+        let here = value(&unit.parts, group, name);
+        here.is_some() && here == value(&other.parts, group, name)
+    };
+    unit.name.version != other.unit.version || same(INPUT, "") || same(CODEGEN, "metadata")
 }
 
 /// How far away: differences that follow from others come with them and count nothing.
@@ -90,13 +112,13 @@ fn version(then: &UnitName, now: &UnitName) -> Vec<(Rank, Cause)> {
 
 /// The parts that only one of two lists has, paired where both have one of the same name.
 fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
-    let mut gone: BTreeMap<(&str, &str), Vec<&UnitPart>> = BTreeMap::new();
+    let mut gone: BTreeMap<(&str, &str), VecDeque<&UnitPart>> = BTreeMap::new();
     for part in missing_in(then, now) {
-        gone.entry(named(part)).or_default().push(part);
+        gone.entry(named(part)).or_default().push_back(part);
     }
     let mut found = Vec::new();
     for part in missing_in(now, then) {
-        let before = gone.get_mut(&named(part)).and_then(Vec::pop);
+        let before = gone.get_mut(&named(part)).and_then(VecDeque::pop_front);
         found.push(describe(part, before.map(value), Some(value(part))));
     }
     for part in gone.into_values().flatten() {
@@ -162,7 +184,11 @@ fn describe(part: &UnitPart, then: Option<String>, now: Option<String>) -> (Rank
 
 fn rank(part: &UnitPart, then: Option<&str>, now: Option<&str>) -> Rank {
     match (part.group.as_str(), part.name.as_str()) {
-        (CODEGEN, "metadata" | "extra-filename") | (SEARCH, "dependency") => Rank::Follows,
+        (CODEGEN, "metadata" | "extra-filename") => Rank::Follows,
+        // Directories that cargo has named, by profile and by its hash of a package.
+        (SEARCH, _) if [then, now].into_iter().flatten().all(|at| at.starts_with("<target>")) => {
+            Rank::Follows
+        }
         // They hold the version of a package from the registry.
         (INPUT | WORKING_DIRECTORY, _) => Rank::Follows,
         (CHECK_CFG, _) => Rank::Declared,
@@ -246,7 +272,7 @@ mod tests {
     }
 
     fn check(then: &[&str], now: &[&str], want: &[&str]) {
-        let base = ["crate name||x"].as_slice();
+        let base = ["crate root||src/lib.rs"].as_slice();
         assert_eq!(
             told(&[earlier("1", "lib", &[base, then].concat())], &[base, now].concat()),
             want
@@ -295,6 +321,9 @@ mod tests {
         check(&then, &now, &[low]);
         let now = [now[0], now[1], "cfg|kt"];
         check(&then, &now, &["argument --cfg kt: - > given", low]);
+        let one = ["-L|native|<target>/debug/build/z-1/out", "-L|native|/opt/a"];
+        let two = ["-L|native|<target>/debug/build/z-2/out", "-L|native|/opt/b"];
+        check(&one, &two, &["argument -L native: /opt/a > /opt/b"]);
         // Another profile directory alone.
         let other = ["extern|low|<target>/other/deps/liblow-1.rmeta", "-C|debuginfo|2"];
         check(&[then[0]], &other, &["argument -C debuginfo: - > 2"]);
@@ -302,10 +331,22 @@ mod tests {
 
     #[test]
     fn the_nearest_of_several_is_compared() {
-        let far = earlier("1", "lib", &["-C|opt-level|0", "cfg|a", "cfg|b"]);
-        let near = earlier("1", "lib", &["-C|opt-level|0", "cfg|kt"]);
-        let now = ["-C|opt-level|3", "cfg|kt"];
+        let root = "crate root||src/lib.rs";
+        let far = earlier("1", "lib", &[root, "-C|opt-level|0", "cfg|a", "cfg|b"]);
+        let near = earlier("1", "lib", &[root, "-C|opt-level|0", "cfg|kt"]);
+        let now = [root, "-C|opt-level|3", "cfg|kt"];
         assert_eq!(told(&[far, near], &now), ["argument -C opt-level: 0 > 3"]);
+    }
+
+    /// Two targets of a package may have one name; the root of one may move.
+    #[test]
+    fn targets_are_told_apart() {
+        let tests = ["crate root||src/lib.rs", "--test", "-C|metadata|1"];
+        let of_program = ["crate root||src/main.rs", "--test", "-C|metadata|2"];
+        assert_eq!(told(&[earlier("1", "lib", &tests)], &of_program), ["first : - > -"]);
+        let moved = ["crate root||src/other.rs", "--test", "-C|metadata|1"];
+        let want = ["argument crate root: src/lib.rs > src/other.rs"];
+        assert_eq!(told(&[earlier("1", "lib", &tests)], &moved), want);
     }
 
     #[test]
@@ -314,7 +355,10 @@ mod tests {
         let old = earlier("0.9", "lib", &["crate root||<cargo>/x-0.9/lib.rs"]);
         assert_eq!(told(&[old], &now), ["version : 0.9 > 1"]);
         let checked = earlier("1", "lib (check)", &["a"]);
-        assert_eq!(told(&[checked], &now), ["kind : lib (check) for host > lib for host"]);
+        let script = earlier("1", "build-script", &["a"]);
+        let other = "first : lib (check) for host > lib for host";
+        assert_eq!(told(&[script.clone(), checked], &now), [other]);
+        assert_eq!(told(&[script], &now), ["first : - > -"]);
         assert_eq!(told(&[], &now), ["first : - > -"]);
         assert_eq!(told(&[earlier("1", "lib", &now)], &now), ["gone : - > -"]);
         assert_eq!(told(&[earlier("1", "lib", &[])], &now), [""; 0], "nothing is known");

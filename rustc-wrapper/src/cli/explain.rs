@@ -4,16 +4,19 @@ use std::process::ExitCode;
 
 use kiln_storage::api::ExplainResponse;
 use kiln_storage::limits;
+use kiln_storage::record::UnitName;
 
 use super::{Format, time};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::env::Env;
-use crate::explain::{Chain, Compiled, Explanation, called, explain, outcome_word};
+use crate::explain::{Chain, Compiled, Explanation, called, explain, is_explained, outcome_word};
 use crate::{local, say};
 
 /// Most units named in one list.
 const MAX_NAMED: usize = 12;
+/// Most further differences shown for one chain.
+const MAX_ALSO: usize = 3;
 /// Most chains shown one by one.
 const MAX_CHAINS: usize = 20;
 /// Most names proposed for one that is not known.
@@ -86,6 +89,7 @@ fn same_name(a: &str, b: &str) -> bool {
 fn narrow(explanation: &mut Explanation, name: &str) -> (bool, Vec<String>) {
     let all = explanation.compiled.iter().map(|c| &c.unit).chain(&explanation.restored);
     let mut names: Vec<String> = all.map(|unit| unit.crate_name.clone()).collect();
+    names.retain(|name| !name.is_empty());
     names.sort_unstable();
     names.dedup();
     if !names.iter().any(|known| same_name(known, name)) {
@@ -100,8 +104,8 @@ fn narrow(explanation: &mut Explanation, name: &str) -> (bool, Vec<String>) {
 }
 
 fn is_near(known: &str, asked: &str) -> bool {
-    distance(known, asked) <= 1 + asked.len() / 3
-        || (asked.len() > 2 && (known.contains(asked) || asked.contains(known)))
+    let part_of = |part: &str, whole: &str| part.len() > 2 && whole.contains(part);
+    distance(known, asked) <= 1 + asked.len() / 3 || part_of(asked, known) || part_of(known, asked)
 }
 
 /// How many characters have to be put in, taken away or changed.
@@ -171,30 +175,44 @@ pub(super) fn text(explanation: &Explanation) -> String {
 fn chain_text(out: &mut String, chain: &Chain) {
     if !chain.also.is_empty() {
         let texts: Vec<String> = chain.also.iter().map(|told| told.text.clone()).collect();
-        out.push_str(&format!("   also   {}\n", list(&texts, "; ")));
+        out.push_str(&format!("   also   {}\n", list(&texts, "; ", MAX_ALSO)));
     }
-    let names = |units: &[_]| units.iter().map(called).collect::<Vec<_>>();
-    out.push_str(&format!("   in     {}\n", list(&names(&chain.began_in), ", ")));
+    out.push_str(&format!("   in     {}\n", list(&names(&chain.began_in), ", ", MAX_NAMED)));
     if !chain.then.is_empty() {
         out.push_str(&format!(
             "   then   {}: {}\n",
             units(chain.then.len()),
-            list(&names(&chain.then), ", ")
+            list(&names(&chain.then), ", ", MAX_NAMED)
         ));
     }
-    out.push_str(&format!("   cost   {} of compiling\n", time(chain.cost_ms)));
+    if chain.cost_ms > 0 {
+        out.push_str(&format!("   cost   {} of compiling\n", time(chain.cost_ms)));
+    }
     if let Some(hint) = &chain.hint {
         out.push_str(&format!("   hint   {hint}\n"));
     }
 }
 
 /// The first of some texts, and how many more there are.
-fn list(texts: &[String], between: &str) -> String {
-    let mut out = texts[..texts.len().min(MAX_NAMED)].join(between);
-    if texts.len() > MAX_NAMED {
-        out.push_str(&format!(" and {} more", texts.len() - MAX_NAMED));
+fn list(texts: &[String], between: &str, most: usize) -> String {
+    let mut out = texts[..texts.len().min(most)].join(between);
+    if texts.len() > most {
+        out.push_str(&format!(" and {} more", texts.len() - most));
     }
     out
+}
+
+/// What units are called, each once.
+fn names(units: &[UnitName]) -> Vec<String> {
+    let mut counted: Vec<(String, usize)> = Vec::new();
+    for name in units.iter().map(called) {
+        match counted.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((name, 1)),
+        }
+    }
+    let show = |(name, count)| if count == 1 { name } else { format!("{name} x {count}") };
+    counted.into_iter().map(show).collect()
 }
 
 /// The explanation of one crate for people.
@@ -214,7 +232,7 @@ fn compiled_text(compiled: &Compiled, chains: &[Chain]) -> String {
         time(compiled.cost_ms),
         say::inline(&compiled.reason)
     );
-    if compiled.causes.is_empty() {
+    if compiled.causes.is_empty() || !is_explained(&compiled.reason) {
         let note = compiled.note.unwrap_or("no more is known");
         out.push_str(&format!("  {note}\n"));
         if let Some(detail) = &compiled.detail {
@@ -245,7 +263,6 @@ mod tests {
     use super::*;
     use crate::explain::Told;
     use kiln_storage::api::{Cause, Outcome};
-    use kiln_storage::record::UnitName;
 
     fn unit(name: &str) -> UnitName {
         UnitName {
@@ -270,6 +287,11 @@ mod tests {
         assert_eq!(narrow(&mut explanation, "rand"), (false, vec![]));
         assert_eq!(narrow(&mut explanation, "serde-json"), (true, vec![]));
         assert_eq!(explanation.restored, [unit("serde_json")]);
+    }
+
+    #[test]
+    fn units_of_one_name_are_counted() {
+        assert_eq!(names(&["a", "b", "a"].map(unit)), ["a 0.1.0 (lib) x 2", "b 0.1.0 (lib)"]);
     }
 
     #[test]

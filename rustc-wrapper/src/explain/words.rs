@@ -90,8 +90,10 @@ fn text(cause: &Cause) -> String {
             (Some(then), Some(now)) => format!("crate {name}: {then} -> {now}"),
             _ => toggled(&format!("dependency {name}"), then, now),
         },
-        "kind" => format!("stored so far as {before} only, not as {after}"),
         "gone" => "its earlier results are no longer stored (evicted or damaged)".to_owned(),
+        "first" if then.is_some() => {
+            format!("first compile as {after}: stored so far as {before}")
+        }
         "first" => "first compile: nothing of the crate is stored yet".to_owned(),
         // A newer wrapper knows more kinds.
         other => format!("{other} {name}: {before} -> {after}"),
