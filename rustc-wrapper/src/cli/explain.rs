@@ -10,7 +10,9 @@ use super::{Format, time};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::env::Env;
-use crate::explain::{Chain, Compiled, Explanation, called, explain, is_explained, outcome_word};
+use crate::explain::{
+    Chain, Compiled, Explanation, Told, called, explain, is_explained, outcome_word,
+};
 use crate::{local, say};
 
 /// Most units named in one list.
@@ -239,10 +241,13 @@ fn compiled_text(compiled: &Compiled, chains: &[Chain]) -> String {
             out.push_str(&format!("  {}\n", say::inline(detail)));
         }
     }
-    if !compiled.causes.is_empty() {
+    // A unit that is never stored is compiled for the first time each time.
+    let telling = |told: &&Told| is_explained(&compiled.reason) || told.cause.kind != "first";
+    let causes: Vec<&Told> = compiled.causes.iter().filter(telling).collect();
+    if !causes.is_empty() {
         out.push_str("  what differs from the nearest earlier result:\n");
     }
-    for told in &compiled.causes {
+    for told in causes {
         out.push_str(&format!("    {}\n", told.text));
     }
     if compiled.more_causes > 0 {
@@ -261,7 +266,6 @@ fn compiled_text(compiled: &Compiled, chains: &[Chain]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::Told;
     use kiln_storage::api::{Cause, Outcome};
 
     fn unit(name: &str) -> UnitName {
