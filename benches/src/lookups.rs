@@ -49,6 +49,7 @@ fn record(n: u64) -> Record {
         unit_key,
         result_key: result_key(&unit_key, &members, &values),
         unit: UnitName { crate_name: format!("package_{n}"), ..UnitName::default() },
+        parts: Vec::new(),
         members,
         values,
         outputs: vec![Output {

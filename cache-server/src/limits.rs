@@ -101,6 +101,15 @@ pub const MAX_REASONS: usize = 256;
 /// Most units listed in the statistics of a build.
 pub const MAX_LISTED_UNITS: usize = 200;
 
+/// Most events of one build that an explanation is made from.
+pub const MAX_EXPLAINED_EVENTS: usize = 5_000;
+
+/// Most units whose keys are described, also after their results are gone.
+pub const MAX_DESCRIBED_UNITS: u64 = 20_000;
+
+/// Most earlier units of a crate among which the nearest are looked for.
+pub const MAX_NEAREST_ROWS: u64 = 256;
+
 /// Longest text of an event that is stored, bytes.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
 

@@ -10,7 +10,7 @@ use kiln_storage::{Digest, ObjectName, Record, ResultKey, Scope, limits as share
 
 use crate::clock;
 use crate::error::ApiError;
-use crate::index::records::{self, RecordRow};
+use crate::index::records::{self, RecordRow, Times};
 use crate::ingest::{self, Job, OpenOffer};
 use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
 use crate::principal::Principal;
@@ -224,19 +224,11 @@ pub(crate) async fn commit(
     let (scope, key) = (scope_id.clone(), record.result_key);
     let older = service.index.read(move |index| records::stored(index, &scope, &key)).await?;
     let first = older.as_ref().map_or(0, |row| row.generation + 1);
-    let (published, generation, body) = put_generation(service, candidate, first).await?;
+    let (published, generation, stored) = put_generation(service, candidate, first).await?;
     let now_ms = clock::now_ms();
-    let row = RecordRow {
-        scope: scope_id,
-        unit_key: record.unit_key,
-        result_key: record.result_key,
-        generation,
-        created_ms: now_ms,
-        used_ms: now_ms,
-        cost_ms: record.cost.wall_ms,
-        blobs: record.blobs(),
-        body: body.to_vec(),
-    };
+    let times = Times { created_ms: now_ms, used_ms: now_ms };
+    let row = RecordRow::new(scope_id, stored, generation, times)
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
     let grown = service.index.write(move |index| records::insert(index, &row)).await?;
     service.grow(grown);
     if let Some(older) = older {
@@ -253,17 +245,15 @@ async fn put_generation(
     service: &Service,
     candidate: &Candidate,
     first: u32,
-) -> Result<(Published, u32, Bytes), ApiError> {
+) -> Result<(Published, u32, Record), ApiError> {
     for generation in first..first.saturating_add(MAX_GENERATIONS_TRIED) {
         let name = object_name(candidate, generation);
         if service.store.put_framed(&name, &candidate.body).await? == Put::Created {
-            return Ok((Published::Created, generation, candidate.body.clone()));
+            return Ok((Published::Created, generation, candidate.record.clone()));
         }
         match service.store.record(&name).await {
-            Ok(Some((found, body)))
-                if !candidate.replace && found.blobs() == candidate.record.blobs() =>
-            {
-                return Ok((Published::Kept, generation, body));
+            Ok(Some(found)) if !candidate.replace && found.blobs() == candidate.record.blobs() => {
+                return Ok((Published::Kept, generation, found));
             }
             Err(StoreError::Damaged { name, why }) => {
                 service.log.warn(format_args!("record {name}: {why}, removed"));

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::error::ApiError;
 use crate::index::open::mark_complete;
 use crate::index::quarantine as quarantined;
-use crate::index::records::{self, RecordRow};
+use crate::index::records::{self, RecordRow, Times};
 use crate::limits::{REBUILD_BATCH, REBUILD_READS};
 use crate::quarantine;
 use crate::service::Service;
@@ -88,7 +88,7 @@ async fn index_records(
     let mut rows = Vec::with_capacity(batch.len());
     for found in batch {
         match found {
-            Found::Record(row) => rows.push(row),
+            Found::Record(row) => rows.push(*row),
             Found::Damaged => rebuilt.damaged += 1,
             Found::Nothing => {}
         }
@@ -134,7 +134,7 @@ fn insert_unless_newer(
 /// What an object below `records/` turned out to be.
 #[derive(Debug)]
 enum Found {
-    Record(RecordRow),
+    Record(Box<RecordRow>),
     /// It was damaged and is removed.
     Damaged,
     /// It is gone, or none of Kiln's.
@@ -147,17 +147,15 @@ async fn read(service: &Service, object: Listed) -> Result<Found, ApiError> {
         return Ok(Found::Nothing);
     };
     match service.store.record(&name).await {
-        Ok(Some((record, body))) => Ok(Found::Record(RecordRow {
-            scope,
-            unit_key: record.unit_key,
-            result_key: record.result_key,
-            generation,
-            created_ms: record.producer.created_at_ms.min(object.used_ms),
-            used_ms: object.used_ms,
-            cost_ms: record.cost.wall_ms,
-            blobs: record.blobs(),
-            body: body.to_vec(),
-        })),
+        Ok(Some(record)) => {
+            let times = Times {
+                created_ms: record.producer.created_at_ms.min(object.used_ms),
+                used_ms: object.used_ms,
+            };
+            RecordRow::new(scope, record, generation, times)
+                .map(|row| Found::Record(Box::new(row)))
+                .map_err(|error| ApiError::Internal(error.to_string()))
+        }
         Ok(None) => Ok(Found::Nothing),
         Err(StoreError::Damaged { why, .. }) => {
             service.log.warn(format_args!("record {name}: {why}, removed"));

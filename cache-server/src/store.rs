@@ -182,7 +182,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for bytes that are no record; [`StoreError::Unavailable`].
-    pub(crate) async fn record(&self, name: &ObjectName) -> StoreResult<Option<(Record, Bytes)>> {
+    pub(crate) async fn record(&self, name: &ObjectName) -> StoreResult<Option<Record>> {
         let Some(payload) = self.framed(name).await? else {
             return Ok(None);
         };
@@ -190,7 +190,7 @@ impl Store {
         let record: Record =
             serde_json::from_slice(&payload).map_err(|error| damaged(error.to_string()))?;
         record.check().map_err(|error| damaged(error.to_string()))?;
-        Ok(Some((record, payload)))
+        Ok(Some(record))
     }
 
     /// The payload of a framed object: a record or a note beside the records.

@@ -168,6 +168,7 @@ fn record(unit: &str) -> Record {
         unit_key,
         result_key: result_key(&unit_key, &[], &[]),
         unit: UnitName::default(),
+        parts: Vec::new(),
         members: Vec::new(),
         values: Vec::new(),
         outputs: vec![Output {

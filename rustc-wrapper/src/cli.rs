@@ -1,6 +1,7 @@
 //! The command line: one module a command.
 
 mod doctor;
+mod explain;
 mod exports;
 mod serve;
 mod server;
@@ -59,6 +60,18 @@ enum Command {
         /// Start counting anew
         #[arg(long)]
         zero: bool,
+    },
+    /// Say why units of the last build were compiled, and where that began
+    Explain {
+        /// One crate of the build [default: all that was compiled]
+        #[arg(value_name = "CRATE")]
+        name: Option<String>,
+        /// How to print it
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Another build than the last one, as --format json names it
+        #[arg(long)]
+        build: Option<String>,
     },
     /// Check settings, server, store and toolchain, and say what to change
     Doctor,
@@ -139,6 +152,9 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
         Command::Try { path, release } => trial::run(env, path, release),
         Command::Verify(arguments) => verify::run(env, &config, &arguments),
         Command::Stats { format, zero } => stats::run(env, &config, format, zero),
+        Command::Explain { name, format, build } => {
+            explain::run(env, &config, format, (name.as_deref(), build.as_deref()))
+        }
         Command::Doctor => doctor::run(env, &config),
         Command::Env { shell } => exports::run(env, shell),
         Command::Server { action } => server::run(env, &config, &action),

@@ -5,6 +5,7 @@
 //! [`inputs`] and [`publish`] (a miss), or [`verify`] (a hit that is checked). [`wrapper`] joins them; [`cli`] holds the commands.
 
 pub mod args;
+pub mod causes;
 pub mod cli;
 pub mod client;
 pub mod closure;
@@ -14,6 +15,7 @@ pub mod depinfo;
 pub mod diagnostics;
 pub mod env;
 pub mod envuse;
+pub mod explain;
 pub mod identity;
 pub mod inputs;
 pub mod limits;

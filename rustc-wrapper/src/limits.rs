@@ -38,3 +38,9 @@ pub const MAX_OBJECT_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Largest file of kept classes, bytes; what is too much, oldest first, is found out again.
 pub const MAX_CLASSES_BYTES: usize = 32 * 1024;
+
+/// Longest that a miss is delayed by looking what differs from earlier records.
+pub const COMPARE_TIME: Duration = Duration::from_millis(100);
+
+/// Longest the wrapper waits to hear which earlier units are like a new one.
+pub const NEAREST_TIMEOUT: Duration = Duration::from_millis(500);

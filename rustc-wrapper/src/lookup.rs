@@ -3,14 +3,16 @@
 //! One round trip brings the newest records of the unit, each with its input set and the values
 //! that were found when it was made. The members are evaluated here; the record whose values all
 //! agree is the answer. Only when there may be more records than were sent, a second question asks
-//! for exactly the result that belongs here.
+//! for exactly the result that belongs here. On a miss it is noted in the event what differs from the
+//! nearest earlier result.
 
 use std::path::PathBuf;
 
-use kiln_storage::api::{LookupRequest, LookupResponse};
+use kiln_storage::api::{LookupRequest, LookupResponse, NearestRequest, NearestResponse};
 use kiln_storage::limits;
 use kiln_storage::record::{Member, Record, Variables, result_key};
 
+use crate::causes::{self, Causes};
 use crate::members::Evaluator;
 use crate::session::Session;
 
@@ -47,8 +49,11 @@ pub fn lookup(session: &mut Session<'_>) -> Found {
         }
     }
     let Some(member) = first_difference else {
+        let causes = nearest(session);
+        note(session, causes);
         return Found::Nothing("new-unit", String::new());
     };
+    let causes = causes::inputs::compare(&mut evaluator, &response.records);
     if response.records.len() >= limits::MAX_RECORDS_PER_UNIT {
         let results = expected(&mut evaluator, &response.records);
         if !results.is_empty() {
@@ -59,7 +64,28 @@ pub fn lookup(session: &mut Session<'_>) -> Found {
             }
         }
     }
+    note(session, causes);
     Found::Nothing("input-changed", describe(&member))
+}
+
+fn note(session: &mut Session<'_>, causes: Causes) {
+    session.event.causes = causes.named;
+    session.event.more_causes = causes.more;
+}
+
+/// What a unit without records differs in from earlier ones of its crate. A server that does not
+/// tell is no fault: only the explanation is poorer.
+fn nearest(session: &mut Session<'_>) -> Causes {
+    let request = NearestRequest { unit_key: session.unit.key, unit: session.unit.name.clone() };
+    let Some(client) = session.client.as_mut().filter(|client| client.is_alive()) else {
+        return Causes::default();
+    };
+    let timeout = crate::limits::NEAREST_TIMEOUT;
+    let asked = client.json::<_, NearestResponse>("POST", "/v1/nearest", &request, timeout);
+    match asked {
+        Ok(answer) => causes::arguments::compare(&session.unit, &answer.units),
+        Err(_) => Causes::default(),
+    }
 }
 
 fn found(record: Record, store: Option<String>) -> Found {

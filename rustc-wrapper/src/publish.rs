@@ -83,6 +83,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         unit_key: session.unit.key,
         result_key: result_key(&session.unit.key, &members, &values),
         unit: session.unit.name.clone(),
+        parts: crate::unit::parts::kept(&session.unit.parts),
         members,
         values,
         outputs: record_outputs,
@@ -95,10 +96,11 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
             toolchain: session.tool.digest.short(),
             created_at_ms: session.event.at_ms,
         },
-        conservative: inputs.conservative,
+        conservative: inputs.conservative.clone(),
     };
     session.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
     session.event.pinned = inputs.pinned;
+    session.event.conservative = inputs.conservative;
     let key = record.result_key;
     let request = PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
     send(session, &request).map_err(|error| match error {

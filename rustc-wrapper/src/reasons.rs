@@ -18,12 +18,12 @@ const fn row(word: &'static str, outcome: &'static str, note: &'static str) -> R
 
 /// All reasons.
 pub const REASONS: &[Reason] = &[
-    row("new-unit", "miss", "nothing is stored for this crate with these arguments"),
     row(
-        "input-changed",
+        "new-unit",
         "miss",
-        "something that the compile reads differs; the event names the first",
+        "nothing is stored for this crate with these arguments; kiln explain says which differ",
     ),
+    row("input-changed", "miss", "something that the compile reads differs; kiln explain names it"),
     row(
         "compile-failed",
         "miss",

@@ -1,35 +1,70 @@
 //! Everything that Kiln itself says: to people on standard error, results on standard output. The
 //! only module that prints.
 //!
-//! A message is a line of fact, then hints. A healthy build prints nothing.
+//! A message is a line of fact, then hints. A healthy build prints nothing. What is said may hold
+//! names that others chose: control characters never reach a terminal as they are.
 
 #![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
 use std::io::Write;
 
+/// Whether a character changes what a terminal does or in which order it shows text.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Text in which control characters are written as JSON writes them, so that JSON stays JSON.
+fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_control(c) && !keep(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Text that stays on its line and shows as it is.
+pub fn inline(text: &str) -> String {
+    escaped(text, |_| false)
+}
+
+/// Text of several lines that shows as it is.
+fn lines(text: &str) -> String {
+    escaped(text, |c| matches!(c, '\n' | '\t'))
+}
+
 /// A failure: a line of fact and hints.
 pub fn error(fact: &str, hints: &[&str]) {
-    eprintln!("kiln: error: {fact}");
+    eprintln!("kiln: error: {}", lines(fact));
     for hint in hints {
-        eprintln!("  hint: {hint}");
+        eprintln!("  hint: {}", lines(hint));
     }
 }
 
 /// Something that people should know once.
 pub fn warning(fact: &str, hints: &[&str]) {
-    eprintln!("kiln: warning: {fact}");
+    eprintln!("kiln: warning: {}", lines(fact));
     for hint in hints {
-        eprintln!("  hint: {hint}");
+        eprintln!("  hint: {}", lines(hint));
     }
 }
 
 /// Progress of long work.
 pub fn progress(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", lines(text));
 }
 
 /// A result.
 pub fn result(text: &str) {
+    exact(&lines(text));
+}
+
+/// A result that a program reads to the byte.
+pub fn exact(text: &str) {
     // Whoever reads may have gone.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
 }
@@ -42,4 +77,19 @@ pub fn replay_stderr(text: &str) {
 /// Bytes of a replayed standard output.
 pub fn replay_stdout(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_are_left_alone() {
+        assert_eq!(inline("a\u{1b}[31m\nb\u{9b}c\u{202e}"), "a\\u001b[31m\\u000ab\\u009bc\\u202e");
+        assert_eq!(lines("a\tb\r\nc"), "a\tb\\u000d\nc");
+        let json = serde_json::json!({ "name": "a\u{9b}\u{7f}b" });
+        let shown = lines(&serde_json::to_string_pretty(&json).unwrap_or_default());
+        assert!(!shown.contains('\u{9b}'));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), json);
+    }
 }

@@ -73,7 +73,11 @@ fn event(env: &Env, config: &Config, cwd: &Path, parsed: Option<&Parsed>) -> Eve
         outcome: Outcome::Error,
         reason: None,
         detail: None,
+        causes: Vec::new(),
+        more_causes: 0,
+        stem: parsed.and_then(unit::stem),
         pinned: Vec::new(),
+        conservative: Vec::new(),
         phases_us: Default::default(),
         bytes: 0,
         cost_ms: 0,
@@ -283,8 +287,18 @@ fn crate_name(words: &[String]) -> Option<Parsed> {
         crate_types: value("--crate-type").into_iter().collect(),
         test: words.iter().any(|w| w == "--test"),
         emit: vec!["link".into()],
+        extra_filename: extra_filename(words),
         ..Parsed::default()
     })
+}
+
+/// The extra filename in arguments that were not understood, by which other units name it.
+fn extra_filename(words: &[String]) -> String {
+    let value = words.iter().find_map(|word| {
+        let option = word.strip_prefix("-C").unwrap_or(word);
+        option.strip_prefix("extra-filename=")
+    });
+    value.unwrap_or_default().to_owned()
 }
 
 /// Tells the server of a run that is handed to the tool.

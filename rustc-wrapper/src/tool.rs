@@ -33,6 +33,8 @@ const MAX_DEPTH: usize = 4;
 pub struct Tool {
     /// Names the tool by content.
     pub digest: Digest,
+    /// What it calls itself, e.g. `rustc 1.95.0 (59807616e 2026-04-14)`.
+    pub version: String,
     /// Its sysroot.
     pub sysroot: PathBuf,
     /// `-<16 hexadecimal characters>` of the standard library's files: what every crate's metadata
@@ -46,7 +48,8 @@ impl Tool {
     /// A tool of which only its identity matters, for tests.
     #[cfg(test)]
     pub(crate) fn of_digest(digest: Digest, sysroot: PathBuf) -> Self {
-        Self { digest, sysroot, std_suffixes: Vec::new(), files: BTreeSet::new() }
+        let version = "rustc 1".to_owned();
+        Self { digest, version, sysroot, std_suffixes: Vec::new(), files: BTreeSet::new() }
     }
 
     /// Whether a file is part of the compiler as it is identified. A path may hold `..`.
@@ -239,8 +242,9 @@ pub fn identify(
     let std_suffixes = std_suffixes.map(str::to_owned).collect();
     let digest = digest(dir, &facts.version, &parts, memo)
         .map_err(|(path, error)| unknown(&format!("{}: {error}", path.display())))?;
+    let version = facts.version.lines().next().unwrap_or_default().to_owned();
     let files = parts.into_iter().map(|(_, path)| path).collect();
-    Ok(Tool { digest, sysroot, std_suffixes, files })
+    Ok(Tool { digest, version, sysroot, std_suffixes, files })
 }
 
 /// The files that a toolchain is made of, as label and path, sorted.

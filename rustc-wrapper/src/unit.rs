@@ -1,22 +1,20 @@
 //! [`Unit`]: one run that Kiln may answer, and its key.
 //!
-//! Pure: everything known here comes from arguments, roots and the tool's identity. What each
-//! argument means is in [`crate::args::table`].
+//! Pure: everything known here comes from arguments, roots and the tool's identity. What the key is
+//! made of is in [`parts`].
+
+pub mod parts;
 
 use std::path::{Path, PathBuf};
 
 use kiln_storage::UnitKey;
-use kiln_storage::encode::Encoder;
-use kiln_storage::record::UnitName;
+use kiln_storage::record::{UnitName, UnitPart};
 
 use crate::args::{Bypass, Parsed};
 use crate::env::Env;
 use crate::names::OutputNames;
 use crate::roots::Roots;
 use crate::tool::Tool;
-
-/// Version of everything that decides what a unit's outputs are: keys, remaps, stored templates.
-const FORMAT: u64 = 1;
 
 /// One run that Kiln may answer.
 #[derive(Debug, Clone)]
@@ -25,6 +23,8 @@ pub struct Unit {
     pub name: UnitName,
     /// Its key.
     pub key: UnitKey,
+    /// What the key is made of.
+    pub parts: Vec<UnitPart>,
     /// Where its outputs go.
     pub out_dir: PathBuf,
     /// What its outputs are called.
@@ -72,6 +72,12 @@ pub fn name(env: &Env, parsed: &Parsed) -> UnitName {
     }
 }
 
+/// What the names of a unit's outputs begin with, without `lib`; none for `-o`.
+pub fn stem(parsed: &Parsed) -> Option<String> {
+    let named = parsed.output.is_none() && !parsed.crate_name.is_empty();
+    named.then(|| format!("{}{}", parsed.crate_name, parsed.extra_filename))
+}
+
 /// The arguments of a unit, with whom it runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
@@ -116,61 +122,17 @@ impl Unit {
         // to the libraries.
         let placed = |name: &str| matches!(name, "instrument-coverage" | "rpath");
         let remapped = identity.portable && !parsed.codegen.iter().any(|(name, _)| placed(name));
+        let parts = parts::list(identity, cwd, remapped);
         Ok(Self {
             name: name(identity.env, parsed),
-            key: key(identity, cwd, remapped),
+            key: parts::key(&parts),
+            parts,
             out_dir,
             outputs: OutputNames::new(parsed),
             remapped,
             clippy: identity.clippy,
         })
     }
-}
-
-fn key(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> UnitKey {
-    let Identity { parsed, tool, roots, .. } = identity;
-    let path = |p: &Path| roots.tokenise(&p.to_string_lossy());
-    let text = |t: &str| roots.tokenise_text(t);
-    let pair = |(name, value): &(String, Option<String>)| match value {
-        Some(value) if name == "--env-set" => format!("{name}={value}"),
-        Some(value) => format!("{name}={}", text(value)),
-        None => name.clone(),
-    };
-    let mut e = Encoder::new("kiln unit key v1");
-    e.number("format", FORMAT).digest("tool", &tool.digest);
-    e.number("clippy", identity.clippy.into()).number("remapped", remapped.into());
-    e.text("cwd", &path(cwd)).text("input", &path(&parsed.input));
-    e.text("crate name", &parsed.crate_name).list("crate types", &parsed.crate_types);
-    e.list("emit", &parsed.emit).number("test", parsed.test.into());
-    e.optional("target", parsed.target.as_ref().map(|t| text(t)).as_deref().map(str::as_bytes));
-    // It shows in artifact notices and dep-info: a build script's probe is the same compile in each
-    // of its directories below the target directory, but for that.
-    let place = parsed.out_dir.as_ref().or(parsed.output.as_ref()).map(|p| path(p));
-    e.optional("output place", place.as_ref().map(String::as_bytes));
-    let output = parsed.output.as_ref().and_then(|o| o.file_name()).map(|n| n.as_encoded_bytes());
-    e.optional("output", output);
-    let externs: Vec<String> = parsed.externs.iter().map(|x| external(x, roots)).collect();
-    e.list("externs", &externs);
-    let search = parsed.search.iter().map(|s| format!("{}={}", s.kind, path(&s.path)));
-    e.list("search", &search.collect::<Vec<_>>());
-    e.list("libs", &parsed.libs);
-    e.list("codegen", &parsed.codegen.iter().map(pair).collect::<Vec<_>>());
-    e.list("unstable", &parsed.unstable.iter().map(|u| text(u)).collect::<Vec<_>>());
-    e.set("cfg", &parsed.cfgs).set("check-cfg", &parsed.check_cfgs);
-    e.list("other", &parsed.other.iter().map(pair).collect::<Vec<_>>());
-    let sysroot = parsed.sysroot.as_ref().map(|s| path(s));
-    e.optional("sysroot", sysroot.as_ref().map(String::as_bytes));
-    e.optional("processor", identity.processor.map(str::as_bytes));
-    e.text("error format", &parsed.error_format).list("json", &parsed.json);
-    // The plain form of JSON diagnostics is the ANSI form stripped.
-    e.text("color", if parsed.is_json() { "" } else { identity.color });
-    UnitKey::new(e.finish())
-}
-
-/// One `--extern`, unambiguous: no name of a crate or option holds a control character.
-fn external(external: &crate::args::Extern, roots: &Roots) -> String {
-    let path = external.path.as_ref().map(|p| roots.tokenise(&p.to_string_lossy()));
-    format!("{}\u{1}{}\u{1}{}", external.options, external.name, path.unwrap_or_default())
 }
 
 #[cfg(test)]

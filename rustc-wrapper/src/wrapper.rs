@@ -233,6 +233,7 @@ fn replay(
     session.end_phase("restore");
     session.event.cost_ms = record.cost.wall_ms;
     session.event.pinned = pins(record);
+    session.event.conservative = record.conservative.clone();
     let outcome = if remote { Outcome::HitRemote } else { Outcome::HitLocal };
     session.report(outcome, None, Some(record.result_key));
     Ok(())

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::key::{ResultKey, UnitKey};
-use crate::record::{Record, UnitName};
+use crate::record::{Record, UnitName, UnitPart};
 
 /// `POST /v1/lookup`: at most [`crate::limits::MAX_LOOKUP_KEYS`] keys in all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +118,57 @@ pub struct QuarantineResponse {
     pub quarantined: Vec<Quarantined>,
 }
 
+/// `POST /v1/nearest`: which earlier units are most like one that has no record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NearestRequest {
+    /// The unit that has no record.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub unit_key: UnitKey,
+    /// What people call it.
+    pub unit: UnitName,
+}
+
+/// The answer to a [`NearestRequest`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NearestResponse {
+    /// Earlier units of the crate, at most [`crate::limits::MAX_NEAREST_UNITS`]: those of its kind
+    /// and target, or any if there are none; of these, those of its version first, then the newest.
+    pub units: Vec<NearestUnit>,
+}
+
+/// An earlier unit. Its results may be gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NearestUnit {
+    /// Its key.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub unit_key: UnitKey,
+    /// What people call it.
+    pub unit: UnitName,
+    /// What its key was made of.
+    pub parts: Vec<UnitPart>,
+}
+
+/// Something about a unit that differs from the nearest earlier result: why it was compiled.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Cause {
+    /// What kind of thing; the words are in docs/explain.md.
+    pub kind: String,
+    /// Which one: a path with roots as tokens, a variable, an argument. Empty where the kind says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// What it was: the value of an argument, a word such as `absent`, or a short digest. None: it
+    /// was not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<String>,
+    /// What it is, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<String>,
+}
+
 /// What became of a unit. Exclusive: every unit has one outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -169,9 +220,22 @@ pub struct Event {
     /// More about the reason, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What differs from the nearest earlier result, the most telling first; for a miss. At most
+    /// [`crate::limits::MAX_CAUSES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
+    /// How many further causes are left out.
+    #[serde(default)]
+    pub more_causes: u64,
+    /// What the names of its outputs begin with, without `lib`: by this other units name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem: Option<String>,
     /// Why the result holds at one place only (a root token or a variable), when it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pinned: Vec<String>,
+    /// Why the unit's inputs were not found by observation alone; empty when they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conservative: Vec<String>,
     /// Time in Kiln by phase, microseconds: `plan`, `lookup`, `restore`, `publish`.
     #[serde(default)]
     pub phases_us: BTreeMap<String, u64>,
@@ -236,7 +300,10 @@ pub struct StatsResponse {
     /// The newest build (cargo process).
     pub build: Counts,
     /// Units of the newest build whose result holds at one place only, with what pins them.
-    pub pinned: Vec<PinnedUnit>,
+    pub pinned: Vec<NotedUnit>,
+    /// Units of the newest build whose inputs were not found by observation alone, with the reasons.
+    #[serde(default)]
+    pub conservative: Vec<NotedUnit>,
     /// Units of the newest build that were not hits, slowest first, bounded.
     pub missed: Vec<MissedUnit>,
     /// What the store holds.
@@ -246,13 +313,26 @@ pub struct StatsResponse {
     pub quarantined: u64,
 }
 
-/// A unit whose result holds at one place only.
+/// `GET /v1/explain`: the events of one build, in the order they came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct PinnedUnit {
+pub struct ExplainResponse {
+    /// The build; none when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// Its events; units that were not restored before all others when there are too many.
+    pub events: Vec<Event>,
+    /// Events that are left out.
+    pub left_out: u64,
+}
+
+/// A unit of which there is something to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NotedUnit {
     /// The unit.
     pub unit: UnitName,
-    /// Roots and variables that pin it.
+    /// What: roots and variables that pin it, or why its inputs were found the conservative way.
     pub by: Vec<String>,
 }
 

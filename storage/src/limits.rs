@@ -35,6 +35,24 @@ pub const MAX_QUARANTINED: usize = 1000;
 /// Most bytes of each text that is kept of a quarantined result.
 pub const MAX_QUARANTINE_TEXT_BYTES: usize = 600;
 
+/// Most parts of a unit key that a record describes.
+pub const MAX_UNIT_PARTS: usize = 512;
+
+/// Longest text in the description of a unit, bytes.
+pub const MAX_PART_BYTES: usize = 256;
+
+/// Most causes of a miss that an event names.
+pub const MAX_CAUSES: usize = 4;
+
+/// Longest name in a cause, bytes.
+pub const MAX_CAUSE_NAME_BYTES: usize = 240;
+
+/// Longest value in a cause, bytes.
+pub const MAX_CAUSE_VALUE_BYTES: usize = 120;
+
+/// Most earlier units that are described when a unit is new.
+pub const MAX_NEAREST_UNITS: usize = 8;
+
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 1024;
 

@@ -157,6 +157,21 @@ pub struct UnitName {
     pub target: String,
 }
 
+/// One named part of what a unit key was made of, for people: the key itself cannot be taken apart.
+/// Long texts are a beginning and a short digest, roots are tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UnitPart {
+    /// What kind of part, e.g. `compiler`, `cfg`, `-C`, `extern`.
+    pub group: String,
+    /// Which one of its kind, e.g. `opt-level`; empty where there is one only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Its value, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
 /// One stored result and the input set it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -171,6 +186,9 @@ pub struct Record {
     pub result_key: ResultKey,
     /// What people call the unit.
     pub unit: UnitName,
+    /// What the unit key was made of. Missing in answers to lookups: a hit has no use for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<UnitPart>,
     /// The input set.
     pub members: Vec<Member>,
     /// The value of each member, in the same order.
@@ -292,6 +310,12 @@ impl Record {
         if self.stdout.len().max(self.stderr.len()) > limits::MAX_STREAM_BYTES {
             return Err(RecordError::TooLarge { what: "a captured stream" });
         }
+        let long = |text: &String| text.len() > limits::MAX_PART_BYTES;
+        let mut texts =
+            self.parts.iter().flat_map(|p| [&p.group, &p.name].into_iter().chain(&p.value));
+        if self.parts.len() > limits::MAX_UNIT_PARTS || texts.any(long) {
+            return Err(RecordError::TooLarge { what: "the description of the unit" });
+        }
         let mut names: Vec<&str> = self.outputs.iter().map(|o| o.name.as_str()).collect();
         names.sort_unstable();
         let twice = names.windows(2).find(|w| w[0] == w[1]).map(|w| w[0]);
@@ -334,6 +358,7 @@ mod tests {
             unit_key,
             result_key: result_key(&unit_key, &members, &values),
             unit: UnitName::default(),
+            parts: Vec::new(),
             members,
             values,
             outputs: vec![Output {
@@ -371,6 +396,18 @@ mod tests {
         let mut record = record();
         record.values[0] = Digest::of(b"other");
         assert_eq!(record.check(), Err(RecordError::Key));
+    }
+
+    #[test]
+    fn descriptions_are_bounded() {
+        let mut record = record();
+        record.parts = vec![UnitPart::default(); limits::MAX_UNIT_PARTS];
+        record.parts[0].value = Some("x".repeat(limits::MAX_PART_BYTES));
+        assert_eq!(record.check(), Ok(()));
+        record.parts[0].name = "x".repeat(limits::MAX_PART_BYTES + 1);
+        assert!(matches!(record.check(), Err(RecordError::TooLarge { .. })));
+        record.parts = vec![UnitPart::default(); limits::MAX_UNIT_PARTS + 1];
+        assert!(matches!(record.check(), Err(RecordError::TooLarge { .. })));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod registry;
 pub mod runs;
 pub mod samples;
 pub mod server;
+pub mod toolchain;
 pub mod world;
 
 pub use call::{Call, Done, Running};

@@ -4,43 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln::silent::{VARIABLES, When};
 use kiln_tests::change::{Change, State};
 use kiln_tests::host::host;
+use kiln_tests::toolchain::{link_entries, toolchain};
 use kiln_tests::{Call, Project, World, world};
-
-/// Links every entry of a directory but those with these beginnings.
-fn link_entries(from: &Path, to: &Path, without: &[&str]) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let name = entry.unwrap().file_name();
-        let text = name.to_str().unwrap();
-        if !without.iter().any(|w| text.starts_with(w)) {
-            symlink(from.join(&name), to.join(&name)).unwrap();
-        }
-    }
-}
-
-/// A toolchain that says of itself what the real one says: links, but for a copy of the program and
-/// of the driver, with some bytes behind it.
-fn toolchain(dir: PathBuf, more: &[u8]) -> PathBuf {
-    let real = host().toolchain.parent().unwrap();
-    link_entries(&real.join("lib"), &dir.join("lib"), &["librustc_driver"]);
-    std::fs::create_dir(dir.join("bin")).unwrap();
-    std::fs::copy(real.join("bin/rustc"), dir.join("bin/rustc")).unwrap();
-    for entry in std::fs::read_dir(real.join("lib")).unwrap() {
-        let name = entry.unwrap().file_name();
-        if name.to_str().unwrap().starts_with("librustc_driver") {
-            let copy = dir.join("lib").join(&name);
-            std::fs::copy(real.join("lib").join(&name), &copy).unwrap();
-            std::fs::OpenOptions::new().append(true).open(copy).unwrap().write_all(more).unwrap();
-        }
-    }
-    dir.join("bin")
-}
 
 fn app(world: &World) -> Project {
     let project = world.project("app");

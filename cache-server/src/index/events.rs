@@ -1,10 +1,10 @@
 //! Rows of events: counted once each, kept in a bounded history.
 
-use kiln_storage::api::{Event, MissedUnit, PinnedUnit, StatsResponse};
+use kiln_storage::api::{Event, ExplainResponse, MissedUnit, NotedUnit, StatsResponse};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{int, records};
-use crate::limits::MAX_LISTED_UNITS;
+use super::{int, json, records};
+use crate::limits::{MAX_EXPLAINED_EVENTS, MAX_LISTED_UNITS};
 use crate::tally::{Tally, is_hit};
 
 /// Stores events that are new, counts them, and notes the use of the results that were hit. The
@@ -70,11 +70,15 @@ pub(crate) fn zero(connection: &Connection, scope: &str) -> rusqlite::Result<()>
 pub(crate) fn stats(connection: &Connection, scope: &str) -> rusqlite::Result<StatsResponse> {
     let (total, zero_seq) = totals(connection, scope)?;
     let mut build = Tally::default();
-    let (mut pinned, mut missed) = (Vec::new(), Vec::new());
-    for event in newest_build(connection, scope, zero_seq)? {
+    let (mut pinned, mut conservative, mut missed) = (Vec::new(), Vec::new(), Vec::new());
+    let newest = newest(connection, scope, zero_seq)?;
+    let events = newest.map(|newest| of_build(connection, scope, &newest, zero_seq)).transpose()?;
+    for event in events.unwrap_or_default() {
         build.add(&event);
-        if !event.pinned.is_empty() && pinned.len() < MAX_LISTED_UNITS {
-            pinned.push(PinnedUnit { unit: event.unit.clone(), by: event.pinned.clone() });
+        for (list, by) in [(&mut pinned, &event.pinned), (&mut conservative, &event.conservative)] {
+            if !by.is_empty() && list.len() < MAX_LISTED_UNITS {
+                list.push(NotedUnit { unit: event.unit.clone(), by: by.clone() });
+            }
         }
         if !is_hit(event.outcome) {
             missed.push(MissedUnit {
@@ -91,27 +95,67 @@ pub(crate) fn stats(connection: &Connection, scope: &str) -> rusqlite::Result<St
         total: total.counts(),
         build: build.counts(),
         pinned,
+        conservative,
         missed,
         ..StatsResponse::default()
     })
 }
 
-/// The events of the build that began last, in the order they came.
-fn newest_build(
+/// The events of a build, else of the one that began last, whether it was counted since or not.
+pub(crate) fn explain(
     connection: &Connection,
     scope: &str,
+    build: Option<String>,
+) -> rusqlite::Result<ExplainResponse> {
+    let build = match build {
+        Some(build) => Some(build),
+        None => newest(connection, scope, 0)?,
+    };
+    let Some(build) = build else { return Ok(ExplainResponse::default()) };
+    let mut events = of_build(connection, scope, &build, 0)?;
+    let left_out = events.len().saturating_sub(MAX_EXPLAINED_EVENTS);
+    if left_out > 0 {
+        // What was restored is needed only to say so.
+        let mut spare = left_out;
+        events.retain(|event| {
+            let goes = spare > 0 && is_hit(event.outcome);
+            spare -= usize::from(goes);
+            !goes
+        });
+        events.truncate(MAX_EXPLAINED_EVENTS);
+    }
+    Ok(ExplainResponse { build: Some(build), events, left_out: left_out as u64 })
+}
+
+/// The build that began last, of those with events after a row.
+fn newest(
+    connection: &Connection,
+    scope: &str,
+    after_seq: i64,
+) -> rusqlite::Result<Option<String>> {
+    connection
+        .prepare_cached(
+            "SELECT b.build FROM builds b WHERE b.scope = ?1 AND EXISTS
+                 (SELECT 1 FROM events e
+                  WHERE e.scope = ?1 AND e.build = b.build AND e.seq > ?2)
+             ORDER BY b.first_seq DESC LIMIT 1",
+        )?
+        .query_row(params![scope, after_seq], |row| row.get(0))
+        .optional()
+}
+
+/// The events of a build after a row, in the order they came.
+fn of_build(
+    connection: &Connection,
+    scope: &str,
+    build: &str,
     after_seq: i64,
 ) -> rusqlite::Result<Vec<Event>> {
     let bodies: Vec<String> = connection
         .prepare_cached(
-            "SELECT body FROM events WHERE scope = ?1 AND seq > ?2 AND build =
-                 (SELECT b.build FROM builds b WHERE b.scope = ?1 AND EXISTS
-                      (SELECT 1 FROM events e
-                       WHERE e.scope = ?1 AND e.build = b.build AND e.seq > ?2)
-                  ORDER BY b.first_seq DESC LIMIT 1)
-             ORDER BY seq",
+            "SELECT body FROM events WHERE scope = ?1 AND build = ?2 AND seq > ?3 ORDER BY seq",
         )?
-        .query_map(params![scope, after_seq], |row| row.get(0))?
+        .query_map(params![scope, build, after_seq], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     // A row of another version of the program is left out.
     Ok(bodies.iter().filter_map(|body| serde_json::from_str(body).ok()).collect())
@@ -137,11 +181,6 @@ fn set_totals(
         .prepare_cached("INSERT OR REPLACE INTO totals VALUES (?1, ?2, ?3)")?
         .execute(params![scope, json(total)?, zero_seq])?;
     Ok(())
-}
-
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 #[cfg(test)]
@@ -171,6 +210,38 @@ mod tests {
         let names: Vec<_> = stats.missed.iter().map(|unit| unit.unit.crate_name.as_str()).collect();
         assert_eq!(names, ["4", "3"]);
         assert_eq!(super::stats(&connection, "t").unwrap().total.units, 0);
+    }
+
+    #[test]
+    fn a_build_is_explained_as_a_whole_and_after_a_reset() {
+        let connection = in_memory();
+        assert_eq!(explain(&connection, "s", None).unwrap(), ExplainResponse::default());
+        for (id, build) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "b")] {
+            add(&connection, "s", &[event(id, build, Outcome::Miss)], 1).unwrap();
+        }
+        zero(&connection, "s").unwrap();
+        let ids = |scope: &str, build: Option<&str>| -> Vec<String> {
+            let found = explain(&connection, scope, build.map(str::to_owned)).unwrap();
+            found.events.into_iter().map(|event| event.id).collect()
+        };
+        assert_eq!(ids("s", None), ["2", "4"]);
+        assert_eq!(ids("s", Some("a")), ["1", "3"]);
+        assert_eq!(ids("s", Some("c")), [""; 0]);
+        assert_eq!(ids("t", Some("a")), [""; 0]);
+    }
+
+    #[test]
+    fn of_a_large_build_the_misses_are_explained() {
+        let connection = in_memory();
+        let outcome = |i| if i % 2 == 0 { Outcome::HitLocal } else { Outcome::Miss };
+        let events: Vec<Event> = (0..MAX_EXPLAINED_EVENTS + 10)
+            .map(|i| event(&i.to_string(), "a", outcome(i)))
+            .collect();
+        add(&connection, "s", &events, 1).unwrap();
+        let found = explain(&connection, "s", None).unwrap();
+        assert_eq!((found.events.len(), found.left_out), (MAX_EXPLAINED_EVENTS, 10));
+        let misses = found.events.iter().filter(|event| event.outcome == Outcome::Miss).count();
+        assert_eq!(misses, events.len() / 2);
     }
 
     #[test]

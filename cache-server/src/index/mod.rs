@@ -2,13 +2,15 @@
 //!
 //! It is an aid and no truth: records and blobs are objects in the store, and an index that is
 //! gone, damaged or of another store is thrown away and rebuilt ([`crate::rebuild`]). Rows are
-//! kept under the id of a scope. Functions on rows are in [`records`], [`quarantine`] and [`events`]; they
+//! kept under the id of a scope. Functions on rows are in [`records`], [`units`], [`quarantine`] and
+//! [`events`]; they
 //! take a connection, know no async, and are run by [`Index::read`] and [`Index::write`].
 
 pub(crate) mod events;
 pub(crate) mod open;
 pub(crate) mod quarantine;
 pub(crate) mod records;
+pub(crate) mod units;
 pub(crate) mod usage;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -145,6 +147,11 @@ where
 /// SQLite's integers are signed; sizes and times here never reach the sign.
 fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 fn uint(value: i64) -> u64 {

@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "3";
+const SCHEMA_VERSION: &str = "4";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -53,6 +53,20 @@ CREATE TABLE quarantine (
     body TEXT NOT NULL,
     PRIMARY KEY (scope, result_key)
 ) WITHOUT ROWID;
+-- What unit keys were made of, also of units whose results are gone: for explanations only.
+CREATE TABLE units (
+    id INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    unit_key BLOB NOT NULL,
+    crate TEXT NOT NULL,
+    version TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    parts TEXT NOT NULL,
+    UNIQUE (scope, unit_key)
+);
+CREATE INDEX units_of_crate ON units (scope, crate, kind, target, created_ms DESC);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     scope TEXT NOT NULL,

@@ -1,9 +1,10 @@
 //! Rows of records and blobs.
 
 use kiln_storage::limits::{MAX_LOOKUP_UNIT_BYTES, MAX_RECORDS_PER_UNIT};
-use kiln_storage::{Digest, ObjectName, ResultKey, UnitKey};
+use kiln_storage::{Digest, ObjectName, Record, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::units::{self, UnitRow};
 use super::{int, uint};
 
 /// A record as the index keeps it.
@@ -23,10 +24,49 @@ pub(crate) struct RecordRow {
     pub used_ms: u64,
     /// What it cost to compile.
     pub cost_ms: u64,
-    /// The encoded record.
+    /// The encoded record, without the description of its unit.
     pub body: Vec<u8>,
     /// Its blobs with their sizes.
     pub blobs: Vec<(Digest, u64)>,
+    /// The description of its unit, which lookups do not read.
+    pub unit: UnitRow,
+}
+
+/// When a record came and was used last, milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// When the server got it.
+    pub created_ms: u64,
+    /// When it was last used.
+    pub used_ms: u64,
+}
+
+impl RecordRow {
+    /// The row of a record under the id of its scope.
+    ///
+    /// # Errors
+    /// The record cannot be encoded.
+    pub(crate) fn new(
+        scope: String,
+        mut record: Record,
+        generation: u32,
+        times: Times,
+    ) -> Result<Self, serde_json::Error> {
+        let unit = UnitRow::of(&record);
+        record.parts.clear();
+        Ok(Self {
+            scope,
+            unit_key: record.unit_key,
+            result_key: record.result_key,
+            generation,
+            created_ms: times.created_ms,
+            used_ms: times.used_ms,
+            cost_ms: record.cost.wall_ms,
+            body: serde_json::to_vec(&record)?,
+            blobs: record.blobs(),
+            unit,
+        })
+    }
 }
 
 /// What the rest of the server has to know of a stored record.
@@ -160,7 +200,7 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             .prepare_cached("INSERT OR IGNORE INTO record_blobs VALUES (?1, ?2)")?
             .execute(params![id, digest.as_bytes()])?;
     }
-    Ok(())
+    units::insert(connection, &row.scope, &row.unit_key, &row.unit, row.created_ms)
 }
 
 /// Notes that a blob is stored; whether that is new.
@@ -250,6 +290,7 @@ pub(crate) fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
 mod tests {
     use super::super::open::in_memory;
     use super::*;
+    use kiln_storage::record::UnitName;
 
     fn row(unit: u8, result: u8, created_ms: u64, blob: &Digest) -> RecordRow {
         RecordRow {
@@ -262,6 +303,7 @@ mod tests {
             cost_ms: 5,
             body: vec![b'0' + result],
             blobs: vec![(*blob, 10)],
+            unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
         }
     }
 

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use kiln_storage::api::{Event, EventsRequest, Problem, StatsResponse, StoreStats};
-use kiln_storage::limits::MAX_EVENTS;
+use kiln_storage::api::{Cause, Event, EventsRequest, Problem, StatsResponse, StoreStats};
+use kiln_storage::limits::{MAX_CAUSES, MAX_EVENTS};
 
 use crate::error::ApiError;
 use crate::http::body;
@@ -35,7 +35,9 @@ pub(crate) async fn add(
     if events.len() > MAX_EVENTS {
         return Err(ApiError::TooLarge("the number of events"));
     }
-    if events.iter().any(|event| text_bytes(event) > MAX_EVENT_BYTES) {
+    let large =
+        |event: &Event| text_bytes(event) > MAX_EVENT_BYTES || event.causes.len() > MAX_CAUSES;
+    if events.iter().any(large) {
         return Err(ApiError::TooLarge("an event"));
     }
     service.reports.take(principal.scope_id, events)?;
@@ -53,10 +55,17 @@ fn text_bytes(event: &Event) -> usize {
     fixed
         .chain(&event.reason)
         .chain(&event.detail)
+        .chain(&event.stem)
+        .chain(event.causes.iter().flat_map(cause_texts))
         .chain(&event.pinned)
+        .chain(&event.conservative)
         .chain(event.phases_us.keys())
         .map(String::len)
         .sum()
+}
+
+fn cause_texts(cause: &Cause) -> impl Iterator<Item = &String> {
+    [&cause.kind, &cause.name].into_iter().chain(&cause.then).chain(&cause.now)
 }
 
 /// Counts since the last reset and of the newest build.

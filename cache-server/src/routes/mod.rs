@@ -3,6 +3,7 @@
 
 pub(crate) mod blobs;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod lookup;
 pub(crate) mod openapi;
 pub(crate) mod quarantine;
@@ -40,6 +41,8 @@ pub(crate) fn table() -> Vec<Route> {
         ),
         ("/v1/quarantine/{key}", &["delete"], delete(quarantine::release)),
         ("/v1/events", &["post"], post(events::add)),
+        ("/v1/nearest", &["post"], post(explain::nearest)),
+        ("/v1/explain", &["get"], get(explain::explain)),
         ("/v1/stats", &["get"], get(events::stats)),
         ("/v1/stats/zero", &["post"], post(events::zero)),
         ("/v1/server", &["get"], get(server::info)),

@@ -24,6 +24,8 @@ use utoipa::OpenApi;
         super::quarantine::release_all,
         super::quarantine::release,
         super::events::add,
+        super::explain::nearest,
+        super::explain::explain,
         super::events::stats,
         super::events::zero,
         super::server::info,

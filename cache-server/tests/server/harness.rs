@@ -213,6 +213,7 @@ impl Fixture {
             unit_key,
             result_key: result_key(&unit_key, &members, &values),
             unit: UnitName::default(),
+            parts: Vec::new(),
             members,
             values,
             outputs: files,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kiln_storage::api::{Event, EventsRequest, Outcome, ServerInfo};
-use kiln_storage::limits::MAX_EVENTS;
+use kiln_storage::api::{Cause, Event, EventsRequest, ExplainResponse, Outcome, ServerInfo};
+use kiln_storage::limits::{MAX_CAUSES, MAX_EVENTS};
 use kiln_storage::record::UnitName;
 
 use crate::harness::{Fixture, TestServer};
@@ -21,7 +21,11 @@ fn event(id: usize, build: &str, outcome: Outcome) -> Event {
         outcome,
         reason: Some("no-record".into()),
         detail: None,
+        causes: Vec::new(),
+        more_causes: 0,
+        stem: None,
         pinned: Vec::new(),
+        conservative: Vec::new(),
         phases_us: BTreeMap::new(),
         bytes: 7,
         cost_ms: 100,
@@ -45,6 +49,10 @@ fn events_are_counted_once_and_zeroed() {
     assert!(stats.store.storage.starts_with("file:///"));
     assert_eq!(server.unix("POST", "/v1/stats/zero", b"").status, 204);
     assert_eq!(server.stats().total.units, 0);
+    let explained = |path: &str| server.unix("GET", path, b"").json::<ExplainResponse>();
+    let newest = explained("/v1/explain");
+    assert_eq!((newest.build.as_deref(), newest.events.len()), (Some("b"), 1));
+    assert_eq!(explained("/v1/explain?build=a").events.len(), 2);
 
     // Events that were taken last are written before the server has left.
     let last = vec![event(2, "b", Outcome::Bypass), event(1, "b", Outcome::HitLocal)];
@@ -61,6 +69,12 @@ fn batches_and_events_are_bounded() {
     let events = (0..=MAX_EVENTS).map(|i| event(i, "a", Outcome::Miss)).collect();
     let reply = server.send("POST", "/v1/events", &EventsRequest { events });
     assert_eq!((reply.status, reply.problem().as_str()), (413, "/problems/too-large"));
+    let mut many = event(1, "a", Outcome::Miss);
+    many.causes = vec![Cause::default(); MAX_CAUSES + 1];
+    assert_eq!(
+        server.send("POST", "/v1/events", &EventsRequest { events: vec![many] }).status,
+        413
+    );
     let mut large = event(1, "a", Outcome::Miss);
     large.detail = Some("x".repeat(kiln_server::limits::MAX_EVENT_BYTES));
     let events = vec![large];

@@ -36,7 +36,7 @@ pub(super) fn run(env: &Env, shell: Shell) -> ExitCode {
         return ExitCode::FAILURE;
     };
     let lines = [line(shell, "RUSTC_WRAPPER", program), line(shell, "CARGO_INCREMENTAL", "0")];
-    say::result(&lines.concat());
+    say::exact(&lines.concat());
     ExitCode::SUCCESS
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kiln_storage::api::{Counts, StatsResponse};
+use kiln_storage::api::{Counts, NotedUnit, StatsResponse};
 use kiln_storage::limits;
 
 use super::{Format, bytes, time};
@@ -112,20 +112,24 @@ fn reasons_text(out: &mut String, build: &Counts) {
     }
 }
 
+fn noted(out: &mut String, heading: &str, units: &[NotedUnit]) {
+    if !units.is_empty() {
+        out.push_str(&format!("\n{heading}:\n"));
+    }
+    for NotedUnit { unit, by } in units.iter().take(MAX_NAMED) {
+        out.push_str(&format!("  {} ({}): {}\n", unit.crate_name, unit.kind, by.join(", ")));
+    }
+    more(out, units.len());
+}
+
 /// The units that hit at one place only, and those that were not answered.
 fn units_text(out: &mut String, stats: &StatsResponse) {
-    if !stats.pinned.is_empty() {
-        out.push_str("\nunits that hit at this place only, and what holds them:\n");
-    }
-    for unit in stats.pinned.iter().take(MAX_NAMED) {
-        out.push_str(&format!(
-            "  {} ({}): {}\n",
-            unit.unit.crate_name,
-            unit.unit.kind,
-            unit.by.join(", ")
-        ));
-    }
-    more(out, stats.pinned.len());
+    noted(out, "units that hit at this place only, and what holds them", &stats.pinned);
+    noted(
+        out,
+        "units that depend on their whole workspace, since not all that they read was seen",
+        &stats.conservative,
+    );
     if !stats.missed.is_empty() {
         out.push_str("\nnot answered in the last build, slowest first:\n");
     }
@@ -140,6 +144,9 @@ fn units_text(out: &mut String, stats: &StatsResponse) {
         ));
     }
     more(out, stats.missed.len());
+    if !stats.missed.is_empty() {
+        out.push_str("\nkiln explain says what differed, and in which crate it began\n");
+    }
 }
 
 fn more(out: &mut String, count: usize) {
@@ -174,5 +181,18 @@ mod tests {
         let text = text(&stats);
         assert!(text.contains("incremental: "), "{text}");
         assert!(text.contains("CARGO_INCREMENTAL=0"), "{text}");
+    }
+
+    #[test]
+    fn misses_lead_to_their_explanation() {
+        let mut stats = StatsResponse::default();
+        assert!(!text(&stats).contains("kiln explain"));
+        stats.missed.push(kiln_storage::api::MissedUnit {
+            unit: Default::default(),
+            outcome: kiln_storage::api::Outcome::Miss,
+            reason: "new-unit".into(),
+            cost_ms: 1,
+        });
+        assert!(text(&stats).contains("kiln explain"));
     }
 }

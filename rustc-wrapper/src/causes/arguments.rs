@@ -1,0 +1,366 @@
+//! What differs between the parts of two unit keys. Pure.
+//!
+//! Some differences follow from others: cargo's `-C metadata` from features and versions, the file
+//! names of crates from those crates. What follows from something is named only where nothing else
+//! is found.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use kiln_storage::api::{Cause, NearestUnit};
+use kiln_storage::record::{UnitName, UnitPart};
+
+use super::Causes;
+use crate::unit::Unit;
+use crate::unit::parts::{
+    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, SEARCH, WORKING_DIRECTORY, kept,
+};
+
+/// What a value is called that an argument without one has.
+const GIVEN: &str = "given";
+
+/// How much a difference tells; less is more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Decides alone.
+    Own,
+    /// Mostly goes along with another change of the package.
+    Declared,
+    /// Leads to another crate.
+    Crate,
+    /// Follows from something else; left out when there is any other.
+    Follows,
+}
+
+/// What differs from the nearest of some earlier units of the crate.
+pub fn compare(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
+    if earlier.first().is_some_and(|first| first.unit_key == unit.key) {
+        return Causes::one("gone");
+    }
+    let alike = |other: &&NearestUnit| {
+        other.unit.kind == unit.name.kind && other.unit.target == unit.name.target
+    };
+    let parts = kept(&unit.parts);
+    if !earlier.iter().any(|other| alike(&other)) {
+        return first(unit, earlier);
+    }
+    let known: Vec<&NearestUnit> =
+        earlier.iter().filter(alike).filter(|other| !other.parts.is_empty()).collect();
+    let compared: Vec<&NearestUnit> =
+        known.iter().copied().filter(|other| is_same_target(unit, other)).collect();
+    if compared.is_empty() && !known.is_empty() {
+        return Causes::one("first");
+    }
+    let mut nearest: Option<Vec<(Rank, Cause)>> = None;
+    for other in compared {
+        let mut found = version(&other.unit, &unit.name);
+        found.extend(differences(&other.parts, &parts));
+        if nearest.as_ref().is_none_or(|best| weight(&found) < weight(best)) {
+            nearest = Some(found);
+        }
+    }
+    let Some(mut found) = nearest else {
+        return Causes::default();
+    };
+    if found.iter().any(|(rank, _)| *rank != Rank::Follows) {
+        found.retain(|(rank, _)| *rank != Rank::Follows);
+    }
+    found.sort_by_key(|(rank, _)| *rank);
+    Causes::new(found.into_iter().map(|(_, cause)| cause).collect())
+}
+
+/// A unit without an earlier one of its kind; another kind of unit of the crate is named. A build
+/// script is called by the name of its package, and is another program.
+fn first(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
+    let is_script = |name: &UnitName| name.kind.starts_with("build-script");
+    let other = earlier.iter().find(|other| is_script(&other.unit) == is_script(&unit.name));
+    let called = |unit: &UnitName| format!("{} for {}", unit.kind, unit.target);
+    let then = other.map(|other| called(&other.unit));
+    let now = then.is_some().then(|| called(&unit.name));
+    Causes::new(vec![cause("first", "", then, now)])
+}
+
+/// Whether an earlier unit was made of the same target of the package: a test of the library is none
+/// of the program, and a build script tries many sources under one name.
+fn is_same_target(unit: &Unit, other: &NearestUnit) -> bool {
+    let value = |parts: &[UnitPart], group: &str, name: &str| {
+        let found = parts.iter().find(|part| part.group == group && part.name == name);
+        found.and_then(|part| part.value.clone())
+    };
+    let same = |group: &str, name: &str| {
+        let here = value(&unit.parts, group, name);
+        here.is_some() && here == value(&other.parts, group, name)
+    };
+    unit.name.version != other.unit.version || same(INPUT, "") || same(CODEGEN, "metadata")
+}
+
+/// How far away: differences that follow from others come with them and count nothing.
+fn weight(found: &[(Rank, Cause)]) -> usize {
+    found.iter().filter(|(rank, _)| *rank != Rank::Follows).count()
+}
+
+fn cause(kind: &str, name: &str, then: Option<String>, now: Option<String>) -> Cause {
+    Cause { kind: kind.to_owned(), name: name.to_owned(), then, now }
+}
+
+fn version(then: &UnitName, now: &UnitName) -> Vec<(Rank, Cause)> {
+    if then.version == now.version {
+        return Vec::new();
+    }
+    let (then, now) = (then.version.clone(), now.version.clone());
+    vec![(Rank::Own, cause("version", "", Some(then), Some(now)))]
+}
+
+/// The parts that only one of two lists has, paired where both have one of the same name.
+fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
+    let mut gone: BTreeMap<(&str, &str), VecDeque<&UnitPart>> = BTreeMap::new();
+    for part in missing_in(then, now) {
+        gone.entry(named(part)).or_default().push_back(part);
+    }
+    let mut found = Vec::new();
+    for part in missing_in(now, then) {
+        let before = gone.get_mut(&named(part)).and_then(VecDeque::pop_front);
+        found.push(describe(part, before.map(value), Some(value(part))));
+    }
+    for part in gone.into_values().flatten() {
+        found.push(describe(part, Some(value(part)), None));
+    }
+    if found.is_empty() {
+        found.extend(order(then, now));
+    }
+    found
+}
+
+fn named(part: &UnitPart) -> (&str, &str) {
+    (&part.group, &part.name)
+}
+
+/// The parts of one list that the other does not have, as often as that is so.
+fn missing_in<'a>(list: &'a [UnitPart], other: &'a [UnitPart]) -> Vec<&'a UnitPart> {
+    let mut counts: BTreeMap<&UnitPart, usize> = BTreeMap::new();
+    for part in other {
+        *counts.entry(part).or_default() += 1;
+    }
+    let missing = |part: &&'a UnitPart| match counts.get_mut(*part) {
+        Some(count) if *count > 0 => {
+            *count -= 1;
+            false
+        }
+        _ => true,
+    };
+    list.iter().filter(missing).collect()
+}
+
+/// The groups whose parts are the same in another order.
+fn order(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
+    let groups: BTreeSet<&str> = now.iter().map(|part| part.group.as_str()).collect();
+    let of = |list: &'_ [UnitPart], group: &str| -> Vec<UnitPart> {
+        list.iter().filter(|part| part.group == group).cloned().collect()
+    };
+    let moved = groups.into_iter().filter(|group| of(then, group) != of(now, group));
+    moved.map(|group| (Rank::Own, cause("order", group, None, None))).collect()
+}
+
+fn value(part: &UnitPart) -> String {
+    part.value.clone().unwrap_or_else(|| GIVEN.to_owned())
+}
+
+fn describe(part: &UnitPart, then: Option<String>, now: Option<String>) -> (Rank, Cause) {
+    let UnitPart { group, name, .. } = part;
+    let rank = rank(part, then.as_deref(), now.as_deref());
+    let made = match group.as_str() {
+        COMPILER => cause("compiler", "", then.map(short_digest), now.map(short_digest)),
+        CFG => match name.strip_prefix("feature=\"").and_then(|rest| rest.strip_suffix('"')) {
+            Some(feature) => cause("feature", feature, then, now),
+            None => cause("argument", &format!("--cfg {name}"), then, now),
+        },
+        CHECK_CFG => cause("argument", &format!("--check-cfg {name}"), then, now),
+        EXTERN => cause("crate", name, then.map(file_name), now.map(file_name)),
+        FLAG => cause("argument", name, then, now),
+        _ if name.is_empty() => cause("argument", group, then, now),
+        _ => cause("argument", &format!("{group} {name}"), then, now),
+    };
+    (rank, made)
+}
+
+fn rank(part: &UnitPart, then: Option<&str>, now: Option<&str>) -> Rank {
+    match (part.group.as_str(), part.name.as_str()) {
+        (CODEGEN, "metadata" | "extra-filename") => Rank::Follows,
+        // Directories that cargo has named, by profile and by its hash of a package.
+        (SEARCH, _) if [then, now].into_iter().flatten().all(|at| at.starts_with("<target>")) => {
+            Rank::Follows
+        }
+        // They hold the version of a package from the registry.
+        (INPUT | WORKING_DIRECTORY, _) => Rank::Follows,
+        (CHECK_CFG, _) => Rank::Declared,
+        (EXTERN, _) => {
+            match (then.map(|t| file_name(t.into())), now.map(|n| file_name(n.into()))) {
+                (Some(then), Some(now)) if then == now => Rank::Follows,
+                _ => Rank::Crate,
+            }
+        }
+        _ => Rank::Own,
+    }
+}
+
+fn file_name(path: String) -> String {
+    match path.rsplit_once('/') {
+        Some((_, name)) => name.to_owned(),
+        None => path,
+    }
+}
+
+/// The compiler's own words, and a short form of the digest behind them.
+fn short_digest(compiler: String) -> String {
+    match compiler.rsplit_once(' ') {
+        Some((words, digest)) if digest.len() > 8 && digest.is_ascii() => {
+            format!("{words} {}", &digest[..8])
+        }
+        _ => compiler,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kiln_storage::{Digest, UnitKey};
+
+    fn part(line: &str) -> UnitPart {
+        let mut words = line.split('|');
+        let mut word = || words.next().map(str::to_owned);
+        UnitPart { group: word().unwrap(), name: word().unwrap_or_default(), value: word() }
+    }
+
+    fn name(version: &str, kind: &str) -> UnitName {
+        UnitName {
+            crate_name: "x".into(),
+            version: version.into(),
+            kind: kind.into(),
+            target: "host".into(),
+        }
+    }
+
+    fn key(lines: &[&str]) -> UnitKey {
+        UnitKey::new(Digest::of(lines.concat().as_bytes()))
+    }
+
+    fn earlier(version: &str, kind: &str, lines: &[&str]) -> NearestUnit {
+        NearestUnit {
+            unit_key: key(lines),
+            unit: name(version, kind),
+            parts: lines.iter().map(|line| part(line)).collect(),
+        }
+    }
+
+    fn unit(lines: &[&str]) -> Unit {
+        Unit {
+            name: name("1", "lib"),
+            key: key(lines),
+            parts: lines.iter().map(|line| part(line)).collect(),
+            out_dir: "/x".into(),
+            outputs: crate::names::OutputNames::default(),
+            remapped: true,
+            clippy: false,
+        }
+    }
+
+    /// Kind, name and both values of each cause.
+    fn told(earlier: &[NearestUnit], now: &[&str]) -> Vec<String> {
+        let show = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+        let causes = compare(&unit(now), earlier);
+        let line = |c: Cause| format!("{} {}: {} > {}", c.kind, c.name, show(c.then), show(c.now));
+        causes.named.into_iter().map(line).collect()
+    }
+
+    fn check(then: &[&str], now: &[&str], want: &[&str]) {
+        let base = ["crate root||src/lib.rs"].as_slice();
+        assert_eq!(
+            told(&[earlier("1", "lib", &[base, then].concat())], &[base, now].concat()),
+            want
+        );
+    }
+
+    #[test]
+    fn each_kind_of_argument() {
+        let digests = ["1", "2"].map(|n| format!("compiler||rustc 1 (x) {}", n.repeat(64)));
+        check(
+            &[&digests[0]],
+            &[&digests[1]],
+            &["compiler : rustc 1 (x) 11111111 > rustc 1 (x) 22222222"],
+        );
+        check(&[], &["cfg|feature=\"derive\""], &["feature derive: - > given"]);
+        check(&["cfg|feature=\"derive\""], &[], &["feature derive: given > -"]);
+        check(&[], &["cfg|kt"], &["argument --cfg kt: - > given"]);
+        check(&["-C|opt-level|0"], &["-C|opt-level|3"], &["argument -C opt-level: 0 > 3"]);
+        check(&[], &["-C|opt-level|3"], &["argument -C opt-level: - > 3"]);
+        check(
+            &["flag|--edition|2021"],
+            &["flag|--edition|2024"],
+            &["argument --edition: 2021 > 2024"],
+        );
+        check(
+            &["paths||remapped"],
+            &["paths||as they are"],
+            &["argument paths: remapped > as they are"],
+        );
+        check(&["-l||a", "-l||b"], &["-l||b", "-l||a"], &["order -l: - > -"]);
+    }
+
+    #[test]
+    fn what_follows_from_something_else_is_left_out() {
+        let then = ["-C|metadata|1", "-C|extra-filename|-1", "-C|opt-level|0"];
+        let now = ["-C|metadata|2", "-C|extra-filename|-2", "-C|opt-level|3"];
+        check(&then, &now, &["argument -C opt-level: 0 > 3"]);
+        check(&then[..1], &now[..1], &["argument -C metadata: 1 > 2"]);
+    }
+
+    #[test]
+    fn crates_come_last_and_are_told_by_file() {
+        let then = ["extern|low|<target>/debug/deps/liblow-1.rmeta", "-C|metadata|1"];
+        let now = ["extern|low|<target>/debug/deps/liblow-2.rmeta", "-C|metadata|2"];
+        let low = "crate low: liblow-1.rmeta > liblow-2.rmeta";
+        check(&then, &now, &[low]);
+        let now = [now[0], now[1], "cfg|kt"];
+        check(&then, &now, &["argument --cfg kt: - > given", low]);
+        let one = ["-L|native|<target>/debug/build/z-1/out", "-L|native|/opt/a"];
+        let two = ["-L|native|<target>/debug/build/z-2/out", "-L|native|/opt/b"];
+        check(&one, &two, &["argument -L native: /opt/a > /opt/b"]);
+        // Another profile directory alone.
+        let other = ["extern|low|<target>/other/deps/liblow-1.rmeta", "-C|debuginfo|2"];
+        check(&[then[0]], &other, &["argument -C debuginfo: - > 2"]);
+    }
+
+    #[test]
+    fn the_nearest_of_several_is_compared() {
+        let root = "crate root||src/lib.rs";
+        let far = earlier("1", "lib", &[root, "-C|opt-level|0", "cfg|a", "cfg|b"]);
+        let near = earlier("1", "lib", &[root, "-C|opt-level|0", "cfg|kt"]);
+        let now = [root, "-C|opt-level|3", "cfg|kt"];
+        assert_eq!(told(&[far, near], &now), ["argument -C opt-level: 0 > 3"]);
+    }
+
+    /// Two targets of a package may have one name; the root of one may move.
+    #[test]
+    fn targets_are_told_apart() {
+        let tests = ["crate root||src/lib.rs", "--test", "-C|metadata|1"];
+        let of_program = ["crate root||src/main.rs", "--test", "-C|metadata|2"];
+        assert_eq!(told(&[earlier("1", "lib", &tests)], &of_program), ["first : - > -"]);
+        let moved = ["crate root||src/other.rs", "--test", "-C|metadata|1"];
+        let want = ["argument crate root: src/lib.rs > src/other.rs"];
+        assert_eq!(told(&[earlier("1", "lib", &tests)], &moved), want);
+    }
+
+    #[test]
+    fn another_version_another_kind_and_nothing() {
+        let now = ["crate root||<cargo>/x-1/lib.rs"];
+        let old = earlier("0.9", "lib", &["crate root||<cargo>/x-0.9/lib.rs"]);
+        assert_eq!(told(&[old], &now), ["version : 0.9 > 1"]);
+        let checked = earlier("1", "lib (check)", &["a"]);
+        let script = earlier("1", "build-script", &["a"]);
+        let other = "first : lib (check) for host > lib for host";
+        assert_eq!(told(&[script.clone(), checked], &now), [other]);
+        assert_eq!(told(&[script], &now), ["first : - > -"]);
+        assert_eq!(told(&[], &now), ["first : - > -"]);
+        assert_eq!(told(&[earlier("1", "lib", &now)], &now), ["gone : - > -"]);
+        assert_eq!(told(&[earlier("1", "lib", &[])], &now), [""; 0], "nothing is known");
+    }
+}
