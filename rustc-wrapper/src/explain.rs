@@ -180,6 +180,19 @@ impl<'a> Graph<'a> {
         graph
     }
 
+    /// A directory that differs, by the file in it that another unit names.
+    fn narrowed(&self, cause: &Cause) -> Cause {
+        let within = |other: &&Cause| {
+            let rest = other.name.strip_prefix(&cause.name);
+            other.kind == "file" && rest.is_some_and(|rest| rest.starts_with('/'))
+        };
+        let file = match cause.kind.as_str() {
+            "tree" => self.events.iter().flat_map(|event| &event.causes).find(within),
+            _ => None,
+        };
+        file.unwrap_or(cause).clone()
+    }
+
     /// The event of the crate that a cause is about.
     fn leads(&self, cause: &Cause) -> Option<usize> {
         self.stems.get(crate_of(cause)?).copied()
@@ -212,8 +225,9 @@ impl<'a> Graph<'a> {
                 self.root(Root::Cause(first, None), at);
             }
             Some(first) => {
+                let first = &self.narrowed(first);
                 let package = first.name.starts_with("<package>").then(|| called(&event.unit));
-                self.root(Root::Cause((*first).clone(), package), at);
+                self.root(Root::Cause(first.clone(), package), at);
             }
             None if event.causes.is_empty() => {
                 self.root(Root::Reason(event.outcome, reason(event)), at);

@@ -12,7 +12,8 @@ use kiln_storage::record::{UnitName, UnitPart};
 use super::Causes;
 use crate::unit::Unit;
 use crate::unit::parts::{
-    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, SEARCH, WORKING_DIRECTORY, kept,
+    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH,
+    WORKING_DIRECTORY, kept,
 };
 
 /// What a value is called that an argument without one has.
@@ -189,6 +190,8 @@ fn rank(part: &UnitPart, then: Option<&str>, now: Option<&str>) -> Rank {
         (SEARCH, _) if [then, now].into_iter().flatten().all(|at| at.starts_with("<target>")) => {
             Rank::Follows
         }
+        // Named by profile and target.
+        (OUTPUT_DIRECTORY, _) => Rank::Follows,
         // They hold the version of a package from the registry.
         (INPUT | WORKING_DIRECTORY, _) => Rank::Follows,
         (CHECK_CFG, _) => Rank::Declared,

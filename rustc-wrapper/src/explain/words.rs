@@ -149,8 +149,8 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
         }
         "file" | "names" | "nearest-file" | "version" | "feature" => return None,
         "tree" => {
-            "crates that use procedural macros depend on every file of their package; keep files that \
-             change by themselves outside of it"
+            "a whole directory counts where libraries are looked for, and for a crate with procedural \
+             macros that cannot be observed; keep files that change by themselves outside of it"
         }
         "variable" => {
             "a variable that is another one in each build (a date, a commit) makes each build compile \

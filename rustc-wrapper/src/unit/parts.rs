@@ -30,6 +30,8 @@ pub const CODEGEN: &str = "-C";
 pub const EXTERN: &str = "extern";
 /// `-L`, by kind.
 pub const SEARCH: &str = "-L";
+/// Where the outputs go.
+pub const OUTPUT_DIRECTORY: &str = "output directory";
 /// The crate root.
 pub const INPUT: &str = "crate root";
 /// The working directory.
@@ -129,7 +131,7 @@ fn places(parts: &mut Parts<'_>, parsed: &Parsed) {
     // It shows in artifact notices and dep-info: a build script's probe is the same compile in each of
     // its directories below the target directory, but for that.
     let place = parsed.out_dir.as_ref().or(parsed.output.as_ref()).map(|p| parts.path(p));
-    parts.maybe("output directory", place);
+    parts.maybe(OUTPUT_DIRECTORY, place);
     let output = parsed.output.as_ref().and_then(|o| o.file_name());
     parts.maybe("output file", output.map(|name| name.to_string_lossy()));
 }
