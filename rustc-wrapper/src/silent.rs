@@ -87,13 +87,19 @@ pub fn is_neutral(name: &str) -> bool {
     name.starts_with("KILN_") || matches!(name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS")
 }
 
-/// Names of variables that belong to a login, a terminal or one run of CI, and beginnings of such names
-/// (with an underscore at the end). They change all the time; where it is not known which variables a
+/// Names of variables that belong to a login, a terminal, one call of cargo or one run of CI, and
+/// beginnings of such names (with an underscore at the end). They change all the time; where it is not known which variables a
 /// procedural macro reads, these are taken not to be among them.
 pub const OF_SESSION: &[&str] = &[
     "_",
     "ACTIONS_",
     "BUILDKITE_",
+    "CARGO_BUILD_",
+    "CARGO_INCREMENTAL",
+    "CARGO_LOG",
+    "CARGO_NET_",
+    "CARGO_TARGET_DIR",
+    "CARGO_TERM_",
     "CI",
     "CIRCLE_",
     "CI_",
@@ -138,14 +144,19 @@ pub const OF_SESSION: &[&str] = &[
     "PS2",
     "PWD",
     "RUNNER_",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTC_WRAPPER",
     "SESSION_",
     "SHELL",
     "SHLVL",
     "SSH_",
     "STY",
     "SYSTEMD_",
+    "TEMP",
     "TERM",
     "TERM_",
+    "TMP",
+    "TMPDIR",
     "TMUX",
     "TMUX_",
     "TRAVIS_",
