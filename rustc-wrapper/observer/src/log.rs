@@ -58,6 +58,9 @@ pub mod flags {
     pub const LINK: u8 = 8;
     /// An object that came with its program, and was not loaded by it later.
     pub const START: u8 = 16;
+    /// Of [`super::Kind::Write`]: what can be read there afterwards was not all written by this run.
+    /// A symbolic link was made, or a file opened that may have been there.
+    pub const KEPT: u8 = 32;
 }
 
 /// Why something could not be noted: bits.

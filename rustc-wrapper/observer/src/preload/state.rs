@@ -77,7 +77,29 @@ pub fn context() -> Option<&'static Context> {
             // SAFETY: as above.
             (STATE.load(Ordering::Acquire) == ON).then(|| unsafe { &*CONTEXT.0.get() }.as_ref())?
         }
+        BUSY => {
+            missed();
+            None
+        }
         _ => None,
+    }
+}
+
+/// Whether another thread called one of the functions while this was being found out.
+static MISSED: AtomicU32 = AtomicU32::new(0);
+
+#[cold]
+fn missed() {
+    MISSED.store(1, Ordering::SeqCst);
+    if STATE.load(Ordering::SeqCst) == ON {
+        tell_missed();
+    }
+}
+
+fn tell_missed() {
+    // SAFETY: the module `preload` says why; see `Shared`.
+    if let (1, Some(context)) = (MISSED.load(Ordering::SeqCst), unsafe { &*CONTEXT.0.get() }) {
+        context.log.lose(Lost::UNSEEN);
     }
 }
 
@@ -99,7 +121,8 @@ pub fn begin() {
     let context = unsafe { take_over(variables) };
     // SAFETY: as above; BUSY keeps everybody else out.
     unsafe { *CONTEXT.0.get() = context };
-    STATE.store(ON, Ordering::Release);
+    STATE.store(ON, Ordering::SeqCst);
+    tell_missed();
     // SAFETY: as above.
     match unsafe { &*CONTEXT.0.get() } {
         Some(context) => {
@@ -198,7 +221,9 @@ unsafe fn map(path: &[u8]) -> Option<Log> {
         let fd = sys::open(text.as_ptr(), READ_AND_WRITE)?;
         let mut header = [0; crate::log::HEADER_BYTES];
         let read = sys::read(fd, &mut header);
-        let bytes = whole_bytes(header.get(..read)?);
+        // What lies behind the end of a file can be mapped, and not be touched.
+        let bytes = header.get(..read).and_then(whole_bytes);
+        let bytes = bytes.filter(|bytes| *bytes as u64 <= sys::size(fd));
         let base = bytes.and_then(|bytes| sys::map(fd, bytes));
         sys::close(fd);
         Log::new(base?, bytes?)
