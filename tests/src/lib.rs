@@ -18,6 +18,7 @@ pub mod call;
 pub mod change;
 pub mod direct;
 pub mod host;
+pub mod lab;
 pub mod project;
 pub mod registry;
 pub mod runs;
@@ -27,6 +28,7 @@ pub mod world;
 
 pub use call::{Call, Done, Running};
 pub use change::Change;
+pub use lab::{Lab, Program};
 pub use project::Project;
 pub use runs::Run;
 pub use world::{Programs, World};
@@ -40,6 +42,20 @@ macro_rules! world {
             standin: env!("CARGO_BIN_EXE_rustc-standin").into(),
             shared: env!("CARGO_TARGET_TMPDIR").into(),
         })
+    };
+}
+
+/// A fresh [`Lab`] with the C compiler `cc` or another one; ends a test that cannot have it.
+#[macro_export]
+macro_rules! lab {
+    () => {
+        $crate::lab!("cc")
+    };
+    ($compiler:expr) => {
+        match $crate::Lab::open($compiler) {
+            Ok(lab) => lab,
+            Err(why) => $crate::skip!("{}: {why}", $compiler),
+        }
     };
 }
 

@@ -133,13 +133,16 @@ impl Processes {
     }
 }
 
+/// Where in the order a program was started, and by whom.
+type Start = (usize, Origin);
+
 /// A log, while it is read.
 struct Reader<'a> {
     seen: Seen,
     origins: BTreeMap<u16, Origin>,
     /// Programs that were started and did not fail, by the system's number of the process and the
     /// path: where in the order, and by whom.
-    started: BTreeMap<(u32, &'a [u8]), Vec<(usize, Origin)>>,
+    started: BTreeMap<(u32, &'a [u8]), Vec<Start>>,
     /// How often each of these introduced itself.
     introduced: BTreeMap<u32, usize>,
 }

@@ -245,9 +245,28 @@ pub(super) fn look(dir: i32, path: usize, link: bool, bits: u8) {
 unsafe fn look_path(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let result = unsafe { real(which, a) };
-    // A change of the directory: that it is there, and where a link to it leads.
-    let link = matches!(which, Real::lstat | Real::lstat64 | Real::chdir);
+    let link = matches!(which, Real::lstat | Real::lstat64);
     look(AT_FDCWD, a[0], link, outcome(is_error(result), caller));
+    result
+}
+
+/// A change of the working directory: that it is there, and where a link to it leads. Noted before,
+/// since afterwards the path is relative to another directory.
+unsafe fn change_directory(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    unsafe { enter(a[0], caller, || real(which, a)) }
+}
+
+pub(super) unsafe fn enter(path: usize, caller: usize, run: impl FnOnce() -> usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let there = unsafe { sys::is_directory(path as *const u8) };
+    if there {
+        look(AT_FDCWD, path, true, outcome(false, caller));
+    }
+    let result = run();
+    if !there {
+        look(AT_FDCWD, path, true, outcome(is_error(result), caller));
+    }
     result
 }
 
@@ -274,7 +293,8 @@ unsafe fn look_at_versioned(which: Real, a: [usize; 5], caller: usize) -> usize 
     result
 }
 
-export_each! { look_path: stat stat64 lstat lstat64 access eaccess euidaccess chdir }
+export_each! { look_path: stat stat64 lstat lstat64 access eaccess euidaccess }
+export_each! { change_directory: chdir }
 export_each! { look_versioned: __xstat __xstat64 __lxstat __lxstat64 }
 export_each! { look_at: fstatat fstatat64 statx faccessat }
 export_each! { look_at_versioned: __fxstatat __fxstatat64 }

@@ -98,19 +98,7 @@ pub unsafe fn found_takes_library(name: &[u8], list: &[u8]) -> bool {
 /// Whether a search ends here: something that may be run, and no directory.
 unsafe fn is_program(path: *const u8) -> bool {
     const EXECUTABLE: usize = 1;
-    const NAME_ALONE: i32 = 0o10_000_000;
     let arguments = [sys::AT_FDCWD as usize, path as usize, EXECUTABLE, 0, 0, 0];
     // SAFETY: the module `preload` says why.
-    unsafe {
-        if sys::call(sys::number::FACCESSAT, arguments) != 0 {
-            return false;
-        }
-        match sys::open(path, NAME_ALONE | sys::DIRECTORY) {
-            Some(directory) => {
-                sys::close(directory);
-                false
-            }
-            None => true,
-        }
-    }
+    unsafe { sys::call(sys::number::FACCESSAT, arguments) == 0 && !sys::is_directory(path) }
 }

@@ -3,7 +3,7 @@
 use core::arch::naked_asm;
 use core::ffi::c_char;
 
-use super::hooks::{answer, look, note_open, outcome};
+use super::hooks::{answer, enter, look, note_open, outcome};
 use super::makes::{At, HERE, made, moved};
 use super::paths::{note, note_descriptor};
 use super::start::{Variables, become_program};
@@ -33,6 +33,7 @@ unsafe extern "C" fn syscall_hook(
                 };
                 become_program((a[0] as *const c_char, false), a[2] as Variables, caller, run)
             }
+            number::CHDIR => enter(a[0], caller, || answer(sys::call(n, a))),
             _ => {
                 note_before(n);
                 let result = answer(sys::call(n, a));
@@ -73,7 +74,7 @@ unsafe fn note_call(n: usize, a: [usize; 6], result: usize, caller: usize) {
         }
         number::CREAT => note_open(AT_FDCWD, a[0], 0o1101, bits()),
         number::STAT | number::ACCESS => look(AT_FDCWD, a[0], false, bits()),
-        number::LSTAT | number::CHDIR => look(AT_FDCWD, a[0], true, bits()),
+        number::LSTAT => look(AT_FDCWD, a[0], true, bits()),
         number::NEWFSTATAT | number::FACCESSAT2 => look(a[0] as i32, a[1], link(a[3]), bits()),
         number::STATX => look(a[0] as i32, a[1], link(a[2]), bits()),
         number::FACCESSAT => look(a[0] as i32, a[1], false, bits()),

@@ -106,10 +106,10 @@ pub mod number {
 
 /// The bit of `open` that wants a directory.
 #[cfg(target_arch = "x86_64")]
-pub const DIRECTORY: i32 = 0o200_000;
+const DIRECTORY: i32 = 0o200_000;
 /// The bit of `open` that wants a directory.
 #[cfg(target_arch = "aarch64")]
-pub const DIRECTORY: i32 = 0o40_000;
+const DIRECTORY: i32 = 0o40_000;
 
 /// A system call: its result, or minus an error number.
 #[cfg(target_arch = "x86_64")]
@@ -178,6 +178,13 @@ pub fn is_text(path: *const u8) -> bool {
     let arguments = [AT_FDCWD as usize, path as usize, 0, 0, 0, 0];
     // SAFETY: the module `preload` says why.
     unsafe { call(number::FACCESSAT, arguments) != EFAULT }
+}
+
+/// Whether a path is that of a directory.
+pub unsafe fn is_directory(path: *const u8) -> bool {
+    const NAME_ALONE: i32 = 0o10_000_000;
+    // SAFETY: the module `preload` says why.
+    unsafe { open(path, NAME_ALONE | DIRECTORY) }.map(close).is_some()
 }
 
 /// Closes a descriptor.
