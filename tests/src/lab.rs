@@ -137,10 +137,14 @@ impl Lab {
     }
 
     /// Compiles a program of `tests/programs` with optimisation and checks of buffers.
-    pub fn compile(&self, source: &str, more: &[&str]) -> PathBuf {
+    pub fn compile(&self, source: &str) -> PathBuf {
+        self.compile_as(source.split('.').next().unwrap_or(source), source, &[])
+    }
+
+    /// The same, under another name and with more arguments.
+    pub fn compile_as(&self, out: &str, source: &str, more: &[&str]) -> PathBuf {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
-        let stem = source.split('.').next().unwrap_or(source);
-        let out = self.at(&format!("{stem}{}", more.concat().replace('/', "_")));
+        let out = self.at(out);
         let mut cc = Command::new(&self.compiler);
         cc.args(["-O2", "-D_FORTIFY_SOURCE=2", "-w", "-o"]).arg(&out).arg(sources.join(source));
         let cc = cc.args(more).env_clear().env("PATH", SYSTEM_PATH).output().expect("cc runs");

@@ -12,7 +12,7 @@ type Case = (&'static str, &'static [&'static str]);
 /// `t`.
 #[track_caller]
 fn check(lab: &Lab, source: &str, cases: &[Case]) {
-    let path = lab.compile(source, &[]);
+    let path = lab.compile(source);
     let mut wrong = Vec::new();
     for (case, want) in cases {
         let program = Program::new(&path).args(&[case]).env("HERE", "yes");
@@ -176,7 +176,7 @@ fn functions_of_glibc_alone() {
 #[test]
 fn functions_that_check_buffers() {
     let lab = lab!();
-    let program = std::fs::read(lab.compile("files.c", &[])).unwrap();
+    let program = std::fs::read(lab.compile("files.c")).unwrap();
     for name in ["__open_2", "__open64_2", "__openat_2", "__openat64_2", "__readlink_chk"] {
         let there = program.windows(name.len()).any(|window| window == name.as_bytes());
         assert!(there, "the program calls {name}");
@@ -196,7 +196,7 @@ fn under_musl() {
 #[test]
 fn a_path_relative_to_nothing() {
     let lab = lab!();
-    let program = Program::new(&lab.compile("files.c", &[])).args(&["openat of nothing"]);
+    let program = Program::new(&lab.compile("files.c")).args(&["openat of nothing"]);
     let seen = lab.compared(&program);
     assert_eq!(lab.lines(&seen), [""; 0]);
     assert_eq!(lost(&seen), ["path"]);
