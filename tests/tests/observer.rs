@@ -201,3 +201,105 @@ fn a_path_relative_to_nothing() {
     assert_eq!(lab.lines(&seen), [""; 0]);
     assert_eq!(lost(&seen), ["path"]);
 }
+
+/// System calls by number, through `syscall`.
+const NUMBERS: &[Case] = &[
+    ("openat", &["read file"]),
+    ("openat2", &["read file", "write~ file"]),
+    ("openat2 wrongly", &["read! file"]),
+    ("openat2 of nothing", &[]),
+    ("newfstatat", &["look link", "look@ link"]),
+    ("statx", &["look link", "look@ link"]),
+    ("faccessat", &["look link"]),
+    ("faccessat2", &["look@ link"]),
+    ("readlinkat", &["resolve@ link"]),
+    ("renameat2", &["read file", "write new"]),
+    ("linkat", &["read file", "write new"]),
+    ("symlinkat", &["write~ new"]),
+    ("mkdirat", &["write new"]),
+    ("chdir", &["look@ dir"]),
+    ("getdents64", &["read dir", "list dir"]),
+    ("getcwd", &["cwd ."]),
+    ("what is of no interest", &["read file"]),
+];
+
+/// System calls that newer processors do not have.
+#[cfg(target_arch = "x86_64")]
+const OLD_NUMBERS: &[Case] = &[
+    ("open", &["read file"]),
+    ("creat", &["write new"]),
+    ("stat", &["look link"]),
+    ("lstat", &["look@ link"]),
+    ("access", &["look? nothing"]),
+    ("readlink", &["resolve@ link"]),
+    ("rename", &["read file", "write new"]),
+    ("renameat", &["read file", "write new"]),
+    ("link", &["read file", "write new"]),
+    ("symlink", &["write~ new"]),
+    ("mkdir", &["look dir"]),
+    ("getdents", &["read dir", "list dir"]),
+];
+
+/// What programs call that were built with an older glibc.
+#[cfg(target_arch = "x86_64")]
+const OLD_FUNCTIONS: &[Case] = &[
+    ("__xstat", &["look link"]),
+    ("__xstat64", &["look link"]),
+    ("__lxstat", &["look@ link"]),
+    ("__lxstat64", &["look?@ nothing"]),
+    ("__fxstatat", &["look@ link"]),
+    ("__fxstatat64", &["look link"]),
+    ("__secure_getenv", &["variable HERE"]),
+    ("realpath of an old version", &["resolve link"]),
+];
+
+/// What reads, lists or starts something out of sight, and how that is said.
+const UNSEEN: &[(&str, &[&str])] = &[
+    ("unseen", &["system", "popen", "ftw", "nftw", "glob", "name_to_handle_at"]),
+    ("unseen", &["open_by_handle_at", "chroot", "unshare", "setns", "mount"]),
+    ("unseen", &["chroot by number", "unshare by number", "setns by number", "mount by number"]),
+    ("unseen", &["pivot_root by number"]),
+    ("path", &["io_uring_setup", "open_by_handle_at by number"]),
+];
+
+const UNSEEN_OF_GLIBC: &[(&str, &[&str])] = &[
+    ("unseen", &["ftw64", "nftw64", "glob64", "wordexp", "scandirat", "scandirat64"]),
+    ("unseen", &["fts_open", "fts64_open"]),
+];
+
+#[track_caller]
+fn check_unseen(lab: &Lab, cases: &[(&str, &[&str])]) {
+    let path = lab.compile("calls.c");
+    for (want, names) in cases {
+        for name in *names {
+            let seen = lab.compared(&Program::new(&path).args(&[name]));
+            assert_eq!(lost(&seen), [*want], "{name}");
+        }
+    }
+}
+
+#[test]
+fn system_calls_by_number() {
+    check(&lab!(), "calls.c", NUMBERS);
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn older_system_calls_and_functions() {
+    check(&lab!(), "calls.c", OLD_NUMBERS);
+    check(&lab!(), "calls.c", OLD_FUNCTIONS);
+}
+
+#[test]
+fn what_is_not_followed_is_told() {
+    let lab = lab!();
+    check_unseen(&lab, UNSEEN);
+    check_unseen(&lab, UNSEEN_OF_GLIBC);
+}
+
+#[test]
+fn calls_under_musl() {
+    let lab = lab!("musl-gcc");
+    check(&lab, "calls.c", NUMBERS);
+    check_unseen(&lab, UNSEEN);
+}
