@@ -131,10 +131,13 @@ fn how_of_exec(context: &Context, later: bool) -> How {
     }
 }
 
-/// A program to start: by path, or by a bare name that is looked up.
-unsafe fn takes(path: &[u8], text: *const c_char, search: bool) -> bool {
+/// Whether a program to start takes the library: by path, or by a bare name that is looked up.
+unsafe fn takes(context: &Context, path: &[u8], text: *const c_char, search: bool) -> bool {
     // SAFETY: the module `preload` says why.
     unsafe {
+        if !context.library_is_there() {
+            return false;
+        }
         if !search || path.contains(&b'/') {
             return takes_library(text.cast());
         }
@@ -172,7 +175,7 @@ pub(super) unsafe fn become_program(
         let (later, pid) = (is_later(caller), sys::getpid());
         note_program(context, Kind::Program, later, pid, path);
         let how = how_of_exec(context, later);
-        let handed = match takes(path, text, search) {
+        let handed = match takes(context, path, text, search) {
             true => Handed::new(context, how, variables),
             false => None,
         };
@@ -376,7 +379,7 @@ unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> c_int {
         };
         let later = is_later(caller);
         let how = if later { How::ChildOfLater } else { How::Child };
-        let handed = match takes(path, text, which == Real::posix_spawnp) {
+        let handed = match takes(context, path, text, which == Real::posix_spawnp) {
             true => Handed::new(context, how, a[5] as Variables),
             false => None,
         };

@@ -41,7 +41,14 @@ impl Context {
 
     /// Path of the log.
     pub fn path(&self) -> &[u8] {
-        self.own.get(self.library..self.library + self.path).unwrap_or_default()
+        self.own.get(self.library + 1..self.library + 1 + self.path).unwrap_or_default()
+    }
+
+    /// Whether a loader could open the library here and now: there may be no descriptor left, or this
+    /// process may have gone where the library is not. A loader that cannot says so on standard error.
+    pub fn library_is_there(&self) -> bool {
+        // SAFETY: the module `preload` says why; a zero follows the path.
+        unsafe { sys::open(self.own.as_ptr(), 0) }.map(sys::close).is_some()
     }
 
     /// Adds an entry.
@@ -186,7 +193,7 @@ unsafe fn take_over(variables: *mut *mut c_char) -> Option<Context> {
             return None;
         }
         let mut own_paths = [0; 2 * MAX_OWN_PATH + 2];
-        for (place, byte) in own_paths.iter_mut().zip(library.iter().chain(path)) {
+        for (place, byte) in own_paths.iter_mut().zip(library.iter().chain(b"\0").chain(path)) {
             *place = *byte;
         }
         let (library, path) = (library.len(), path.len());
@@ -195,7 +202,7 @@ unsafe fn take_over(variables: *mut *mut c_char) -> Option<Context> {
         if let Some(preload) = find(variables, PRELOAD) {
             forget_library(variables, preload, own_paths.get(..library)?);
         }
-        let log = map(own_paths.get(library..library + path)?)?;
+        let log = map(own_paths.get(library + 1..library + 1 + path)?)?;
         let mut context =
             Context { log, number: 0, pid: sys::getpid(), own: own_paths, library, path };
         context.number = match context.log.next_process() {

@@ -66,7 +66,7 @@ impl Log {
         let head = [p0, p1, kind as u8, flags];
         let unique = matches!(kind, Kind::Program | Kind::ProgramFailed | Kind::Process);
         let hash = parts.iter().fold(mix(FIRST, &head), |hash, part| mix(hash, part));
-        let hash = (hash ^ (hash >> 32)) as u32;
+        let hash = spread(hash);
         // Where all slots are taken, the first one is taken over: the newest entries come again soonest.
         let mut place = None;
         for probe in 0..if unique { 0 } else { PROBES } {
@@ -157,4 +157,10 @@ fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
     }
     hash
+}
+
+/// A place in the table: every bit of a hash has its say.
+fn spread(hash: u64) -> u32 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    ((hash ^ (hash >> 32)).wrapping_mul(ODD) >> 32) as u32
 }
