@@ -168,36 +168,8 @@ export_each! { open_stream: fopen fopen64 freopen freopen64 }
 export_each! { open_for_child: posix_spawn_file_actions_addopen }
 
 // What programs call that were built with checks of their buffers.
-unsafe extern "C" fn open_2(
-    a: usize,
-    b: usize,
-    _: usize,
-    _: usize,
-    _: usize,
-    caller: usize,
-) -> usize {
-    // SAFETY: the module `preload` says why.
-    unsafe { open_path(Real::open64, [a, b, 0, 0, 0], caller) }
-}
-
-unsafe extern "C" fn openat_2(
-    a: usize,
-    b: usize,
-    c: usize,
-    _: usize,
-    _: usize,
-    caller: usize,
-) -> usize {
-    // SAFETY: the module `preload` says why.
-    unsafe { open_at(Real::openat64, [a, b, c, 0, 0], caller) }
-}
-
-export! {
-    __open_2 => open_2;
-    __open64_2 => open_2;
-    __openat_2 => openat_2;
-    __openat64_2 => openat_2;
-}
+export_each! { open_path: __open_2 __open64_2 }
+export_each! { open_at: __openat_2 __openat64_2 }
 
 // Listing ------------------------------------------------------------------------------------
 
@@ -305,7 +277,7 @@ unsafe fn resolve(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let result = unsafe { real(which, a) };
     let (failed, link) = match which {
-        Real::readlink => (result as isize == -1, flags::LINK),
+        Real::readlink | Real::__readlink_chk => (result as isize == -1, flags::LINK),
         _ => (result == 0, 0),
     };
     let bits = outcome(failed, caller) | link;
@@ -338,15 +310,9 @@ unsafe fn place(which: Real, a: [usize; 5], caller: usize) -> usize {
     }
 }
 
-export_each! { resolve: readlink realpath canonicalize_file_name }
-export_each! { resolve_at: readlinkat }
-export_each! { place: getcwd get_current_dir_name }
-export! {
-    __readlink_chk => readlink::hook;
-    __readlinkat_chk => readlinkat::hook;
-    __realpath_chk => realpath::hook;
-    __getcwd_chk => getcwd::hook;
-}
+export_each! { resolve: readlink realpath canonicalize_file_name __readlink_chk __realpath_chk }
+export_each! { resolve_at: readlinkat __readlinkat_chk }
+export_each! { place: getcwd get_current_dir_name __getcwd_chk }
 
 // Variables ----------------------------------------------------------------------------------
 
@@ -364,5 +330,4 @@ unsafe fn variable(which: Real, a: [usize; 5], caller: usize) -> usize {
     }
 }
 
-export_each! { variable: getenv secure_getenv }
-export! { __secure_getenv => secure_getenv::hook; }
+export_each! { variable: getenv secure_getenv __secure_getenv }

@@ -25,7 +25,9 @@ real_functions! {
     __xstat __xstat64 __lxstat __lxstat64 __fxstatat __fxstatat64
     access eaccess euidaccess chdir faccessat readlink readlinkat
     realpath canonicalize_file_name getcwd get_current_dir_name
-    getenv secure_getenv
+    getenv secure_getenv __secure_getenv
+    __open_2 __open64_2 __openat_2 __openat64_2
+    __readlink_chk __readlinkat_chk __realpath_chk __getcwd_chk
     rename renameat renameat2 link linkat symlink symlinkat
     mkdir mkdirat mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 mkostemps mkostemps64
     dlopen dlmopen
@@ -65,6 +67,9 @@ impl Real {
                 | Self::get_current_dir_name
                 | Self::getenv
                 | Self::secure_getenv
+                | Self::__secure_getenv
+                | Self::__realpath_chk
+                | Self::__getcwd_chk
                 | Self::mkdtemp
                 | Self::popen
                 | Self::fts_open
