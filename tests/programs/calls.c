@@ -73,6 +73,12 @@ static void numbers(const char *which) {
     CASE("pivot_root by number") SHOW(syscall(SYS_pivot_root, "/nothing", "/nothing"));
 }
 
+#ifndef __GLIBC__
+static void of_musl(const char *which) {
+    CASE("getdents of musl") SHOW(getdents(open("dir", O_RDONLY), (void *)buffer, 8192) > 0);
+}
+#endif
+
 #ifdef __x86_64__
 static void old_numbers(const char *which) {
     CASE("open") SHOW(syscall(SYS_open, "file", O_RDONLY));
@@ -157,6 +163,9 @@ static void unseen(const char *which) {
 int main(int argc, char **argv) {
     const char *which = argv[1];
     numbers(which);
+#ifndef __GLIBC__
+    of_musl(which);
+#endif
 #ifdef __x86_64__
     old_numbers(which);
 #endif

@@ -40,6 +40,9 @@ static void vectors(const char *which, const char *show) {
     CASE("execve no program") SHOW(execve("file", argv_of, other));
     CASE("execvp an empty name") SHOW(execvp("", argv_of));
     CASE("fexecve") SHOW(fexecve(open(show, O_RDONLY), argv_of, other));
+#ifdef __GLIBC__
+    CASE("execveat") SHOW(execveat(AT_FDCWD, show, argv_of, other, 0));
+#endif
     CASE("execveat by number") SHOW(syscall(SYS_execveat, AT_FDCWD, show, argv_of, other, 0));
     CASE("execve by number") SHOW(syscall(SYS_execve, show, argv_of, other));
     CASE("fork and exec") {

@@ -301,5 +301,6 @@ fn what_is_not_followed_is_told() {
 fn calls_under_musl() {
     let lab = lab!("musl-gcc");
     check(&lab, "calls.c", NUMBERS);
+    check(&lab, "calls.c", &[("getdents of musl", &["read dir", "list dir"])]);
     check_unseen(&lab, UNSEEN);
 }

@@ -239,3 +239,36 @@ fn the_library() {
     let stack = segments.lines().find(|line| line.contains("GNU_STACK")).unwrap();
     assert!(stack.contains("RW ") && !stack.contains('E'), "{stack}");
 }
+
+/// Every function that the library stands in front of is called by a program of these tests.
+#[test]
+fn each_function_is_tested() {
+    let lab = lab!();
+    let programs = [
+        lab.compile("files.c"),
+        lab.compile("calls.c"),
+        lab.compile_as("starts", "starts.c", &["-ldl"]),
+    ];
+    let symbols = |path: &Path| {
+        let done = Command::new("readelf").args(["-W", "--dyn-syms"]).arg(path).output().ok()?;
+        let lines = String::from_utf8(done.stdout).unwrap();
+        let row = |line: &str| {
+            let mut words = line.split_whitespace().skip(6);
+            let (section, name) = (words.next()?.to_owned(), words.next()?.to_owned());
+            Some((section, name.split('@').next()?.to_owned()))
+        };
+        Some(lines.lines().filter_map(row).collect::<Vec<_>>())
+    };
+    let Some(library) = symbols(lab.library()) else { skip!("there is no readelf") };
+    let called: Vec<_> = programs.iter().flat_map(|path| symbols(path).unwrap()).collect();
+    // The first is a function of musl alone, the other one of no libc that is known.
+    let alone = ["getdents", "pivot_root"];
+    let exported = library.iter().filter(|(section, _)| section != "UND" && section != "Ndx");
+    let untested: Vec<_> = exported
+        .map(|(_, name)| name.as_str())
+        .filter(|name| !alone.contains(name))
+        .filter(|name| !called.iter().any(|(section, there)| section == "UND" && there == name))
+        .collect();
+    assert_eq!(untested, [""; 0]);
+    assert!(library.iter().any(|(section, name)| section != "UND" && name == "open"));
+}

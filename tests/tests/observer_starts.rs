@@ -118,7 +118,9 @@ fn programs_under_musl() {
 #[test]
 fn programs_by_descriptor() {
     let stage = Stage::new(lab!());
-    for (case, want) in [("fexecve", &["read SHOW"][..]), ("execveat by number", &[])] {
+    for (case, want) in
+        [("fexecve", &["read SHOW"][..]), ("execveat", &["read SHOW"]), ("execveat by number", &[])]
+    {
         let seen = stage.run(case);
         assert_eq!(stage.lines(&seen), want, "{case}");
         assert_eq!(lost(&seen), ["child"], "{case}");

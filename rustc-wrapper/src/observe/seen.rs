@@ -229,6 +229,7 @@ pub fn read(bytes: &[u8], lost: Lost) -> Seen {
 mod tests {
     use super::*;
     use kiln_observer::log::{ENTRY_BYTES, padded};
+    use proptest::prelude::*;
 
     /// Entries as the library writes them.
     #[derive(Default)]
@@ -337,5 +338,50 @@ mod tests {
         assert_eq!(origins(&seen), [Origin::Helper]);
         assert_eq!(seen.lost, Lost::TORN);
         assert!(!seen.began);
+    }
+
+    /// As many entries as a log can hold, of the sorts that are held against each other: were each
+    /// of them compared with all others, this would not end.
+    #[test]
+    fn full_logs_are_read_in_time() {
+        let mut script = Script::default();
+        for number in 1..=u16::MAX {
+            script = script.process(number, number - 1, How::Child, u32::from(number));
+        }
+        script = script.compiler(u16::MAX, u16::MAX - 1, How::Child, 1);
+        for (kind, pid) in [(Kind::Program, 0), (Kind::ProgramFailed, 1)]
+            .into_iter()
+            .flat_map(|(kind, from)| (0..150_000).map(move |n| (kind, from + n)))
+        {
+            script = script.program(1, (kind, 0), pid, "/x");
+        }
+        let seen = script.read();
+        // The last start failed at a process of another number, and so did the first failure.
+        assert_eq!(seen.unobserved.len(), 1);
+        assert_eq!(seen.facts.len(), usize::from(u16::MAX) + 2 + 150_000);
+    }
+
+    proptest! {
+        /// Whatever is in a log, it can be read, and each entry becomes one fact at most.
+        #[test]
+        fn any_bytes_can_be_read(
+            entries in prop::collection::vec(
+                (0..6_u16, 0..14_u8, any::<u8>(), prop::collection::vec(0..4_u8, 0..14)),
+                0..60,
+            ),
+            tail in prop::collection::vec(any::<u8>(), 0..12),
+            lost in any::<u32>(),
+        ) {
+            let mut script = Script::default();
+            for (process, kind, flags, name) in &entries {
+                let at = script.0.len();
+                script = script.add(*process, Kind::Read, *flags, name);
+                script.0[at + 6] = *kind;
+            }
+            script.0.extend(&tail);
+            let seen = super::read(&script.0, Lost(lost));
+            prop_assert!(seen.facts.len() + seen.unobserved.len() <= 2 * (entries.len() + 1));
+            prop_assert_eq!(seen.lost & lost, lost);
+        }
     }
 }
