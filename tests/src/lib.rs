@@ -19,6 +19,7 @@ pub mod change;
 pub mod checking;
 pub mod direct;
 pub mod host;
+pub mod lab;
 pub mod mount;
 pub mod project;
 pub mod registry;
@@ -30,6 +31,7 @@ pub mod world;
 
 pub use call::{Call, Done, Running};
 pub use change::Change;
+pub use lab::{Lab, Program};
 pub use project::Project;
 pub use runs::Run;
 pub use world::{Programs, World};
@@ -43,6 +45,20 @@ macro_rules! world {
             standin: env!("CARGO_BIN_EXE_rustc-standin").into(),
             shared: env!("CARGO_TARGET_TMPDIR").into(),
         })
+    };
+}
+
+/// A fresh [`Lab`] with the C compiler `cc` or another one; ends a test that cannot have it.
+#[macro_export]
+macro_rules! lab {
+    () => {
+        $crate::lab!("cc")
+    };
+    ($compiler:expr) => {
+        match $crate::Lab::open($compiler) {
+            Ok(lab) => lab,
+            Err(why) => $crate::skip!("{}: {why}", $compiler),
+        }
     };
 }
 

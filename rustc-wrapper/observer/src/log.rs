@@ -58,6 +58,9 @@ pub mod flags {
     pub const LINK: u8 = 8;
     /// An object that came with its program, and was not loaded by it later.
     pub const START: u8 = 16;
+    /// Of [`super::Kind::Write`]: what can be read there afterwards was not all written by this run.
+    /// A symbolic link was made, or a file opened that may have been there.
+    pub const KEPT: u8 = 32;
 }
 
 /// Why something could not be noted: bits.
@@ -309,6 +312,7 @@ impl<'a> Iterator for Entries<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn entry(process: u16, kind: Kind, name: &[u8]) -> Vec<u8> {
         let mut bytes = ((ENTRY_BYTES + name.len()) as u32).to_le_bytes().to_vec();
@@ -354,5 +358,59 @@ mod tests {
         name.extend(b"/bin/sh");
         assert_eq!(Process::decode(&name), Some((process, &b"/bin/sh"[..])));
         assert_eq!(Process::decode(&name[..7]), None);
+    }
+
+    /// Bytes that are nearly a log: headers and entries with fields of all sorts.
+    fn nearly() -> impl Strategy<Value = Vec<u8>> {
+        let word = prop_oneof![any::<u32>(), 0..80_u32, Just(u32::MAX), Just(1 << 28)];
+        let piece = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            word.prop_map(|word| word.to_le_bytes().to_vec()),
+            (any::<u16>(), prop::collection::vec(any::<u8>(), 0..20))
+                .prop_map(|(process, name)| entry(process, Kind::Read, &name)),
+        ];
+        let head = prop_oneof![Just(header(4096, 64).to_vec()), Just(Vec::new())];
+        (head, prop::collection::vec(piece, 0..30))
+            .prop_map(|(head, pieces)| [head, pieces.concat()].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in nearly()) {
+            if let Ok(head) = head(&bytes) {
+                prop_assert!(head.entries <= MAX_CAPACITY);
+                prop_assert!(head.entries_at <= HEADER_BYTES + 4 * MAX_SLOTS);
+            }
+        }
+
+        /// Each entry takes its bytes from what is left; the first that is not whole is the last.
+        #[test]
+        fn a_walk_ends(bytes in nearly()) {
+            let (mut left, mut torn) = (bytes.len(), false);
+            for entry in Entries::new(&bytes) {
+                prop_assert!(!torn);
+                match entry {
+                    Ok(entry) => {
+                        let len = ENTRY_BYTES + entry.name.len();
+                        prop_assert!(len <= left);
+                        left -= padded(len).min(left);
+                    }
+                    Err(lost) => {
+                        prop_assert_eq!(lost, Lost(Lost::TORN));
+                        torn = true;
+                    }
+                }
+            }
+            prop_assert!(torn || left == 0);
+        }
+
+        #[test]
+        fn any_process_is_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Some((process, path)) = Process::decode(&bytes) {
+                prop_assert_eq!(path.len() + PROCESS_BYTES, bytes.len());
+                let again = process.encode();
+                prop_assert_eq!(Process::decode(&again).map(|(process, _)| process), Some(process));
+            }
+        }
     }
 }

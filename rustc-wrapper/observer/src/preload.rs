@@ -19,9 +19,15 @@
     reason = "nothing in Rust calls these functions: the dynamic loader puts them in front of libc's"
 )]
 
+#[macro_use]
+mod export;
+
 pub mod hooks;
+pub mod loads;
+pub mod makes;
 pub mod paths;
 pub mod program;
+pub mod raw;
 pub mod start;
 pub mod state;
 pub mod symbols;

@@ -68,7 +68,7 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
             .any(|place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
     };
     for path in found.written.iter().filter(|path| !temporary(path)) {
-        let changed = std::fs::metadata(path)
+        let changed = std::fs::symlink_metadata(path)
             .is_ok_and(|meta| !meta.is_dir() && changed_ns(&meta) >= run.started_ns);
         if changed {
             return Err(unknown("macro-writes", path));

@@ -50,7 +50,10 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
             continue;
         };
         if fact.kind == Kind::Write {
-            written.insert(name);
+            // What is read there later may be what was there before, or elsewhere.
+            if !fact.has(flags::KEPT) {
+                written.insert(name);
+            }
             if matches!(fact.origin, Origin::Plugin | Origin::Helper) {
                 found.written.insert(name.to_owned());
             }

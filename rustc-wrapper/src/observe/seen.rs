@@ -3,7 +3,7 @@
 //! A log names processes by number. Here each entry gets an [`Origin`] instead: whether the compiler
 //! itself asked, a plugin in it, its linker, or something that a plugin started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_observer::log::{Entries, Entry, How, Kind, Lost, Process, flags};
 use memchr::memmem;
@@ -112,7 +112,7 @@ impl Processes {
     fn origins(&self) -> BTreeMap<u16, Origin> {
         // Where none is recognised, the first one is taken for it.
         let compiler = self.compiler().or_else(|| self.0.keys().next().copied());
-        let above: Vec<u16> =
+        let above: BTreeSet<u16> =
             compiler.into_iter().flat_map(|c| self.above(c)).map(|(number, _)| number).collect();
         let mut origins = BTreeMap::new();
         for (number, known) in &self.0 {
@@ -133,17 +133,21 @@ impl Processes {
     }
 }
 
+/// Where in the order a program was started, and by whom.
+type Start = (usize, Origin);
+
 /// A log, while it is read.
-struct Reader {
+struct Reader<'a> {
     seen: Seen,
     origins: BTreeMap<u16, Origin>,
-    /// Programs that were started and did not fail, by the system's number of the process.
-    started: Vec<(u32, Origin, Vec<u8>)>,
+    /// Programs that were started and did not fail, by the system's number of the process and the
+    /// path: where in the order, and by whom.
+    started: BTreeMap<(u32, &'a [u8]), Vec<Start>>,
     /// How often each of these introduced itself.
     introduced: BTreeMap<u32, usize>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
     /// Who asked. A process that never introduced itself is taken for a plugin's, which counts most.
     fn origin(&self, entry: &Entry<'_>) -> Origin {
         match self.origins.get(&entry.process).copied().unwrap_or(Origin::Helper) {
@@ -157,7 +161,7 @@ impl Reader {
         self.seen.facts.push(Fact { origin, kind: entry.kind, flags, name: name.to_vec() });
     }
 
-    fn take(&mut self, entry: &Entry<'_>) {
+    fn take(&mut self, entry: &Entry<'a>) {
         match entry.kind {
             Kind::Process => self.process(entry),
             Kind::Program | Kind::ProgramFailed => self.program(entry),
@@ -176,22 +180,27 @@ impl Reader {
         self.note(entry, program);
     }
 
-    fn program(&mut self, entry: &Entry<'_>) {
+    fn program(&mut self, entry: &Entry<'a>) {
         let Some((pid, path)) = entry.name.split_first_chunk::<4>() else {
             self.seen.lost |= Lost::TORN;
             return;
         };
         let (pid, origin) = (u32::from_le_bytes(*pid), self.origin(entry));
         if entry.kind == Kind::Program {
-            self.started.push((pid, origin, path.to_vec()));
+            self.started.entry((pid, path)).or_default().push((self.seen.facts.len(), origin));
             self.note(entry, path);
-        } else if let Some(at) = self.started.iter().rposition(|(p, _, n)| *p == pid && n == path) {
-            self.started.remove(at);
+        } else if let Some(starts) = self.started.get_mut(&(pid, path)) {
+            starts.pop();
         }
     }
 
     fn finish(mut self) -> Seen {
-        for (pid, origin, path) in self.started {
+        let started = self.started.into_iter().flat_map(|((pid, path), starts)| {
+            starts.into_iter().map(move |(order, origin)| (order, pid, origin, path.to_vec()))
+        });
+        let mut started: Vec<_> = started.collect();
+        started.sort_unstable_by_key(|(order, ..)| *order);
+        for (_, pid, origin, path) in started {
             match self.introduced.get_mut(&pid).filter(|count| **count > 0) {
                 Some(count) => *count -= 1,
                 None => self.seen.unobserved.push((origin, path)),
@@ -205,7 +214,7 @@ impl Reader {
 pub fn read(bytes: &[u8], lost: Lost) -> Seen {
     let processes = Processes::read(bytes);
     let seen = Seen { lost: lost.0, began: processes.compiler().is_some(), ..Seen::default() };
-    let (origins, started) = (processes.origins(), Vec::new());
+    let (origins, started) = (processes.origins(), BTreeMap::new());
     let mut reader = Reader { seen, origins, started, introduced: BTreeMap::new() };
     for entry in Entries::new(bytes) {
         match entry {
@@ -220,6 +229,7 @@ pub fn read(bytes: &[u8], lost: Lost) -> Seen {
 mod tests {
     use super::*;
     use kiln_observer::log::{ENTRY_BYTES, padded};
+    use proptest::prelude::*;
 
     /// Entries as the library writes them.
     #[derive(Default)]
@@ -328,5 +338,50 @@ mod tests {
         assert_eq!(origins(&seen), [Origin::Helper]);
         assert_eq!(seen.lost, Lost::TORN);
         assert!(!seen.began);
+    }
+
+    /// As many entries as a log can hold, of the sorts that are held against each other: were each
+    /// of them compared with all others, this would not end.
+    #[test]
+    fn full_logs_are_read_in_time() {
+        let mut script = Script::default();
+        for number in 1..=u16::MAX {
+            script = script.process(number, number - 1, How::Child, u32::from(number));
+        }
+        script = script.compiler(u16::MAX, u16::MAX - 1, How::Child, 1);
+        for (kind, pid) in [(Kind::Program, 0), (Kind::ProgramFailed, 1)]
+            .into_iter()
+            .flat_map(|(kind, from)| (0..150_000).map(move |n| (kind, from + n)))
+        {
+            script = script.program(1, (kind, 0), pid, "/x");
+        }
+        let seen = script.read();
+        // The last start failed at a process of another number, and so did the first failure.
+        assert_eq!(seen.unobserved.len(), 1);
+        assert_eq!(seen.facts.len(), usize::from(u16::MAX) + 2 + 150_000);
+    }
+
+    proptest! {
+        /// Whatever is in a log, it can be read, and each entry becomes one fact at most.
+        #[test]
+        fn any_bytes_can_be_read(
+            entries in prop::collection::vec(
+                (0..6_u16, 0..14_u8, any::<u8>(), prop::collection::vec(0..4_u8, 0..14)),
+                0..60,
+            ),
+            tail in prop::collection::vec(any::<u8>(), 0..12),
+            lost in any::<u32>(),
+        ) {
+            let mut script = Script::default();
+            for (process, kind, flags, name) in &entries {
+                let at = script.0.len();
+                script = script.add(*process, Kind::Read, *flags, name);
+                script.0[at + 6] = *kind;
+            }
+            script.0.extend(&tail);
+            let seen = super::read(&script.0, Lost(lost));
+            prop_assert!(seen.facts.len() + seen.unobserved.len() <= 2 * (entries.len() + 1));
+            prop_assert_eq!(seen.lost & lost, lost);
+        }
     }
 }

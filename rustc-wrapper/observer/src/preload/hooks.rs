@@ -4,50 +4,18 @@
 //! argument and go to a plain function, which calls the real one, notes what was asked and how it
 //! ended, and returns what the real one returned. `errno` is left as the real one set it.
 
-use core::arch::naked_asm;
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int};
 
-use super::paths::{note, note_descriptor};
+use super::paths::{error, note, note_descriptor};
 use super::state::context;
-use super::symbols::{Real, is_later};
+use super::symbols::{self, Real, is_later};
 use super::sys::{self, AT_FDCWD};
 use crate::log::{Kind, Lost, flags};
 
 const ENOENT: c_int = 2;
+const EEXIST: c_int = 17;
 const ENOTDIR: c_int = 20;
 const ENOSYS: isize = 38;
-
-/// Exports functions that pass the caller's address on as the sixth argument.
-macro_rules! export {
-    ($($name:ident => $to:path;)*) => {$(
-        /// Stands in front of libc's function of this name.
-        #[cfg_attr(preload, unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            #[cfg(target_arch = "x86_64")]
-            naked_asm!("mov r9, [rsp]", "jmp {to}", to = sym $to);
-            #[cfg(target_arch = "aarch64")]
-            naked_asm!("mov x5, x30", "b {to}", to = sym $to);
-        }
-    )*};
-}
-
-/// Exports functions by a generic one that is told which real function stands behind.
-macro_rules! export_each {
-    ($generic:ident: $($name:ident)*) => {$(
-        #[allow(non_snake_case, reason = "libc's own name")]
-        mod $name {
-            use super::*;
-            pub(super) unsafe extern "C" fn hook(
-                a: usize, b: usize, c: usize, d: usize, e: usize, caller: usize,
-            ) -> usize {
-                // SAFETY: the module `preload` says why.
-                unsafe { $generic(Real::$name, [a, b, c, d, e], caller) }
-            }
-        }
-        export! { $name => $name::hook; }
-    )*};
-}
 
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
@@ -73,6 +41,11 @@ pub(super) unsafe fn real(which: Real, a: [usize; 5]) -> usize {
         address = which.address();
     }
     if address == 0 {
+        // Or while it runs in another thread; or there is but an old version.
+        symbols::resolve_again();
+        address = which.address();
+    }
+    if address == 0 {
         let failed = answer(-ENOSYS);
         return if which.returns_pointer() { 0 } else { failed };
     }
@@ -88,8 +61,7 @@ pub(super) fn outcome(failed: bool, caller: usize) -> u8 {
     if !failed {
         return later;
     }
-    // SAFETY: the module `preload` says why.
-    match unsafe { *__errno_location() } {
+    match error() {
         ENOENT | ENOTDIR => later | flags::FAILED | flags::ABSENT,
         _ => later | flags::FAILED,
     }
@@ -104,18 +76,34 @@ fn is_error(result: usize) -> bool {
 const WRITE_ONLY: usize = 1;
 const ACCESS_MODE: usize = 3;
 const CREATE: usize = 0o100;
+const EXCLUSIVE: usize = 0o200;
 const TRUNCATE: usize = 0o1000;
+/// Beside the bit for directories, which differs between processors: a file without a name.
+const UNNAMED: usize = 0o20_000_000;
 
 pub(super) fn note_open(dir: i32, path: usize, how: usize, bits: u8) {
     let Some(context) = context() else { return };
-    let path = path as *const c_char;
+    let (path, failed) = (path as *const c_char, bits & flags::FAILED != 0);
+    if how & UNNAMED != 0 {
+        return note(context, Kind::Look, bits, dir, path);
+    }
+    let fresh = how & TRUNCATE != 0 || how & (CREATE | EXCLUSIVE) == CREATE | EXCLUSIVE;
     let mode = how & ACCESS_MODE;
-    if mode != WRITE_ONLY && how & TRUNCATE == 0 {
+    if mode != WRITE_ONLY && !fresh {
         note(context, Kind::Read, bits, dir, path);
+    } else if failed {
+        failed_look(dir, path as usize, bits);
     }
-    if (mode != 0 || how & (CREATE | TRUNCATE) != 0) && bits & flags::FAILED == 0 {
-        note(context, Kind::Write, bits, dir, path);
+    if (mode != 0 || how & (CREATE | TRUNCATE) != 0) && !failed {
+        let kept = if fresh { 0 } else { flags::KEPT };
+        note(context, Kind::Write, bits | kept, dir, path);
     }
+}
+
+/// Notes a path where nothing could be made: perhaps since something is there.
+pub(super) fn failed_look(dir: i32, path: usize, bits: u8) {
+    let bits = if error() == EEXIST { bits & !flags::FAILED } else { bits };
+    look(dir, path, false, bits & !flags::KEPT);
 }
 
 unsafe fn open_path(which: Real, a: [usize; 5], caller: usize) -> usize {
@@ -143,17 +131,16 @@ unsafe fn create(which: Real, a: [usize; 5], caller: usize) -> usize {
 unsafe fn mode_flags(mode: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let mode = unsafe { sys::text(mode as *const u8, 64) }.unwrap_or_default();
-    let both = mode.contains(&b'+');
+    // Behind a comma stands a character set.
+    let letters = || mode.iter().take_while(|letter| **letter != b',');
+    let both = letters().any(|letter| *letter == b'+');
+    let exclusive = if letters().any(|letter| *letter == b'x') { EXCLUSIVE } else { 0 };
+    let written = if both { 2 } else { WRITE_ONLY };
     match mode.first() {
-        Some(b'w') => CREATE | TRUNCATE | if both { 2 } else { WRITE_ONLY },
-        Some(b'a') => CREATE | if both { 2 } else { WRITE_ONLY },
-        _ => {
-            if both {
-                2
-            } else {
-                0
-            }
-        }
+        Some(b'w') => CREATE | TRUNCATE | exclusive | written,
+        Some(b'a') => CREATE | exclusive | written,
+        _ if both => 2,
+        _ => 0,
     }
 }
 
@@ -169,39 +156,20 @@ unsafe fn open_stream(which: Real, a: [usize; 5], caller: usize) -> usize {
 export_each! { open_path: open open64 }
 export_each! { open_at: openat openat64 }
 export_each! { create: creat creat64 }
+/// A file that a program to be started will open.
+unsafe fn open_for_child(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    note_open(AT_FDCWD, a[2], a[3], outcome(false, caller));
+    result
+}
+
 export_each! { open_stream: fopen fopen64 freopen freopen64 }
+export_each! { open_for_child: posix_spawn_file_actions_addopen }
 
 // What programs call that were built with checks of their buffers.
-unsafe extern "C" fn open_2(
-    a: usize,
-    b: usize,
-    _: usize,
-    _: usize,
-    _: usize,
-    caller: usize,
-) -> usize {
-    // SAFETY: the module `preload` says why.
-    unsafe { open_path(Real::open64, [a, b, 0, 0, 0], caller) }
-}
-
-unsafe extern "C" fn openat_2(
-    a: usize,
-    b: usize,
-    c: usize,
-    _: usize,
-    _: usize,
-    caller: usize,
-) -> usize {
-    // SAFETY: the module `preload` says why.
-    unsafe { open_at(Real::openat64, [a, b, c, 0, 0], caller) }
-}
-
-export! {
-    __open_2 => open_2;
-    __open64_2 => open_2;
-    __openat_2 => openat_2;
-    __openat64_2 => openat_2;
-}
+export_each! { open_path: __open_2 __open64_2 }
+export_each! { open_at: __openat_2 __openat64_2 }
 
 // Listing ------------------------------------------------------------------------------------
 
@@ -233,7 +201,7 @@ unsafe fn list_descriptor(which: Real, a: [usize; 5], caller: usize) -> usize {
 }
 
 export_each! { list: opendir scandir scandir64 }
-export_each! { list_descriptor: fdopendir getdents64 }
+export_each! { list_descriptor: fdopendir getdents64 getdents }
 
 // Looking ------------------------------------------------------------------------------------
 
@@ -251,6 +219,26 @@ unsafe fn look_path(which: Real, a: [usize; 5], caller: usize) -> usize {
     let result = unsafe { real(which, a) };
     let link = matches!(which, Real::lstat | Real::lstat64);
     look(AT_FDCWD, a[0], link, outcome(is_error(result), caller));
+    result
+}
+
+/// A change of the working directory: that it is there, and where a link to it leads. Noted before,
+/// since afterwards the path is relative to another directory.
+unsafe fn change_directory(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    unsafe { enter(a[0], caller, || real(which, a)) }
+}
+
+pub(super) unsafe fn enter(path: usize, caller: usize, run: impl FnOnce() -> usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let there = unsafe { sys::is_directory(path as *const u8) };
+    if there {
+        look(AT_FDCWD, path, true, outcome(false, caller));
+    }
+    let result = run();
+    if !there {
+        look(AT_FDCWD, path, true, outcome(is_error(result), caller));
+    }
     result
 }
 
@@ -278,6 +266,7 @@ unsafe fn look_at_versioned(which: Real, a: [usize; 5], caller: usize) -> usize 
 }
 
 export_each! { look_path: stat stat64 lstat lstat64 access eaccess euidaccess }
+export_each! { change_directory: chdir }
 export_each! { look_versioned: __xstat __xstat64 __lxstat __lxstat64 }
 export_each! { look_at: fstatat fstatat64 statx faccessat }
 export_each! { look_at_versioned: __fxstatat __fxstatat64 }
@@ -288,7 +277,7 @@ unsafe fn resolve(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let result = unsafe { real(which, a) };
     let (failed, link) = match which {
-        Real::readlink => (result as isize == -1, flags::LINK),
+        Real::readlink | Real::__readlink_chk => (result as isize == -1, flags::LINK),
         _ => (result == 0, 0),
     };
     let bits = outcome(failed, caller) | link;
@@ -321,15 +310,9 @@ unsafe fn place(which: Real, a: [usize; 5], caller: usize) -> usize {
     }
 }
 
-export_each! { resolve: readlink realpath canonicalize_file_name }
-export_each! { resolve_at: readlinkat }
-export_each! { place: getcwd get_current_dir_name }
-export! {
-    __readlink_chk => readlink::hook;
-    __readlinkat_chk => readlinkat::hook;
-    __realpath_chk => realpath::hook;
-    __getcwd_chk => getcwd::hook;
-}
+export_each! { resolve: readlink realpath canonicalize_file_name __readlink_chk __realpath_chk }
+export_each! { resolve_at: readlinkat __readlinkat_chk }
+export_each! { place: getcwd get_current_dir_name __getcwd_chk }
 
 // Variables ----------------------------------------------------------------------------------
 
@@ -337,146 +320,14 @@ unsafe fn variable(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     unsafe {
         let value = real(which, a);
-        if let (Some(context), Some(name)) =
-            (context(), sys::text(a[0] as *const u8, crate::log::MAX_NAME))
-        {
-            context.note(Kind::Variable, outcome(false, caller), name);
+        if let Some(context) = context() {
+            match sys::text(a[0] as *const u8, crate::log::MAX_NAME + 1) {
+                Some(name) => context.note(Kind::Variable, outcome(false, caller), name),
+                None => context.log.lose(Lost::PATH),
+            }
         }
         value
     }
 }
 
-export_each! { variable: getenv secure_getenv }
-export! { __secure_getenv => secure_getenv::hook; }
-
-// Writing ------------------------------------------------------------------------------------
-
-/// Notes what was made: the argument that names it, relative to the descriptor before it.
-fn made(dir: i32, path: usize, result: usize, caller: usize) -> usize {
-    if !is_error(result)
-        && let Some(context) = context()
-    {
-        note(context, Kind::Write, outcome(false, caller), dir, path as *const c_char);
-    }
-    result
-}
-
-unsafe fn make_first(which: Real, a: [usize; 5], caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let result = unsafe { real(which, a) };
-    match which {
-        Real::mkdtemp if result == 0 => result,
-        Real::mkdtemp => {
-            made(AT_FDCWD, a[0], 0, caller);
-            result
-        }
-        _ => made(AT_FDCWD, a[0], result, caller),
-    }
-}
-
-unsafe fn make_second(which: Real, a: [usize; 5], caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let result = unsafe { real(which, a) };
-    made(AT_FDCWD, a[1], result, caller)
-}
-
-unsafe fn make_at(which: Real, a: [usize; 5], caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let result = unsafe { real(which, a) };
-    let (dir, path) = match which {
-        Real::mkdirat => (a[0], a[1]),
-        Real::symlinkat => (a[1], a[2]),
-        _ => (a[2], a[3]),
-    };
-    made(dir as i32, path, result, caller)
-}
-
-export_each! { make_first: mkdir mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 }
-export_each! { make_second: rename link symlink }
-export_each! { make_at: renameat renameat2 linkat symlinkat mkdirat }
-
-// What is not followed ------------------------------------------------------------------------
-
-/// Calls a function that opens, lists or starts things inside libc, out of sight.
-unsafe fn unseen(which: Real, a: [usize; 5], _caller: usize) -> usize {
-    if let Some(context) = context() {
-        context.log.lose(Lost::UNSEEN);
-    }
-    // SAFETY: the module `preload` says why.
-    unsafe { real(which, a) }
-}
-
-export_each! { unseen: ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 }
-export_each! { unseen: scandirat scandirat64 wordexp popen system }
-export_each! { unseen: name_to_handle_at open_by_handle_at }
-// After these a path means another file.
-export_each! { unseen: chroot unshare setns mount pivot_root }
-
-// Objects ------------------------------------------------------------------------------------
-
-/// Notes an object that is about to be loaded; the address of the function that does it.
-unsafe fn loads(which: Real, path: usize, caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let name = unsafe { sys::text(path as *const u8, crate::log::MAX_NAME) };
-    if let (Some(context), Some(name)) = (context(), name) {
-        context.note(Kind::Object, outcome(false, caller), name);
-    }
-    match which.address() {
-        0 => no_loader as *const () as usize,
-        address => address,
-    }
-}
-
-extern "C" fn no_loader() -> *mut c_void {
-    core::ptr::null_mut()
-}
-
-unsafe extern "C" fn dlopen_target(path: usize, _: usize, _: usize, caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    unsafe { loads(Real::dlopen, path, caller) }
-}
-
-/// Loads into a name space of its own, without this library.
-unsafe extern "C" fn dlmopen_target(_: usize, path: usize, _: usize, caller: usize) -> usize {
-    if let Some(context) = context() {
-        context.log.lose(Lost::UNSEEN);
-    }
-    // SAFETY: the module `preload` says why.
-    unsafe { loads(Real::dlmopen, path, caller) }
-}
-
-/// Exports functions that go on to the real one as if called from where they were called: whose
-/// search path counts depends on that.
-macro_rules! export_loader {
-    ($($name:ident => $target:path;)*) => {$(
-        /// Stands in front of libc's function of this name.
-        #[cfg_attr(preload, unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            #[cfg(target_arch = "x86_64")]
-            naked_asm!(
-                "push rdi", "push rsi", "push rdx",
-                "mov rcx, [rsp + 24]",
-                "call {target}",
-                "pop rdx", "pop rsi", "pop rdi",
-                "jmp rax",
-                target = sym $target,
-            );
-            #[cfg(target_arch = "aarch64")]
-            naked_asm!(
-                "stp x0, x1, [sp, #-32]!", "stp x2, x30, [sp, #16]",
-                "mov x3, x30",
-                "bl {target}",
-                "mov x16, x0",
-                "ldp x2, x30, [sp, #16]", "ldp x0, x1, [sp], #32",
-                "br x16",
-                target = sym $target,
-            );
-        }
-    )*};
-}
-
-export_loader! {
-    dlopen => dlopen_target;
-    dlmopen => dlmopen_target;
-}
+export_each! { variable: getenv secure_getenv __secure_getenv }

@@ -1,16 +1,19 @@
 //! Whether a program would take this library: it has a dynamic loader, of this processor's kind.
 //!
 //! One that would not is started as it was asked for: a static program would show the variables to
-//! whoever prints them, and a loader of another kind would complain on standard error.
+//! whoever prints them, and a loader of another kind would complain on standard error. Called
+//! before a program starts, on whatever stack its starter has.
 
+use super::paths::MAX_PATH;
 use super::sys;
 
-const MAX_PATH: usize = 4096;
 /// Bytes of a program that are looked at: its header, and the table of its segments.
 const LOOKED_AT: usize = 1024;
 const INTERPRETER: u32 = 3;
 /// Deepest script that is run by a script.
 const MAX_DEPTH: u32 = 4;
+/// Longest name of a script's interpreter, with a zero.
+const MAX_INTERPRETER: usize = 256;
 
 #[cfg(target_arch = "x86_64")]
 const MACHINE: u16 = 62;
@@ -19,28 +22,35 @@ const MACHINE: u16 = 183;
 
 /// Whether a program of this path takes the library; a path ends with a zero.
 pub unsafe fn takes_library(path: *const u8) -> bool {
-    // SAFETY: the module `preload` says why.
-    unsafe { takes(path, MAX_DEPTH) }
-}
-
-unsafe fn takes(path: *const u8, depth: u32) -> bool {
     let mut start = [0_u8; LOOKED_AT];
-    // SAFETY: the module `preload` says why.
-    let Some(fd) = (unsafe { sys::open(path, 0) }) else { return true };
-    let read = sys::read(fd, &mut start);
-    sys::close(fd);
-    let start = start.get(..read).unwrap_or_default();
-    if let Some(line) = start.strip_prefix(b"#!") {
-        let mut interpreter = [0_u8; 256];
+    let mut interpreter = [0_u8; MAX_INTERPRETER];
+    let mut path = path;
+    for _ in 0..=MAX_DEPTH {
+        // SAFETY: the module `preload` says why.
+        let Some(start) = (unsafe { first_bytes(path, &mut start) }) else { return true };
+        let Some(line) = start.strip_prefix(b"#!") else {
+            return is_dynamic(start).unwrap_or(false);
+        };
         let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let words = line.iter().skip_while(|b| blank(b)).take_while(|b| !blank(b) && **b != b'\n');
-        for (place, byte) in interpreter.iter_mut().take(255).zip(words) {
+        interpreter.fill(0);
+        for (place, byte) in interpreter.iter_mut().take(MAX_INTERPRETER - 1).zip(words) {
             *place = *byte;
         }
-        // SAFETY: as above; the last byte is a zero.
-        return depth > 0 && unsafe { takes(interpreter.as_ptr(), depth - 1) };
+        path = interpreter.as_ptr();
     }
-    is_dynamic(start).unwrap_or(false)
+    false
+}
+
+/// The first bytes of a file; none when it cannot be opened.
+unsafe fn first_bytes(path: *const u8, into: &mut [u8; LOOKED_AT]) -> Option<&[u8]> {
+    // What is no program may be a pipe that nobody writes to.
+    const NOT_WAITING: i32 = 0o4000;
+    // SAFETY: the module `preload` says why.
+    let fd = unsafe { sys::open(path, NOT_WAITING) }?;
+    let read = sys::read(fd, into);
+    sys::close(fd);
+    into.get(..read)
 }
 
 fn is_dynamic(start: &[u8]) -> Option<bool> {
@@ -65,23 +75,30 @@ fn is_dynamic(start: &[u8]) -> Option<bool> {
 /// Looks a bare name up in the list of directories that `PATH` holds, as a shell does, and says
 /// whether what is found takes the library. Nothing found: nothing will be started.
 pub unsafe fn found_takes_library(name: &[u8], list: &[u8]) -> bool {
-    const EXECUTABLE: usize = 1;
-    for dir in list.split(|byte| *byte == b':') {
-        let mut path = [0_u8; MAX_PATH];
+    let Some(memory) = sys::allocate(MAX_PATH) else { return true };
+    // SAFETY: the module `preload` says why; the memory is fresh and given back below.
+    let path = unsafe { core::slice::from_raw_parts_mut(memory, MAX_PATH) };
+    let takes = list.split(|byte| *byte == b':').find_map(|dir| {
         let dir = if dir.is_empty() { b"." } else { dir };
-        let len = dir.len() + 1 + name.len();
-        if len >= MAX_PATH {
-            continue;
+        if dir.len() + 1 + name.len() >= MAX_PATH {
+            return None;
         }
-        for (place, byte) in path.iter_mut().zip(dir.iter().chain(b"/").chain(name)) {
+        let text = dir.iter().chain(b"/").chain(name).chain(b"\0");
+        for (place, byte) in path.iter_mut().zip(text) {
             *place = *byte;
         }
-        let arguments = [sys::AT_FDCWD as usize, path.as_ptr() as usize, EXECUTABLE, 0, 0, 0];
-        // SAFETY: the module `preload` says why.
-        if unsafe { sys::call(sys::number::FACCESSAT, arguments) } == 0 {
-            // SAFETY: as above.
-            return unsafe { takes_library(path.as_ptr()) };
-        }
-    }
-    true
+        // SAFETY: as above; the text ends with a zero.
+        unsafe { is_program(path.as_ptr()).then(|| takes_library(path.as_ptr())) }
+    });
+    // SAFETY: as above.
+    unsafe { sys::free(memory, MAX_PATH) };
+    takes.unwrap_or(true)
+}
+
+/// Whether a search ends here: something that may be run, and no directory.
+unsafe fn is_program(path: *const u8) -> bool {
+    const EXECUTABLE: usize = 1;
+    let arguments = [sys::AT_FDCWD as usize, path as usize, EXECUTABLE, 0, 0, 0];
+    // SAFETY: the module `preload` says why.
+    unsafe { sys::call(sys::number::FACCESSAT, arguments) == 0 && !sys::is_directory(path) }
 }

@@ -1,4 +1,4 @@
-//! The functions that start programs, and `syscall`.
+//! The functions that start programs.
 //!
 //! A child gets the variables back that this process was relieved of, so that it is observed too;
 //! in a copy of the environment that its starter gave, which is left as it is.
@@ -6,17 +6,18 @@
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int};
 
-use super::hooks::{answer, look, note_open, outcome, real};
+use super::hooks::real;
 use super::paths::{note, note_descriptor};
 use super::program::{found_takes_library, takes_library};
 use super::state::{Context, PRELOAD, context, environment, is_named};
 use super::symbols::{Real, is_later};
-use super::sys::{self, AT_FDCWD, number};
+use super::sys;
 use crate::log::{How, Kind, Lost, VARIABLE, flags};
 
-type Variables = *const *const c_char;
+pub(super) type Variables = *const *const c_char;
 
-/// An environment with the two variables in front, in memory of its own: the stack may be small.
+/// An environment with the two variables, in memory of its own: the stack may be small. A list of
+/// preloaded libraries stays where it stood.
 struct Handed {
     memory: *mut u8,
     bytes: usize,
@@ -32,22 +33,22 @@ impl Handed {
         // SAFETY: the module `preload` says why.
         unsafe {
             let mut count = 0;
-            let mut others: &[u8] = b"";
+            let mut others: Option<&[u8]> = None;
             while !from.is_null() && !(*from.add(count)).is_null() {
                 let variable = *from.add(count);
                 count += 1;
                 if is_named(variable.cast(), PRELOAD) {
                     let whole = sys::text(variable.cast(), usize::MAX)?;
-                    others = whole.get(PRELOAD.len() + 1..)?;
+                    others = whole.get(PRELOAD.len() + 1..);
                 }
             }
             let mut digits = [0; 5];
             let digits = decimal(context.number, &mut digits);
             let (how, name) = ([how as u8], VARIABLE.as_bytes());
-            let between: &[u8] = if others.is_empty() { b"" } else { b":" };
+            let between: &[u8] = if others.is_some() { b":" } else { b"" };
             let (library, path) = (context.library(), context.path());
             let lead: [&[u8]; 9] = [name, b"=", digits, b":", &how, b":", library, b":", path];
-            let list: [&[u8]; 5] = [PRELOAD, b"=", library, between, others];
+            let list: [&[u8]; 5] = [PRELOAD, b"=", library, between, others.unwrap_or_default()];
             let len = |parts: &[&[u8]]| parts.iter().map(|part| part.len()).sum::<usize>() + 1;
             let texts = len(&lead) + len(&list);
             let bytes = (count + 3) * POINTER + texts;
@@ -58,15 +59,21 @@ impl Handed {
             let second = write(first, &lead);
             write(second, &list);
             *variables = first.cast();
-            *variables.add(1) = second.cast();
-            let mut to = 2;
+            let mut to = 1;
+            if others.is_none() {
+                *variables.add(1) = second.cast();
+                to = 2;
+            }
             for at in 0..count {
                 let variable = *from.add(at);
-                let own = is_named(variable.cast(), name) || is_named(variable.cast(), PRELOAD);
-                if !own {
+                if is_named(variable.cast(), PRELOAD) {
+                    *variables.add(to) = second.cast();
+                } else if is_named(variable.cast(), name) {
+                    continue;
+                } else {
                     *variables.add(to) = variable;
-                    to += 1;
                 }
+                to += 1;
             }
             Some(Self { memory, bytes })
         }
@@ -124,10 +131,13 @@ fn how_of_exec(context: &Context, later: bool) -> How {
     }
 }
 
-/// A program to start: by path, or by a bare name that is looked up.
-unsafe fn takes(path: &[u8], text: *const c_char, search: bool) -> bool {
+/// Whether a program to start takes the library: by path, or by a bare name that is looked up.
+unsafe fn takes(context: &Context, path: &[u8], text: *const c_char, search: bool) -> bool {
     // SAFETY: the module `preload` says why.
     unsafe {
+        if !context.library_is_there() {
+            return false;
+        }
         if !search || path.contains(&b'/') {
             return takes_library(text.cast());
         }
@@ -138,8 +148,21 @@ unsafe fn takes(path: &[u8], text: *const c_char, search: bool) -> bool {
     }
 }
 
+/// The name of a program that a caller gave, when it is one that the system can read.
+unsafe fn program_name<'a>(context: &Context, text: *const c_char) -> Option<&'a [u8]> {
+    if !sys::is_text(text.cast()) {
+        return None;
+    }
+    // SAFETY: the module `preload` says why.
+    let name = unsafe { sys::text(text.cast(), crate::log::MAX_NAME - 4) };
+    if name.is_none() {
+        context.log.lose(Lost::CHILD);
+    }
+    name
+}
+
 /// Replaces this process: `run` gets the environment to use, and returns only when it failed.
-unsafe fn become_program(
+pub(super) unsafe fn become_program(
     (text, search): (*const c_char, bool),
     variables: Variables,
     caller: usize,
@@ -148,14 +171,11 @@ unsafe fn become_program(
     // SAFETY: the module `preload` says why.
     unsafe {
         let Some(context) = context() else { return run(variables) };
-        let Some(path) = sys::text(text.cast(), crate::log::MAX_NAME - 4) else {
-            context.log.lose(Lost::CHILD);
-            return run(variables);
-        };
+        let Some(path) = program_name(context, text) else { return run(variables) };
         let (later, pid) = (is_later(caller), sys::getpid());
         note_program(context, Kind::Program, later, pid, path);
         let how = how_of_exec(context, later);
-        let handed = match takes(path, text, search) {
+        let handed = match takes(context, path, text, search) {
             true => Handed::new(context, how, variables),
             false => None,
         };
@@ -256,21 +276,6 @@ unsafe extern "C" fn execveat_hook(
     unsafe { real(Real::execveat, [dir, path, argv, variables, bits]) }
 }
 
-/// Exports functions that pass the caller's address on as the sixth argument.
-macro_rules! export {
-    ($($name:ident => $to:path;)*) => {$(
-        /// Stands in front of libc's function of this name.
-        #[cfg_attr(preload, unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            #[cfg(target_arch = "x86_64")]
-            naked_asm!("mov r9, [rsp]", "jmp {to}", to = sym $to);
-            #[cfg(target_arch = "aarch64")]
-            naked_asm!("mov x5, x30", "b {to}", to = sym $to);
-        }
-    )*};
-}
-
 export! {
     execve => execve_hook;
     execv => execv_hook;
@@ -369,13 +374,12 @@ unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> c_int {
         let run = |pid: *mut c_int, variables: usize| real(pid, a[1], a[2], a[3], a[4], variables);
         let Some(context) = context else { return run(a[0] as *mut c_int, a[5]) };
         let text = a[1] as *const c_char;
-        let Some(path) = sys::text(text.cast(), crate::log::MAX_NAME - 4) else {
-            context.log.lose(Lost::CHILD);
+        let Some(path) = program_name(context, text) else {
             return run(a[0] as *mut c_int, a[5]);
         };
         let later = is_later(caller);
         let how = if later { How::ChildOfLater } else { How::Child };
-        let handed = match takes(path, text, which == Real::posix_spawnp) {
+        let handed = match takes(context, path, text, which == Real::posix_spawnp) {
             true => Handed::new(context, how, a[5] as Variables),
             false => None,
         };
@@ -426,110 +430,3 @@ macro_rules! export_spawns {
 }
 
 export_spawns! { posix_spawn posix_spawnp }
-
-// syscall ------------------------------------------------------------------------------------
-
-/// A system call by number. Those that are not of interest, which are nearly all, go straight on.
-#[allow(clippy::too_many_arguments, reason = "as many as libc's function has, and one")]
-unsafe extern "C" fn syscall_hook(
-    n: usize,
-    a: usize,
-    b: usize,
-    c: usize,
-    d: usize,
-    e: usize,
-    f: usize,
-    caller: usize,
-) -> usize {
-    let a = [a, b, c, d, e, f];
-    // SAFETY: the module `preload` says why.
-    unsafe {
-        match n {
-            number::EXECVE => {
-                let run = |variables: Variables| {
-                    answer(sys::call(n, [a[0], a[1], variables as usize, 0, 0, 0]))
-                };
-                become_program((a[0] as *const c_char, false), a[2] as Variables, caller, run)
-            }
-            _ => {
-                let result = answer(sys::call(n, a));
-                note_call(n, a, result, caller);
-                result
-            }
-        }
-    }
-}
-
-unsafe fn note_call(n: usize, a: [usize; 6], result: usize, caller: usize) {
-    let bits = || outcome(result as isize == -1, caller);
-    let tell = |kind, dir: usize, path: usize, more: u8| {
-        if let Some(context) = context() {
-            note(context, kind, bits() | more, dir as i32, path as *const c_char);
-        }
-    };
-    let here = AT_FDCWD as usize;
-    let link = |how: usize| how & 0x100 != 0;
-    match n {
-        number::OPEN => note_open(AT_FDCWD, a[0], a[1], bits()),
-        number::OPENAT => note_open(a[0] as i32, a[1], a[2], bits()),
-        // SAFETY: the module `preload` says why. The call succeeded, so the structure is there.
-        number::OPENAT2 if result as isize != -1 => unsafe {
-            note_open(a[0] as i32, a[1], *(a[2] as *const u64) as usize, bits());
-        },
-        number::OPENAT2 => tell(Kind::Read, a[0], a[1], 0),
-        number::CREAT => note_open(AT_FDCWD, a[0], 0o1101, bits()),
-        number::STAT | number::ACCESS => look(AT_FDCWD, a[0], false, bits()),
-        number::LSTAT => look(AT_FDCWD, a[0], true, bits()),
-        number::NEWFSTATAT => look(a[0] as i32, a[1], link(a[3]), bits()),
-        number::STATX => look(a[0] as i32, a[1], link(a[2]), bits()),
-        number::FACCESSAT | number::FACCESSAT2 => look(a[0] as i32, a[1], false, bits()),
-        number::READLINK => tell(Kind::Resolve, here, a[0], flags::LINK),
-        number::READLINKAT => tell(Kind::Resolve, a[0], a[1], flags::LINK),
-        number::RENAME | number::LINK | number::SYMLINK => tell(Kind::Write, here, a[1], 0),
-        number::RENAMEAT | number::RENAMEAT2 | number::LINKAT => {
-            tell(Kind::Write, a[2], a[3], 0);
-        }
-        number::SYMLINKAT => tell(Kind::Write, a[1], a[2], 0),
-        number::GETDENTS | number::GETDENTS64 => {
-            if let Some(context) = context() {
-                note_descriptor(context, Kind::List, bits(), a[0] as i32);
-            }
-        }
-        number::GETCWD => {
-            // SAFETY: the module `preload` says why.
-            let cwd = unsafe { sys::text(a[0] as *const u8, crate::log::MAX_NAME) };
-            if let (Some(context), Some(cwd), true) = (context(), cwd, result as isize > 0) {
-                context.note(Kind::Cwd, bits(), cwd);
-            }
-        }
-        number::EXECVEAT => {
-            if let Some(context) = context() {
-                context.log.lose(Lost::CHILD);
-            }
-        }
-        number::IO_URING_SETUP | number::OPEN_BY_HANDLE_AT => {
-            if let Some(context) = context() {
-                context.log.lose(Lost::PATH);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Stands in front of libc's function of this name.
-#[cfg_attr(preload, unsafe(no_mangle))]
-#[unsafe(naked)]
-pub unsafe extern "C" fn syscall() {
-    // The seventh argument is read even where the caller passed fewer: there is always a stack.
-    #[cfg(target_arch = "x86_64")]
-    naked_asm!(
-        "mov rax, [rsp]", "mov r10, [rsp + 8]",
-        "sub rsp, 24",
-        "mov [rsp], r10", "mov [rsp + 8], rax",
-        "call {to}",
-        "add rsp, 24", "ret",
-        to = sym syscall_hook,
-    );
-    #[cfg(target_arch = "aarch64")]
-    naked_asm!("mov x7, x30", "b {to}", to = sym syscall_hook);
-}

@@ -41,7 +41,14 @@ impl Context {
 
     /// Path of the log.
     pub fn path(&self) -> &[u8] {
-        self.own.get(self.library..self.library + self.path).unwrap_or_default()
+        self.own.get(self.library + 1..self.library + 1 + self.path).unwrap_or_default()
+    }
+
+    /// Whether a loader could open the library here and now: there may be no descriptor left, or this
+    /// process may have gone where the library is not. A loader that cannot says so on standard error.
+    pub fn library_is_there(&self) -> bool {
+        // SAFETY: the module `preload` says why; a zero follows the path.
+        unsafe { sys::open(self.own.as_ptr(), 0) }.map(sys::close).is_some()
     }
 
     /// Adds an entry.
@@ -77,7 +84,29 @@ pub fn context() -> Option<&'static Context> {
             // SAFETY: as above.
             (STATE.load(Ordering::Acquire) == ON).then(|| unsafe { &*CONTEXT.0.get() }.as_ref())?
         }
+        BUSY => {
+            missed();
+            None
+        }
         _ => None,
+    }
+}
+
+/// Whether another thread called one of the functions while this was being found out.
+static MISSED: AtomicU32 = AtomicU32::new(0);
+
+#[cold]
+fn missed() {
+    MISSED.store(1, Ordering::SeqCst);
+    if STATE.load(Ordering::SeqCst) == ON {
+        tell_missed();
+    }
+}
+
+fn tell_missed() {
+    // SAFETY: the module `preload` says why; see `Shared`.
+    if let (1, Some(context)) = (MISSED.load(Ordering::SeqCst), unsafe { &*CONTEXT.0.get() }) {
+        context.log.lose(Lost::UNSEEN);
     }
 }
 
@@ -99,7 +128,8 @@ pub fn begin() {
     let context = unsafe { take_over(variables) };
     // SAFETY: as above; BUSY keeps everybody else out.
     unsafe { *CONTEXT.0.get() = context };
-    STATE.store(ON, Ordering::Release);
+    STATE.store(ON, Ordering::SeqCst);
+    tell_missed();
     // SAFETY: as above.
     match unsafe { &*CONTEXT.0.get() } {
         Some(context) => {
@@ -163,7 +193,7 @@ unsafe fn take_over(variables: *mut *mut c_char) -> Option<Context> {
             return None;
         }
         let mut own_paths = [0; 2 * MAX_OWN_PATH + 2];
-        for (place, byte) in own_paths.iter_mut().zip(library.iter().chain(path)) {
+        for (place, byte) in own_paths.iter_mut().zip(library.iter().chain(b"\0").chain(path)) {
             *place = *byte;
         }
         let (library, path) = (library.len(), path.len());
@@ -172,7 +202,7 @@ unsafe fn take_over(variables: *mut *mut c_char) -> Option<Context> {
         if let Some(preload) = find(variables, PRELOAD) {
             forget_library(variables, preload, own_paths.get(..library)?);
         }
-        let log = map(own_paths.get(library..library + path)?)?;
+        let log = map(own_paths.get(library + 1..library + 1 + path)?)?;
         let mut context =
             Context { log, number: 0, pid: sys::getpid(), own: own_paths, library, path };
         context.number = match context.log.next_process() {
@@ -198,7 +228,9 @@ unsafe fn map(path: &[u8]) -> Option<Log> {
         let fd = sys::open(text.as_ptr(), READ_AND_WRITE)?;
         let mut header = [0; crate::log::HEADER_BYTES];
         let read = sys::read(fd, &mut header);
-        let bytes = whole_bytes(header.get(..read)?);
+        // What lies behind the end of a file can be mapped, and not be touched.
+        let bytes = header.get(..read).and_then(whole_bytes);
+        let bytes = bytes.filter(|bytes| *bytes as u64 <= sys::size(fd));
         let base = bytes.and_then(|bytes| sys::map(fd, bytes));
         sys::close(fd);
         Log::new(base?, bytes?)

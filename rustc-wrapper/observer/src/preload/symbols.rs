@@ -20,16 +20,18 @@ macro_rules! real_functions {
 
 real_functions! {
     open open64 openat openat64 creat creat64 fopen fopen64 freopen freopen64
-    opendir fdopendir scandir scandir64 getdents64
+    opendir fdopendir scandir scandir64 getdents64 getdents
     stat stat64 lstat lstat64 fstatat fstatat64 statx
     __xstat __xstat64 __lxstat __lxstat64 __fxstatat __fxstatat64
-    access eaccess euidaccess faccessat readlink readlinkat
+    access eaccess euidaccess chdir faccessat readlink readlinkat
     realpath canonicalize_file_name getcwd get_current_dir_name
-    getenv secure_getenv
+    getenv secure_getenv __secure_getenv
+    __open_2 __open64_2 __openat_2 __openat64_2
+    __readlink_chk __readlinkat_chk __realpath_chk __getcwd_chk
     rename renameat renameat2 link linkat symlink symlinkat
-    mkdir mkdirat mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64
+    mkdir mkdirat mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 mkostemps mkostemps64
     dlopen dlmopen
-    execve execvpe fexecve execveat posix_spawn posix_spawnp
+    execve execvpe fexecve execveat posix_spawn posix_spawnp posix_spawn_file_actions_addopen
     ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 scandirat scandirat64 wordexp
     popen system name_to_handle_at open_by_handle_at chroot unshare setns mount pivot_root
 }
@@ -65,6 +67,9 @@ impl Real {
                 | Self::get_current_dir_name
                 | Self::getenv
                 | Self::secure_getenv
+                | Self::__secure_getenv
+                | Self::__realpath_chk
+                | Self::__getcwd_chk
                 | Self::mkdtemp
                 | Self::popen
                 | Self::fts_open
@@ -129,13 +134,42 @@ struct Walk {
     behind: bool,
     objects: usize,
     tell: fn(&[u8]),
+    /// Whether this is not the first walk: what was loaded meanwhile is no part of the start, and what
+    /// was not found may be there in an old version alone.
+    again: bool,
 }
 
 /// Finds all functions; tells the names of the objects, as the loader has them.
 pub fn resolve(tell: fn(&[u8])) {
-    let mut walk = Walk { own: resolve as *const () as usize, behind: false, objects: 0, tell };
+    walk(tell, false);
+}
+
+/// Finds what was not found, for a call that needs it.
+#[cold]
+pub fn resolve_again() {
+    walk(|_| {}, true);
+}
+
+fn walk(tell: fn(&[u8]), again: bool) {
+    let own = resolve as *const () as usize;
+    let mut walk = Walk { own, behind: false, objects: 0, tell, again };
     // SAFETY: the module `preload` says why.
     unsafe { dl_iterate_phdr(visit, (&raw mut walk).cast()) };
+    for (name, found) in NAMES.iter().zip(&FOUND) {
+        if found.load(Ordering::Relaxed) == 0 {
+            found.store(without_64(name).unwrap_or(0), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The function whose name lacks the `64`. Newer versions of musl have but these, and let older
+/// programs use both names.
+fn without_64(name: &[u8]) -> Option<usize> {
+    let at = name.windows(2).position(|part| part == b"64")?;
+    let (before, behind) = (name.get(..at)?, name.get(at + 2..)?);
+    let same = |plain: &&[u8]| plain.strip_prefix(before).is_some_and(|rest| rest == behind);
+    let place = NAMES.iter().position(same)?;
+    FOUND.get(place).map(|found| found.load(Ordering::Relaxed)).filter(|address| *address != 0)
 }
 
 unsafe extern "C" fn visit(info: *mut Info, _size: usize, walk: *mut c_void) -> c_int {
@@ -147,7 +181,7 @@ unsafe extern "C" fn visit(info: *mut Info, _size: usize, walk: *mut c_void) -> 
     let loads = || headers.iter().filter(|h| h.kind == LOAD);
     let begin = loads().map(at).min().unwrap_or(0);
     let end = loads().map(|h| at(h).wrapping_add(h.in_memory as usize)).max().unwrap_or(0);
-    if let Some([first, last]) = PLACES.get(walk.objects) {
+    if let (false, Some([first, last])) = (walk.again, PLACES.get(walk.objects)) {
         first.store(begin, Ordering::Relaxed);
         last.store(end, Ordering::Relaxed);
     }
@@ -163,7 +197,7 @@ unsafe extern "C" fn visit(info: *mut Info, _size: usize, walk: *mut c_void) -> 
     if walk.behind
         && let Some(dynamic) = headers.iter().find(|h| h.kind == DYNAMIC)
         // SAFETY: as above.
-        && let Some(tables) = unsafe { Tables::new(info.base, at(dynamic)) }
+        && let Some(tables) = unsafe { Tables::new(info.base, at(dynamic), walk.again) }
     {
         for (name, found) in NAMES.iter().zip(&FOUND) {
             if found.load(Ordering::Relaxed) == 0 {
@@ -183,11 +217,13 @@ struct Tables {
     versions: usize,
     gnu: usize,
     sysv: usize,
+    /// Whether functions of old versions are taken.
+    old: bool,
 }
 
 impl Tables {
-    unsafe fn new(base: usize, dynamic: usize) -> Option<Self> {
-        let mut tables = Self { base, symbols: 0, strings: 0, versions: 0, gnu: 0, sysv: 0 };
+    unsafe fn new(base: usize, dynamic: usize, old: bool) -> Option<Self> {
+        let mut tables = Self { base, symbols: 0, strings: 0, versions: 0, gnu: 0, sysv: 0, old };
         let mut entry = dynamic as *const [usize; 2];
         loop {
             // SAFETY: the module `preload` says why.
@@ -226,6 +262,7 @@ impl Tables {
             let same =
                 here && super::sys::text(text, name.len() + 1).is_some_and(|text| text == name);
             let hidden = same
+                && !self.old
                 && self.versions != 0
                 && *(self.versions as *const u16).add(index as usize) & 0x8000 != 0;
             (same && !hidden).then(|| self.base.wrapping_add(symbol.value as usize))

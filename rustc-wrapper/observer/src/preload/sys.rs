@@ -14,14 +14,18 @@ pub mod number {
     pub const CLOSE: usize = 3;
     pub const STAT: usize = 4;
     pub const LSTAT: usize = 6;
+    pub const LSEEK: usize = 8;
     pub const MMAP: usize = 9;
     pub const MUNMAP: usize = 11;
     pub const ACCESS: usize = 21;
     pub const GETPID: usize = 39;
+    pub const CLONE: usize = 56;
     pub const EXECVE: usize = 59;
     pub const GETDENTS: usize = 78;
     pub const GETCWD: usize = 79;
+    pub const CHDIR: usize = 80;
     pub const RENAME: usize = 82;
+    pub const MKDIR: usize = 83;
     pub const CREAT: usize = 85;
     pub const LINK: usize = 86;
     pub const SYMLINK: usize = 88;
@@ -40,8 +44,14 @@ pub mod number {
     pub const LINKAT: usize = 265;
     pub const SYMLINKAT: usize = 266;
     pub const IO_URING_SETUP: usize = 425;
-    pub const NAME_TO_HANDLE_AT: usize = 303;
     pub const OPEN_BY_HANDLE_AT: usize = 304;
+    pub const MKDIRAT: usize = 258;
+    pub const PIVOT_ROOT: usize = 155;
+    pub const CHROOT: usize = 161;
+    pub const MOUNT: usize = 165;
+    pub const UNSHARE: usize = 272;
+    pub const SETNS: usize = 308;
+    pub const CLONE3: usize = 435;
 }
 
 /// Numbers of system calls. Those that this processor does not have are out of range.
@@ -52,6 +62,7 @@ pub mod number {
     pub const READ: usize = 63;
     pub const OPEN: usize = NONE;
     pub const CLOSE: usize = 57;
+    pub const LSEEK: usize = 62;
     pub const STAT: usize = NONE - 1;
     pub const LSTAT: usize = NONE - 2;
     pub const MMAP: usize = 222;
@@ -80,9 +91,25 @@ pub mod number {
     pub const LINKAT: usize = 37;
     pub const SYMLINKAT: usize = 36;
     pub const IO_URING_SETUP: usize = 425;
-    pub const NAME_TO_HANDLE_AT: usize = 264;
     pub const OPEN_BY_HANDLE_AT: usize = 265;
+    pub const CHDIR: usize = 49;
+    pub const MKDIR: usize = NONE - 10;
+    pub const MKDIRAT: usize = 34;
+    pub const PIVOT_ROOT: usize = 41;
+    pub const CHROOT: usize = 51;
+    pub const MOUNT: usize = 40;
+    pub const UNSHARE: usize = 97;
+    pub const SETNS: usize = 268;
+    pub const CLONE: usize = 220;
+    pub const CLONE3: usize = 435;
 }
+
+/// The bit of `open` that wants a directory.
+#[cfg(target_arch = "x86_64")]
+const DIRECTORY: i32 = 0o200_000;
+/// The bit of `open` that wants a directory.
+#[cfg(target_arch = "aarch64")]
+const DIRECTORY: i32 = 0o40_000;
 
 /// A system call: its result, or minus an error number.
 #[cfg(target_arch = "x86_64")]
@@ -134,6 +161,30 @@ pub fn read(fd: i32, into: &mut [u8]) -> usize {
     // SAFETY: the module `preload` says why.
     let read = unsafe { call(number::READ, arguments) };
     usize::try_from(read).unwrap_or(0).min(into.len())
+}
+
+/// Size of an open file.
+pub fn size(fd: i32) -> u64 {
+    const FROM_ITS_END: usize = 2;
+    // SAFETY: the module `preload` says why.
+    let end = unsafe { call(number::LSEEK, [fd as usize, 0, FROM_ITS_END, 0, 0, 0]) };
+    u64::try_from(end).unwrap_or(0)
+}
+
+/// Whether the system can read a text at this address. A caller may pass any address and gets an
+/// error for it; what is read here must not end the program instead.
+pub fn is_text(path: *const u8) -> bool {
+    const EFAULT: isize = -14;
+    let arguments = [AT_FDCWD as usize, path as usize, 0, 0, 0, 0];
+    // SAFETY: the module `preload` says why.
+    unsafe { call(number::FACCESSAT, arguments) != EFAULT }
+}
+
+/// Whether a path is that of a directory.
+pub unsafe fn is_directory(path: *const u8) -> bool {
+    const NAME_ALONE: i32 = 0o10_000_000;
+    // SAFETY: the module `preload` says why.
+    unsafe { open(path, NAME_ALONE | DIRECTORY) }.map(close).is_some()
 }
 
 /// Closes a descriptor.

@@ -66,26 +66,25 @@ impl Log {
         let head = [p0, p1, kind as u8, flags];
         let unique = matches!(kind, Kind::Program | Kind::ProgramFailed | Kind::Process);
         let hash = parts.iter().fold(mix(FIRST, &head), |hash, part| mix(hash, part));
-        let hash = (hash ^ (hash >> 32)) as u32;
-        let mut free = None;
-        for probe in 0..PROBES {
-            if unique {
+        let hash = spread(hash);
+        // Where all slots are taken, the first one is taken over: the newest entries come again soonest.
+        let mut place = None;
+        for probe in 0..if unique { 0 } else { PROBES } {
+            let slot = self.slot(hash.wrapping_add(probe));
+            let there = slot.load(Ordering::Acquire);
+            if there == 0 {
+                place = Some((slot, 0));
                 break;
             }
-            let slot = self.slot(hash.wrapping_add(probe));
-            match slot.load(Ordering::Acquire) {
-                0 => {
-                    free = Some(slot);
-                    break;
-                }
-                offset if self.is(offset - 1, head, parts, name_len) => return,
-                _ => {}
+            if self.is(there - 1, head, parts, name_len) {
+                return;
             }
+            place = place.or(Some((slot, there)));
         }
         let Some(offset) = self.add(head, parts, name_len) else { return };
-        if let Some(slot) = free {
+        if let Some((slot, there)) = place {
             // Another entry may have taken it; then this one is found by nobody, and may come twice.
-            let _ = slot.compare_exchange(0, offset + 1, Ordering::Release, Ordering::Relaxed);
+            let _ = slot.compare_exchange(there, offset + 1, Ordering::Release, Ordering::Relaxed);
         }
     }
 
@@ -158,4 +157,10 @@ fn mix(mut hash: u64, bytes: &[u8]) -> u64 {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
     }
     hash
+}
+
+/// A place in the table: every bit of a hash has its say.
+fn spread(hash: u64) -> u32 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    ((hash ^ (hash >> 32)).wrapping_mul(ODD) >> 32) as u32
 }

@@ -1,0 +1,84 @@
+//! The functions that make files, directories and links, or rename them.
+//!
+//! That one fails may tell whether something is there, and what is given another name is read.
+
+use super::hooks::{failed_look, outcome, real};
+use super::paths::note;
+use super::state::context;
+use super::symbols::Real;
+use super::sys::AT_FDCWD;
+use crate::log::{Kind, flags};
+
+fn is_error(result: usize) -> bool {
+    result as i32 == -1
+}
+
+/// A path, relative to a descriptor.
+#[derive(Clone, Copy)]
+pub(super) struct At(pub(super) usize, pub(super) usize);
+
+/// The working directory.
+pub(super) const HERE: usize = AT_FDCWD as usize;
+
+/// Notes that a path was made, or that it was not.
+pub(super) fn made(failed: bool, At(dir, path): At, bits: u8) {
+    if failed {
+        failed_look(dir as i32, path, bits);
+    } else if let Some(context) = context() {
+        note(context, Kind::Write, bits, dir as i32, path as *const _);
+    }
+}
+
+/// Notes that what had one path has, or got, another one: it is read, but for what this run made.
+pub(super) fn moved(failed: bool, from: At, to: At, bits: u8) {
+    if failed {
+        failed_look(from.0 as i32, from.1, bits);
+    } else if let Some(context) = context() {
+        note(context, Kind::Read, bits, from.0 as i32, from.1 as *const _);
+    }
+    made(failed, to, bits);
+}
+
+unsafe fn make_directory(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    let at = if which == Real::mkdirat { At(a[0], a[1]) } else { At(HERE, a[0]) };
+    made(is_error(result), at, outcome(is_error(result), caller));
+    result
+}
+
+/// The name of what is made is filled in by the call.
+unsafe fn make_temporary(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    let failed = if which == Real::mkdtemp { result == 0 } else { is_error(result) };
+    if !failed {
+        made(false, At(HERE, a[0]), outcome(false, caller));
+    }
+    result
+}
+
+unsafe fn give_name(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    let (from, to) = match which {
+        Real::rename | Real::link => (At(HERE, a[0]), At(HERE, a[1])),
+        _ => (At(a[0], a[1]), At(a[2], a[3])),
+    };
+    moved(is_error(result), from, to, outcome(is_error(result), caller));
+    result
+}
+
+unsafe fn make_link(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    let at = if which == Real::symlinkat { At(a[1], a[2]) } else { At(HERE, a[1]) };
+    made(is_error(result), at, outcome(is_error(result), caller) | flags::KEPT);
+    result
+}
+
+export_each! { make_directory: mkdir mkdirat }
+export_each! { make_temporary: mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 }
+export_each! { make_temporary: mkstemps mkstemps64 mkostemps mkostemps64 }
+export_each! { give_name: rename renameat renameat2 link linkat }
+export_each! { make_link: symlink symlinkat }
