@@ -120,7 +120,7 @@ impl Watch {
     /// The variables that the tool is started with.
     pub fn variables(&self, env: &Env) -> [(&'static str, OsString); 2] {
         let mut preload = self.library.clone().into_os_string();
-        if let Some(others) = env.get(PRELOAD).filter(|others| !others.is_empty()) {
+        if let Some(others) = env.get(PRELOAD) {
             preload.push(":");
             preload.push(others);
         }
