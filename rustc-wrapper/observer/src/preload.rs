@@ -1,7 +1,7 @@
 //! The preloaded library: functions that stand in front of libc's.
 //!
-//! [`state`] says whether this process is observed and where its log is; [`hooks`] and [`start`] are
-//! the functions; [`symbols`] finds the real ones; [`writer`] adds entries; [`paths`] makes names
+//! [`state`] says whether this process is observed and where its log is; [`hooks`], [`made`], [`aside`]
+//! and [`start`] are the functions; [`symbols`] finds the real ones; [`writer`] adds entries; [`paths`] makes names
 //! absolute; [`program`] tells whether a program would take this library; [`sys`] makes system calls.
 //!
 //! Every `unsafe` here is of one of these sorts, which are not argued for one by one: a call of libc's
@@ -19,7 +19,9 @@
     reason = "nothing in Rust calls these functions: the dynamic loader puts them in front of libc's"
 )]
 
+pub mod aside;
 pub mod hooks;
+pub mod made;
 pub mod paths;
 pub mod program;
 pub mod start;

@@ -49,6 +49,8 @@ macro_rules! export_each {
     )*};
 }
 
+pub(super) use {export, export_each};
+
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
 }
@@ -95,7 +97,7 @@ pub(super) fn outcome(failed: bool, caller: usize) -> u8 {
     }
 }
 
-fn is_error(result: usize) -> bool {
+pub(super) fn is_error(result: usize) -> bool {
     result as c_int == -1
 }
 
@@ -104,6 +106,7 @@ fn is_error(result: usize) -> bool {
 const WRITE_ONLY: usize = 1;
 const ACCESS_MODE: usize = 3;
 const CREATE: usize = 0o100;
+const EXCLUSIVE: usize = 0o200;
 const TRUNCATE: usize = 0o1000;
 
 pub(super) fn note_open(dir: i32, path: usize, how: usize, bits: u8) {
@@ -113,8 +116,18 @@ pub(super) fn note_open(dir: i32, path: usize, how: usize, bits: u8) {
     if mode != WRITE_ONLY && how & TRUNCATE == 0 {
         note(context, Kind::Read, bits, dir, path);
     }
+    let unread = mode == WRITE_ONLY || how & TRUNCATE != 0;
+    if unread && (bits & flags::FAILED != 0 || how & CREATE == 0) {
+        // How it ended tells whether there was something.
+        note(context, Kind::Look, bits | flags::KEPT, dir, path);
+    }
     if (mode != 0 || how & (CREATE | TRUNCATE) != 0) && bits & flags::FAILED == 0 {
-        note(context, Kind::Write, bits, dir, path);
+        let more = match (how & (CREATE | EXCLUSIVE) == CREATE | EXCLUSIVE, how & TRUNCATE) {
+            (true, _) => flags::FRESH,
+            (false, 0) => flags::KEPT,
+            _ => 0,
+        };
+        note(context, Kind::Write, bits | more, dir, path);
     }
 }
 
@@ -145,7 +158,10 @@ unsafe fn mode_flags(mode: usize) -> usize {
     let mode = unsafe { sys::text(mode as *const u8, 64) }.unwrap_or_default();
     let both = mode.contains(&b'+');
     match mode.first() {
-        Some(b'w') => CREATE | TRUNCATE | if both { 2 } else { WRITE_ONLY },
+        Some(b'w') => {
+            let fresh = if mode.contains(&b'x') { EXCLUSIVE } else { 0 };
+            CREATE | TRUNCATE | fresh | if both { 2 } else { WRITE_ONLY }
+        }
         Some(b'a') => CREATE | if both { 2 } else { WRITE_ONLY },
         _ => {
             if both {
@@ -238,6 +254,11 @@ export_each! { list_descriptor: fdopendir getdents64 }
 // Looking ------------------------------------------------------------------------------------
 
 const SYMLINK_NOFOLLOW: usize = 0x100;
+
+/// Notes a look at a path relative to a descriptor.
+pub(super) fn look_bits((dir, path): (i32, usize), bits: u8) {
+    look(dir, path, false, bits);
+}
 
 pub(super) fn look(dir: i32, path: usize, link: bool, bits: u8) {
     if let Some(context) = context() {
@@ -348,52 +369,6 @@ unsafe fn variable(which: Real, a: [usize; 5], caller: usize) -> usize {
 
 export_each! { variable: getenv secure_getenv }
 export! { __secure_getenv => secure_getenv::hook; }
-
-// Writing ------------------------------------------------------------------------------------
-
-/// Notes what was made: the argument that names it, relative to the descriptor before it.
-fn made(dir: i32, path: usize, result: usize, caller: usize) -> usize {
-    if !is_error(result)
-        && let Some(context) = context()
-    {
-        note(context, Kind::Write, outcome(false, caller), dir, path as *const c_char);
-    }
-    result
-}
-
-unsafe fn make_first(which: Real, a: [usize; 5], caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let result = unsafe { real(which, a) };
-    match which {
-        Real::mkdtemp if result == 0 => result,
-        Real::mkdtemp => {
-            made(AT_FDCWD, a[0], 0, caller);
-            result
-        }
-        _ => made(AT_FDCWD, a[0], result, caller),
-    }
-}
-
-unsafe fn make_second(which: Real, a: [usize; 5], caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let result = unsafe { real(which, a) };
-    made(AT_FDCWD, a[1], result, caller)
-}
-
-unsafe fn make_at(which: Real, a: [usize; 5], caller: usize) -> usize {
-    // SAFETY: the module `preload` says why.
-    let result = unsafe { real(which, a) };
-    let (dir, path) = match which {
-        Real::mkdirat => (a[0], a[1]),
-        Real::symlinkat => (a[1], a[2]),
-        _ => (a[2], a[3]),
-    };
-    made(dir as i32, path, result, caller)
-}
-
-export_each! { make_first: mkdir mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 }
-export_each! { make_second: rename link symlink }
-export_each! { make_at: renameat renameat2 linkat symlinkat mkdirat }
 
 // What is not followed ------------------------------------------------------------------------
 

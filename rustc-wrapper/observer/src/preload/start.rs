@@ -7,6 +7,7 @@ use core::arch::naked_asm;
 use core::ffi::{c_char, c_int};
 
 use super::hooks::{answer, look, note_open, outcome, real};
+use super::made::moved;
 use super::paths::{note, note_descriptor};
 use super::program::{found_takes_library, takes_library};
 use super::state::{Context, PRELOAD, context, environment, is_named};
@@ -485,11 +486,16 @@ unsafe fn note_call(n: usize, a: [usize; 6], result: usize, caller: usize) {
         number::FACCESSAT | number::FACCESSAT2 => look(a[0] as i32, a[1], false, bits()),
         number::READLINK => tell(Kind::Resolve, here, a[0], flags::LINK),
         number::READLINKAT => tell(Kind::Resolve, a[0], a[1], flags::LINK),
-        number::RENAME | number::LINK | number::SYMLINK => tell(Kind::Write, here, a[1], 0),
-        number::RENAMEAT | number::RENAMEAT2 | number::LINKAT => {
-            tell(Kind::Write, a[2], a[3], 0);
+        number::RENAME | number::LINK => {
+            moved((AT_FDCWD, a[0]), result as isize == -1, caller);
+            tell(Kind::Write, here, a[1], flags::KEPT);
         }
-        number::SYMLINKAT => tell(Kind::Write, a[1], a[2], 0),
+        number::RENAMEAT | number::RENAMEAT2 | number::LINKAT => {
+            moved((a[0] as i32, a[1]), result as isize == -1, caller);
+            tell(Kind::Write, a[2], a[3], flags::KEPT);
+        }
+        number::SYMLINK => tell(Kind::Write, here, a[1], flags::KEPT),
+        number::SYMLINKAT => tell(Kind::Write, a[1], a[2], flags::KEPT),
         number::GETDENTS | number::GETDENTS64 => {
             if let Some(context) = context() {
                 note_descriptor(context, Kind::List, bits(), a[0] as i32);

@@ -28,9 +28,14 @@ real_functions! {
     getenv secure_getenv
     rename renameat renameat2 link linkat symlink symlinkat
     mkdir mkdirat mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64
+    unlink unlinkat rmdir remove truncate truncate64 chmod fchmodat chdir
     dlopen dlmopen
     execve execvpe fexecve execveat posix_spawn posix_spawnp
     ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 scandirat scandirat64 wordexp
+    localtime localtime_r mktime timelocal tzset ctime ctime_r strftime strftime_l
+    setlocale newlocale
+    posix_spawn_file_actions_addopen
+    getpwnam getpwnam_r getpwuid getpwuid_r getgrnam getgrnam_r getgrgid getgrgid_r
     popen system name_to_handle_at open_by_handle_at chroot unshare setns mount pivot_root
 }
 
@@ -67,6 +72,16 @@ impl Real {
                 | Self::secure_getenv
                 | Self::mkdtemp
                 | Self::popen
+                | Self::localtime
+                | Self::localtime_r
+                | Self::ctime
+                | Self::ctime_r
+                | Self::setlocale
+                | Self::newlocale
+                | Self::getpwnam
+                | Self::getpwuid
+                | Self::getgrnam
+                | Self::getgrgid
                 | Self::fts_open
                 | Self::fts64_open
         )
