@@ -4,10 +4,11 @@ use std::path::Path;
 
 use kiln_storage::record::{EnvForm, Member};
 
-use super::{Inputs, Run, Unknown, file_member, token, unknown};
+use super::{Inputs, Run, Unknown, file_member, foreign, token, unknown};
 use crate::depinfo::DepInfo;
 use crate::limits::{MAX_DOUBT_CHARS, MAX_DOUBTS};
 use crate::observe::{Around, Found, Observed};
+use crate::silent;
 use crate::stamp::changed_ns;
 
 /// Adds what was observed. Why it is not known all that was read, where that is so.
@@ -20,16 +21,14 @@ pub(super) fn add(
         Ok(seen) => seen,
         Err(why) => return Ok(vec![why.to_owned()]),
     };
-    let is_output = |path: &str| {
-        let path = Path::new(path);
-        let name = path.file_name().and_then(|name| name.to_str());
-        path.starts_with(run.private)
-            || (path.parent() == Some(run.out_dir) && name.is_some_and(|n| run.names.owns(n)))
-    };
+    let is_output = foreign::outputs(run);
     let around = Around {
         covered: &|path| run.tool.covers(path),
         output: &is_output,
-        declared: &|name| info.variables.iter().any(|declared| declared == name),
+        declared: &|name| {
+            info.variables.iter().any(|declared| declared == name)
+                || silent::variables(run.link.is_some(), run.clippy).any(|known| known == name)
+        },
     };
     let (classes, memo) = run.known;
     let Observed { found } = Observed::new(seen, &around, classes, memo);
@@ -38,6 +37,7 @@ pub(super) fn add(
     }
     check(run, &found)?;
     members(run, &found, inputs);
+    foreign::add(run, seen, &found, inputs)?;
     let short = |doubt: &String| doubt.chars().take(MAX_DOUBT_CHARS).collect();
     Ok(found.doubts.iter().take(MAX_DOUBTS).map(short).collect())
 }
@@ -57,7 +57,8 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
             .chain(["/tmp", "/dev", "/proc"])
             .any(|place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
     };
-    for path in found.written.iter().filter(|path| !temporary(path)) {
+    for path in found.written.iter().filter(|path| foreign::is_owned(run, path) || !temporary(path))
+    {
         let changed = std::fs::metadata(path)
             .is_ok_and(|meta| !meta.is_dir() && changed_ns(&meta) >= run.started_ns);
         if changed {
@@ -68,7 +69,7 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
 }
 
 /// A path without what means nothing: `//`, `/./`, and a dot at the end.
-fn tidy(path: &str) -> String {
+pub(super) fn tidy(path: &str) -> String {
     let plain = Path::new(path).components().collect::<std::path::PathBuf>();
     plain.to_str().unwrap_or(path).to_owned()
 }

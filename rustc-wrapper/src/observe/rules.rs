@@ -208,7 +208,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "tool-looks",
         Verdict::Ignore,
-        |f, _, _| is_tool(f, Kind::Look) && !absent(f),
+        |f, _, _| is_tool(f, Kind::Look) && (!absent(f) || f.has(flags::KEPT)),
         "what it takes from there it reads, and that counts",
     ),
     rule(
@@ -312,6 +312,8 @@ pub struct Found {
     pub code: BTreeSet<String>,
     /// What plugins and their helpers wrote.
     pub written: BTreeSet<String>,
+    /// What of that was not there before.
+    pub made: BTreeSet<String>,
     /// Why it is not known what was read; empty when all of it is known.
     pub doubts: Vec<String>,
     /// Something that cannot be named in an input set.
@@ -330,9 +332,15 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
             continue;
         };
         if fact.kind == Kind::Write {
-            written.insert(name);
-            if matches!(fact.origin, Origin::Plugin | Origin::Helper) {
+            let foreign = matches!(fact.origin, Origin::Plugin | Origin::Helper);
+            if !(foreign && fact.has(flags::KEPT)) {
+                written.insert(name);
+            }
+            if foreign {
                 found.written.insert(name.to_owned());
+            }
+            if foreign && fact.has(flags::FRESH) {
+                found.made.insert(name.to_owned());
             }
         }
         if fact.kind != Kind::Variable && is_written(&written, name) {
