@@ -23,6 +23,7 @@ pub mod registry;
 pub mod runs;
 pub mod samples;
 pub mod server;
+pub mod trap;
 pub mod world;
 
 pub use call::{Call, Done, Running};
