@@ -23,6 +23,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("nearest-file", "the nearest file of some name in a directory or above it"),
     ("place", "where something lies: the earlier result holds at its own place only"),
     ("link", "where a symbolic link leads"),
+    ("mode", "the permissions of a file"),
     ("environment", "all variables, for a macro that may read any of them"),
     ("width", "the width that diagnostics are wrapped at"),
     ("compiler", "the compiler: what it says of itself, and a digest of its files"),

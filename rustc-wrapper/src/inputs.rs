@@ -5,8 +5,10 @@
 //!
 //! Errs on the side of more inputs: a superfluous one costs a miss, a missing one a false hit.
 
+mod foreign;
 mod natives;
 mod observed;
+mod places;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -104,6 +106,7 @@ pub fn find(run: &Run<'_>) -> Result<Inputs, Unknown> {
         inputs.members.insert(file_member(run, &path));
     }
     let sources = read_sources(run, &info);
+    places::named(run, &info, &mut inputs);
     let doubts = observed::add(run, &info, &mut inputs)?;
     let assembly = sources.iter().find(|(_, text)| sources::includes_assembly(text));
     if let Some(source) = assembly.filter(|_| !doubts.why.is_empty()) {

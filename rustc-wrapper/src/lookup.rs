@@ -147,6 +147,7 @@ pub fn describe(member: &Member) -> String {
         Member::Listing(path) => format!("names in {}", path.0),
         Member::Tree(path, _) => format!("files below {}", path.0),
         Member::Env(name, _) => format!("variable {name}"),
+        Member::Mode(path) => format!("mode of {}", path.0),
         Member::Program(name) => format!("program {name}"),
         Member::Upward(path, names) => format!("{} above {}", names.join(" or "), path.0),
         Member::Root(name) => format!("place of <{name}>"),

@@ -62,6 +62,13 @@ impl<'a> Evaluator<'a> {
         value
     }
 
+    /// Notes when something was changed, not what is in it: a directory changes with all of that.
+    fn touch_itself(&mut self, meta: std::io::Result<Metadata>) {
+        if meta.as_ref().is_ok_and(|meta| !meta.is_dir()) {
+            self.touch(meta);
+        }
+    }
+
     fn evaluate(&mut self, member: &Member) -> Option<Digest> {
         let mut encoder = Encoder::new("kiln member value v1");
         match member {
@@ -79,6 +86,12 @@ impl<'a> Evaluator<'a> {
                 self.tree(&mut encoder, &path, *filter)?;
             }
             Member::Env(name, form) => self.variable(&mut encoder, name, *form),
+            Member::Mode(path) => {
+                let meta = std::fs::metadata(self.roots.resolve(&path.0)?);
+                let mode = meta.as_ref().ok().map(|meta| meta.mode().to_le_bytes());
+                encoder.optional("mode", mode.as_ref().map(<[u8; 4]>::as_slice));
+                self.touch_itself(meta);
+            }
             Member::Program(name) => {
                 let found = find_program(self.env, name);
                 let text = found.as_ref().and_then(|p| p.to_str()).map(|p| self.roots.tokenise(p));
@@ -102,7 +115,7 @@ impl<'a> Evaluator<'a> {
             }
             Member::Link(path) => {
                 let path = self.roots.resolve(&path.0)?;
-                self.touch(std::fs::symlink_metadata(&path));
+                self.touch_itself(std::fs::symlink_metadata(&path));
                 let leads = std::fs::read_link(path).ok();
                 encoder.optional("leads", leads.as_ref().map(|p| p.as_os_str().as_bytes()));
             }
@@ -224,12 +237,26 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// The names in a directory as text; an absent directory has none.
-fn names(dir: &Path) -> Option<Vec<String>> {
+/// The names in a directory, each with the kind of what it names, which a listing tells too; an
+/// absent directory has none.
+fn names(dir: &Path) -> Option<Vec<Vec<u8>>> {
     let Ok(entries) = std::fs::read_dir(dir) else {
-        return Some(vec!["<absent>".into()]);
+        return Some(vec![b"<absent>".to_vec()]);
     };
-    entries.map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+    let one = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let kind = entry.file_type().ok()?;
+        let letter = match (kind.is_dir(), kind.is_symlink(), kind.is_file()) {
+            (true, _, _) => b'd',
+            (_, true, _) => b'l',
+            (_, _, true) => b'f',
+            _ => b'o',
+        };
+        let mut name = entry.file_name().into_encoded_bytes();
+        name.extend([0, letter]);
+        Some(name)
+    };
+    entries.map(one).collect()
 }
 
 fn wanted(name: &str, filter: TreeFilter) -> bool {
@@ -394,6 +421,27 @@ mod tests {
         std::fs::write(dir.path().join("t/libx.a"), "2").unwrap();
         let two = look();
         assert!(absent != empty && empty != one && one != two);
+    }
+
+    #[test]
+    fn listings_tell_names_and_kinds_and_modes_tell_permissions() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = |member: &Member| value(&[], dir.path(), member).unwrap();
+        let path = |name: &str| TokenPath(format!("<workspace>/{name}"));
+        let (listing, mode) = (Member::Listing(path("t")), Member::Mode(path("t/f")));
+        let mut seen = vec![look(&listing)];
+        let at = dir.path().join("t/f");
+        std::fs::create_dir_all(&at).unwrap();
+        seen.push(look(&listing));
+        std::fs::remove_dir(&at).unwrap();
+        let absent = look(&mode);
+        std::fs::write(&at, "x").unwrap();
+        seen.push(look(&listing));
+        let plain = look(&mode);
+        std::fs::set_permissions(&at, PermissionsExt::from_mode(0o700)).unwrap();
+        assert_eq!(look(&listing), seen[2]);
+        assert!(look(&mode) != plain && plain != absent);
+        assert!(seen[0] != seen[1] && seen[1] != seen[2]);
     }
 
     #[test]

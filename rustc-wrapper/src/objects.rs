@@ -25,7 +25,7 @@ use crate::objects::elf::{Elf, Machine, Unreadable};
 
 /// What is kept under a content's digest is worth nothing to another version of the classifier.
 /// Change this number with every change of what [`classify`] answers.
-pub const CLASSIFIER_VERSION: u64 = 2;
+pub const CLASSIFIER_VERSION: u64 = 3;
 
 /// As much of a script's first line as the kernel looks at, bytes.
 const SCRIPT_LINE_BYTES: usize = 256;
@@ -80,6 +80,16 @@ impl Class {
 /// Names of the variable through which libc shows the whole environment.
 const ENVIRONMENT: &[&[u8]] = &[b"environ", b"__environ", b"_environ"];
 
+/// Functions that find a variable of libc by its name.
+const LOOKUPS: &[&[u8]] = &[b"dlsym", b"dlvsym"];
+
+/// Whether the name of that variable is in a file: the word, and not the begin of a longer one.
+fn names_environment(bytes: &[u8]) -> bool {
+    let word = b"environ";
+    memchr::memmem::find_iter(bytes, word)
+        .any(|at| !bytes.get(at + word.len()).is_some_and(u8::is_ascii_lowercase))
+}
+
 /// Classifies a file by its bytes.
 pub fn classify(bytes: &[u8]) -> Class {
     if bytes.starts_with(b"#!") {
@@ -127,7 +137,8 @@ fn object(elf: &Elf<'_>) -> Result<Class, Unreadable> {
     Ok(Class {
         kind: Kind::Dynamic { interpreter: elf.interpreter()? },
         inline_syscalls,
-        whole_environment: ENVIRONMENT.iter().any(|name| has(name)),
+        whole_environment: ENVIRONMENT.iter().any(|name| has(name))
+            || (LOOKUPS.iter().any(|name| has(name)) && names_environment(elf.bytes())),
         needed: dynamic.needed()?,
     })
 }
@@ -251,6 +262,12 @@ mod tests {
                 check(with(&[(name, Symbol::Copy)]), whole.clone());
                 check(with(&[(name, Symbol::Defined)]), plain());
                 check(with(&[(name, Symbol::Unused)]), plain());
+            }
+            // A lookup by a name that is in the file, as the name of another symbol is here.
+            for name in ["dlsym", "dlvsym"] {
+                let looks = |found| with(&[(name, Symbol::Import), (found, Symbol::Unused)]);
+                check(looks("environ"), whole.clone());
+                check(looks("environment"), plain());
             }
             for name in ["getenv", "environs", "my_environ", "system_", "nftw65"] {
                 check(with(&[(name, Symbol::Import)]), plain());

@@ -261,7 +261,10 @@ fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<
         let below =
             |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
         places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
-        places.insert(path);
+        // A directory that is an input itself is one as such, whatever happens in it.
+        if !path.is_dir() || path.is_symlink() {
+            places.insert(path);
+        }
     }
     places.into_iter().find(|place| {
         std::fs::symlink_metadata(place)

@@ -1,8 +1,12 @@
 //! Questions about source texts that need no parser: over-estimates, never misses. Pure.
 
-/// Whether assembly in the source includes a file, which dep-info does not tell.
+/// Whether assembly in the source includes a file, which dep-info does not tell. The source may be a
+/// text that another one includes.
 pub fn includes_assembly(text: &str) -> bool {
-    text.contains("asm!") && (text.contains(".incbin") || text.contains(".include"))
+    let directive = |line: &str| line.trim_start().starts_with(".include");
+    text.contains(".incbin")
+        || (text.contains("asm!") && text.contains(".include"))
+        || text.lines().any(directive)
 }
 
 /// Names of native libraries in `#[link(name = "...")]`: every literal behind `name =` in a source
@@ -43,6 +47,8 @@ mod tests {
     #[test]
     fn assembly_that_includes() {
         assert!(includes_assembly("global_asm!(\".incbin \\\"x\\\"\")"));
+        assert!(includes_assembly(".text\nx: .incbin \"x\"\n"));
+        assert!(includes_assembly(".text\n\t.include \"x\"\n"));
         assert!(!includes_assembly("asm!(\"nop\")"));
         assert!(!includes_assembly("// .include of something"));
     }

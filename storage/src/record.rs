@@ -34,6 +34,8 @@ pub enum Member {
     Tree(TokenPath, TreeFilter),
     /// An environment variable; unset and empty are different values.
     Env(String, EnvForm),
+    /// What a path is and who may do what with it: kind and permissions.
+    Mode(TokenPath),
     /// The program that a bare name finds through `PATH`: its place and its content.
     Program(String),
     /// The nearest file of one of these names in a directory or above it, by content.
@@ -267,6 +269,7 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
                 EnvForm::Tokens => "tokens",
             },
         ),
+        Member::Mode(path) => encoder.text("mode", &path.0),
         Member::Program(name) => encoder.text("program", name),
         Member::Upward(path, names) => encoder.text("upward", &path.0).list("names", names),
         Member::Root(token) => encoder.text("root", token),

@@ -27,6 +27,7 @@ pub mod runs;
 pub mod samples;
 pub mod server;
 pub mod toolchain;
+pub mod trap;
 pub mod world;
 
 pub use call::{Call, Done, Running};

@@ -59,8 +59,12 @@ pub mod flags {
     /// An object that came with its program, and was not loaded by it later.
     pub const START: u8 = 16;
     /// Of [`super::Kind::Write`]: what can be read there afterwards was not all written by this run.
-    /// A symbolic link was made, or a file opened that may have been there.
+    /// A symbolic link was made, something renamed, or a file opened that may have been there. Of
+    /// [`super::Kind::Look`]: by a call that changes or removes what it names.
     pub const KEPT: u8 = 32;
+    /// Of [`super::Kind::Write`]: there was nothing of that name before; it could not have been made
+    /// otherwise.
+    pub const FRESH: u8 = 64;
 }
 
 /// Why something could not be noted: bits.

@@ -22,6 +22,7 @@
 #[macro_use]
 mod export;
 
+pub mod aside;
 pub mod hooks;
 pub mod loads;
 pub mod makes;

@@ -103,6 +103,7 @@ fn rank(member: &Member) -> u8 {
         | Member::Upward(..)
         | Member::Root(_)
         | Member::Link(_)
+        | Member::Mode(_)
         | Member::Place(_)
         | Member::DiagnosticWidth => 3,
         // What differs in it is mostly named by another member.
@@ -150,6 +151,7 @@ fn describe(difference: &Difference, roots: &Roots) -> Cause {
         Member::Root(name) => cause("place", &format!("<{name}>")),
         Member::DiagnosticWidth => cause("width", ""),
         Member::Link(path) => cause("link", &shown(path, roots)),
+        Member::Mode(path) => cause("mode", &shown(path, roots)),
         Member::Place(path) => cause("place", &shown(path, roots)),
         Member::Environment(_) => cause("environment", ""),
     }
@@ -197,6 +199,7 @@ fn word(member: &Member, value: &Digest) -> String {
             vec![Known::new("none", Member::Upward(TokenPath("/".into()), Vec::new()))]
         }
         Member::Link(_) => vec![Known::new("no link", Member::Link(nowhere()))],
+        Member::Mode(_) => vec![Known::new("absent", Member::Mode(nowhere()))],
         Member::Place(_) => vec![Known::new("absent", Member::Place(nowhere()))],
         Member::Root(_) | Member::DiagnosticWidth | Member::Environment(_) => Vec::new(),
     };

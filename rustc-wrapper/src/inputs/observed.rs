@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kiln_storage::record::{EnvForm, Member, Variables};
 
-use super::{Inputs, Run, Unknown, file_member, token, unknown};
+use super::{Inputs, Run, Unknown, file_member, foreign, token, unknown};
 use crate::depinfo::DepInfo;
 use crate::limits::{MAX_DOUBT_CHARS, MAX_DOUBTS};
 use crate::observe::{Around, Found, Observed};
@@ -26,12 +26,7 @@ pub(super) fn add(run: &Run<'_>, info: &DepInfo, inputs: &mut Inputs) -> Result<
         Ok(seen) => seen,
         Err(why) => return Ok(Doubts { why: vec![why.to_owned()], variables_known: false }),
     };
-    let is_output = |path: &str| {
-        let path = Path::new(path);
-        let name = path.file_name().and_then(|name| name.to_str());
-        path.starts_with(run.private)
-            || (path.parent() == Some(run.out_dir) && name.is_some_and(|n| run.names.owns(n)))
-    };
+    let is_output = foreign::outputs(run);
     let around = Around {
         covered: &|path| run.tool.covers(path),
         output: &is_output,
@@ -47,6 +42,7 @@ pub(super) fn add(run: &Run<'_>, info: &DepInfo, inputs: &mut Inputs) -> Result<
     }
     check(run, &found)?;
     members(run, &found, inputs);
+    foreign::add(run, seen, &found, inputs)?;
     let short = |doubt: &String| doubt.chars().take(MAX_DOUBT_CHARS).collect();
     let why = found.doubts.iter().take(MAX_DOUBTS).map(short).collect();
     Ok(Doubts { why, variables_known: seen.began && seen.lost == 0 })
@@ -67,7 +63,8 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
             .chain(["/tmp", "/dev", "/proc"])
             .any(|place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
     };
-    for path in found.written.iter().filter(|path| !temporary(path)) {
+    for path in found.written.iter().filter(|path| foreign::is_owned(run, path) || !temporary(path))
+    {
         let changed = std::fs::symlink_metadata(path)
             .is_ok_and(|meta| !meta.is_dir() && changed_ns(&meta) >= run.started_ns);
         if changed {
@@ -78,7 +75,7 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
 }
 
 /// A path without what means nothing: `//`, `/./`, and a dot at the end.
-fn tidy(path: &str) -> String {
+pub(super) fn tidy(path: &str) -> String {
     let plain = Path::new(path).components().collect::<std::path::PathBuf>();
     plain.to_str().unwrap_or(path).to_owned()
 }

@@ -162,6 +162,11 @@ fn file_name(bytes: &[u8]) -> Result<String> {
 }
 
 impl<'a> Elf<'a> {
+    /// The whole file.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.file
+    }
+
     /// The headers of a program or a shared object.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub struct Found {
     pub code: BTreeSet<String>,
     /// What plugins and their helpers wrote.
     pub written: BTreeSet<String>,
+    /// What of that was not there before.
+    pub made: BTreeSet<String>,
     /// Why it is not known what was read; empty when all of it is known.
     pub doubts: Vec<String>,
     /// Something that cannot be named in an input set.
@@ -50,12 +52,16 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
             continue;
         };
         if fact.kind == Kind::Write {
+            let foreign = matches!(fact.origin, Origin::Plugin | Origin::Helper);
             // What is read there later may be what was there before, or elsewhere.
-            if !fact.has(flags::KEPT) {
+            if !(foreign && fact.has(flags::KEPT)) {
                 written.insert(name);
             }
-            if matches!(fact.origin, Origin::Plugin | Origin::Helper) {
+            if foreign {
                 found.written.insert(name.to_owned());
+            }
+            if foreign && fact.has(flags::FRESH) {
+                found.made.insert(name.to_owned());
             }
         }
         if fact.kind != Kind::Variable && is_written(&written, name) {

@@ -223,7 +223,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "tool-looks",
         Verdict::Ignore,
-        |f, _, _| is_tool(f, Kind::Look) && !absent(f),
+        |f, _, _| is_tool(f, Kind::Look) && (!absent(f) || f.has(flags::KEPT)),
         "what it takes from there it reads, and that counts",
     ),
     rule(

@@ -95,15 +95,23 @@ pub(super) fn note_open(dir: i32, path: usize, how: usize, bits: u8) {
         failed_look(dir, path as usize, bits);
     }
     if (mode != 0 || how & (CREATE | TRUNCATE) != 0) && !failed {
-        let kept = if fresh { 0 } else { flags::KEPT };
-        note(context, Kind::Write, bits | kept, dir, path);
+        let more = match how & (CREATE | EXCLUSIVE) == CREATE | EXCLUSIVE {
+            true => flags::FRESH,
+            false if how & TRUNCATE != 0 => 0,
+            false => flags::KEPT,
+        };
+        if mode == WRITE_ONLY && how & CREATE == 0 {
+            // It ends well only where there is something.
+            look(dir, path as usize, false, bits | flags::KEPT);
+        }
+        note(context, Kind::Write, bits | more, dir, path);
     }
 }
 
 /// Notes a path where nothing could be made: perhaps since something is there.
 pub(super) fn failed_look(dir: i32, path: usize, bits: u8) {
     let bits = if error() == EEXIST { bits & !flags::FAILED } else { bits };
-    look(dir, path, false, bits & !flags::KEPT);
+    look(dir, path, false, bits & !(flags::KEPT | flags::FRESH));
 }
 
 unsafe fn open_path(which: Real, a: [usize; 5], caller: usize) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! That one fails may tell whether something is there, and what is given another name is read.
 
-use super::hooks::{failed_look, outcome, real};
+use super::hooks::{failed_look, look, outcome, real};
 use super::paths::note;
 use super::state::context;
 use super::symbols::Real;
@@ -36,14 +36,21 @@ pub(super) fn moved(failed: bool, from: At, to: At, bits: u8) {
     } else if let Some(context) = context() {
         note(context, Kind::Read, bits, from.0 as i32, from.1 as *const _);
     }
-    made(failed, to, bits);
+    // What is renamed may be a directory, which brings along what was in it before.
+    let more = if failed { 0 } else { flags::KEPT };
+    made(failed, to, bits | more);
+}
+
+/// Notes a call that changes or removes what it names: how it ends tells whether there was something.
+pub(super) fn touched(At(dir, path): At, bits: u8) {
+    look(dir as i32, path, false, bits | flags::KEPT);
 }
 
 unsafe fn make_directory(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let result = unsafe { real(which, a) };
     let at = if which == Real::mkdirat { At(a[0], a[1]) } else { At(HERE, a[0]) };
-    made(is_error(result), at, outcome(is_error(result), caller));
+    made(is_error(result), at, outcome(is_error(result), caller) | flags::FRESH);
     result
 }
 
@@ -73,7 +80,18 @@ unsafe fn make_link(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let result = unsafe { real(which, a) };
     let at = if which == Real::symlinkat { At(a[1], a[2]) } else { At(HERE, a[1]) };
-    made(is_error(result), at, outcome(is_error(result), caller) | flags::KEPT);
+    made(is_error(result), at, outcome(is_error(result), caller) | flags::KEPT | flags::FRESH);
+    result
+}
+
+unsafe fn change(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    let at = match which {
+        Real::unlinkat | Real::fchmodat => At(a[0], a[1]),
+        _ => At(HERE, a[0]),
+    };
+    touched(at, outcome(is_error(result), caller));
     result
 }
 
@@ -82,3 +100,4 @@ export_each! { make_temporary: mkdtemp mkstemp mkstemp64 mkostemp mkostemp64 }
 export_each! { make_temporary: mkstemps mkstemps64 mkostemps mkostemps64 }
 export_each! { give_name: rename renameat renameat2 link linkat }
 export_each! { make_link: symlink symlinkat }
+export_each! { change: unlink unlinkat rmdir remove truncate truncate64 chmod fchmodat }

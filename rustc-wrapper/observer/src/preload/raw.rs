@@ -80,8 +80,8 @@ unsafe fn note_call(n: usize, a: [usize; 6], result: usize, caller: usize) {
         number::FACCESSAT => look(a[0] as i32, a[1], false, bits()),
         number::READLINK => leads(At(HERE, a[0]), bits()),
         number::READLINKAT => leads(At(a[0], a[1]), bits()),
-        number::MKDIR => made(failed, At(HERE, a[0]), bits()),
-        number::MKDIRAT => made(failed, At(a[0], a[1]), bits()),
+        number::MKDIR => made(failed, At(HERE, a[0]), bits() | flags::FRESH),
+        number::MKDIRAT => made(failed, At(a[0], a[1]), bits() | flags::FRESH),
         number::RENAME | number::LINK => moved(failed, At(HERE, a[0]), At(HERE, a[1]), bits()),
         number::RENAMEAT | number::RENAMEAT2 | number::LINKAT => {
             moved(failed, At(a[0], a[1]), At(a[2], a[3]), bits());

@@ -33,6 +33,10 @@ real_functions! {
     dlopen dlmopen
     execve execvpe fexecve execveat posix_spawn posix_spawnp posix_spawn_file_actions_addopen
     ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 scandirat scandirat64 wordexp
+    unlink unlinkat rmdir remove truncate truncate64 chmod fchmodat
+    localtime localtime_r mktime timelocal tzset ctime ctime_r strftime strftime_l
+    setlocale newlocale
+    getpwnam getpwnam_r getpwuid getpwuid_r getgrnam getgrnam_r getgrgid getgrgid_r
     popen system name_to_handle_at open_by_handle_at chroot unshare setns mount pivot_root
 }
 
@@ -74,6 +78,16 @@ impl Real {
                 | Self::popen
                 | Self::fts_open
                 | Self::fts64_open
+                | Self::localtime
+                | Self::localtime_r
+                | Self::ctime
+                | Self::ctime_r
+                | Self::setlocale
+                | Self::newlocale
+                | Self::getpwnam
+                | Self::getpwuid
+                | Self::getgrnam
+                | Self::getgrgid
         )
     }
 }
