@@ -226,7 +226,9 @@ impl Lab {
             _ => name,
         };
         let mut kind = format!("{:?}", fact.kind).to_lowercase();
-        for (bit, mark) in [(flags::ABSENT, '?'), (flags::LINK, '@'), (flags::KEPT, '~')] {
+        for (bit, mark) in
+            [(flags::ABSENT, '?'), (flags::LINK, '@'), (flags::KEPT, '~'), (flags::FRESH, '+')]
+        {
             if fact.has(bit) {
                 kind.push(mark);
             }

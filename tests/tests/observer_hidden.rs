@@ -247,6 +247,7 @@ fn each_function_is_tested() {
     let programs = [
         lab.compile("files.c"),
         lab.compile("calls.c"),
+        lab.compile("aside.c"),
         lab.compile_as("starts", "starts.c", &["-ldl"]),
     ];
     let symbols = |path: &Path| {

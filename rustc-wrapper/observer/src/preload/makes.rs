@@ -30,15 +30,17 @@ pub(super) fn made(failed: bool, At(dir, path): At, bits: u8) {
 }
 
 /// Notes that what had one path has, or got, another one: it is read, but for what this run made.
-pub(super) fn moved(failed: bool, from: At, to: At, bits: u8) {
+///
+/// What is renamed may be a directory, which brings along what was in it before; a link made to
+/// a file only can be where there was nothing.
+pub(super) fn moved(failed: bool, (from, to): (At, At), renamed: bool, bits: u8) {
     if failed {
         failed_look(from.0 as i32, from.1, bits);
     } else if let Some(context) = context() {
         note(context, Kind::Read, bits, from.0 as i32, from.1 as *const _);
     }
-    // What is renamed may be a directory, which brings along what was in it before.
-    let more = if failed { 0 } else { flags::KEPT };
-    made(failed, to, bits | more);
+    let more = if renamed { flags::KEPT } else { flags::FRESH };
+    made(failed, to, bits | if failed { 0 } else { more });
 }
 
 /// Notes a call that changes or removes what it names: how it ends tells whether there was something.
@@ -72,7 +74,8 @@ unsafe fn give_name(which: Real, a: [usize; 5], caller: usize) -> usize {
         Real::rename | Real::link => (At(HERE, a[0]), At(HERE, a[1])),
         _ => (At(a[0], a[1]), At(a[2], a[3])),
     };
-    moved(is_error(result), from, to, outcome(is_error(result), caller));
+    let renamed = !matches!(which, Real::link | Real::linkat);
+    moved(is_error(result), (from, to), renamed, outcome(is_error(result), caller));
     result
 }
 

@@ -82,12 +82,14 @@ unsafe fn note_call(n: usize, a: [usize; 6], result: usize, caller: usize) {
         number::READLINKAT => leads(At(a[0], a[1]), bits()),
         number::MKDIR => made(failed, At(HERE, a[0]), bits() | flags::FRESH),
         number::MKDIRAT => made(failed, At(a[0], a[1]), bits() | flags::FRESH),
-        number::RENAME | number::LINK => moved(failed, At(HERE, a[0]), At(HERE, a[1]), bits()),
-        number::RENAMEAT | number::RENAMEAT2 | number::LINKAT => {
-            moved(failed, At(a[0], a[1]), At(a[2], a[3]), bits());
+        number::RENAME | number::LINK => {
+            moved(failed, (At(HERE, a[0]), At(HERE, a[1])), n == number::RENAME, bits());
         }
-        number::SYMLINK => made(failed, At(HERE, a[1]), bits() | flags::KEPT),
-        number::SYMLINKAT => made(failed, At(a[1], a[2]), bits() | flags::KEPT),
+        number::RENAMEAT | number::RENAMEAT2 | number::LINKAT => {
+            moved(failed, (At(a[0], a[1]), At(a[2], a[3])), n != number::LINKAT, bits());
+        }
+        number::SYMLINK => made(failed, At(HERE, a[1]), bits() | flags::KEPT | flags::FRESH),
+        number::SYMLINKAT => made(failed, At(a[1], a[2]), bits() | flags::KEPT | flags::FRESH),
         number::GETDENTS | number::GETDENTS64 if !failed => lists(a[0], bits()),
         // SAFETY: the module `preload` says why. The call succeeded, so the text is there.
         number::GETCWD if !failed => unsafe { told(a[0], bits()) },
