@@ -40,6 +40,8 @@ fn kind_of_made(which: Real) -> u8 {
     match which {
         Real::symlink | Real::symlinkat => flags::FRESH | flags::KEPT,
         Real::mkdir | Real::mkdirat | Real::link | Real::linkat => flags::FRESH,
+        // A directory brings along what was in it before.
+        Real::rename | Real::renameat | Real::renameat2 => flags::KEPT,
         _ => 0,
     }
 }
