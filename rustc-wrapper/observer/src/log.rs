@@ -58,8 +58,8 @@ pub mod flags {
     pub const LINK: u8 = 8;
     /// An object that came with its program, and was not loaded by it later.
     pub const START: u8 = 16;
-    /// It is written to without being emptied, or is a link or was renamed: what is read there later may be what
-    /// was there before, or elsewhere. With a look: by a call that changes what it names.
+    /// It is written to without being emptied, or is a link, or was renamed: what is read there later
+    /// may be what was there before, or elsewhere. With a look: by a call that changes what it names.
     pub const KEPT: u8 = 32;
     /// There was nothing of that name before: it could not have been made otherwise.
     pub const FRESH: u8 = 64;
