@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln_tests::lab::Program;
-use kiln_tests::{lab, skip};
+use kiln_tests::lab;
 
 const CHANGING: &[(&str, &[&str])] = &[
     ("unlink", &["look~ file"]),
