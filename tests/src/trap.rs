@@ -1,4 +1,4 @@
-//! [`Place`]: a workspace whose program shows what a procedural macro found, and [`check`]: the macro's
+//! [`Place`]: a workspace whose program shows what a procedural macro found, and `check`: the macro's
 //! answer must follow what it reads, with Kiln as without.
 //!
 //! The macro is made anew for each trap, so that one trap's code says nothing about another's. Its

@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use kiln_tests::lab::Program;
 use kiln_tests::lab;
+use kiln_tests::lab::Program;
 
 const CHANGING: &[(&str, &[&str])] = &[
     ("unlink", &["look~ file"]),
