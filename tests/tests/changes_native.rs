@@ -173,6 +173,18 @@ fn the_content_of_a_linker() {
     }
 }
 
+/// A linker that is a script may read anything: a file, a variable, through other programs.
+#[test]
+fn what_a_script_in_place_of_the_linker_reads() {
+    for (text, variable) in [("$(cat flags)", false), ("$(printenv KT_VALUE)", true)] {
+        check_symbol(&["-Clinker=kt-cc"], |world, _, n| {
+            let dir = script(world, world.at("path/kt-cc"), &format!("{CC}{text}"));
+            let value = if variable { n.to_string() } else { "0".to_owned() };
+            prints(n).path_first(dir).file("flags", n.to_string()).env("KT_VALUE", &value)
+        });
+    }
+}
+
 /// A linker that appears earlier in `PATH` than the one that was used.
 #[test]
 fn a_linker_that_appears_earlier_in_path() {

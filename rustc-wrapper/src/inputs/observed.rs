@@ -95,6 +95,9 @@ fn members(run: &Run<'_>, found: &Found, inputs: &mut Inputs) {
             false => Member::Program(program.clone()),
         });
     }
+    if found.lasting {
+        members.insert(Member::Environment(Variables::Lasting));
+    }
     if found.environment {
         members.insert(Member::Environment(Variables::All));
     }

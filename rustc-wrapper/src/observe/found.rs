@@ -22,6 +22,8 @@ pub struct Found {
     pub variables: BTreeSet<String>,
     /// Whether all variables count.
     pub environment: bool,
+    /// Whether those count that do not belong to a session.
+    pub lasting: bool,
     /// Programs, by path or bare name.
     pub programs: BTreeSet<String>,
     /// Objects that plugins are, or that came with programs they started: their content says what
@@ -70,10 +72,11 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
         let object = matches!(fact.kind, Kind::Object | Kind::Process);
         // A program gets all variables, and one in C may go through them without calling anything.
         found.environment |= fact.origin == Origin::Helper && fact.kind == Kind::Process;
+        found.lasting |= fact.origin == Origin::Script;
         let foreign = match fact.origin {
             Origin::Tool => fact.kind == Kind::Object && !fact.has(flags::START),
             Origin::Plugin | Origin::Helper => object,
-            Origin::Proxy | Origin::Linker => false,
+            Origin::Proxy | Origin::Linker | Origin::Script => false,
         };
         if foreign && name.starts_with('/') && !(around.covered)(name) {
             found.code.insert(name.to_owned());

@@ -179,6 +179,21 @@ pub const RULES: &[Rule] = &[
         "the linker is identified, and lists what it reads",
     ),
     rule(
+        "script-output",
+        Verdict::Ignore,
+        |f, p, a| by(f, Origin::Script) && ((a.output)(p) || (a.covered)(p)),
+        "the unit's own output, and what is part of the compiler",
+    ),
+    rule(
+        "script-variable",
+        Verdict::Ignore,
+        |f, _, _| {
+            by(f, Origin::Script)
+                && matches!(f.kind, Kind::Variable | Kind::Cwd | Kind::Resolve | Kind::Object)
+        },
+        "where the linker is a script, all variables that last are members",
+    ),
+    rule(
         "writing",
         Verdict::Ignore,
         |f, _, _| f.kind == Kind::Write,
@@ -346,7 +361,8 @@ On Linux the compiler runs with a small library preloaded that notes what it, th
 and the programs they start ask the C library for: files opened and looked at, absent ones too, directories
 listed, links followed, variables read, programs started. After the compile these rules say what of it is
 an input; the first that applies decides. A *plugin* is code that the compiler loaded, such as a
-procedural macro; a *helper* is a program that a plugin started, and whatever that starts.
+procedural macro; a *helper* is a program that a plugin started, and whatever that starts; a *script* is
+one that stands in for the linker, with all that it starts.
 
 Never an input: the clock, randomness, the network, the time of a file, the name and the size of the
 machine.
@@ -379,6 +395,11 @@ mod tests {
         (Origin::Proxy, Kind::Variable, 0, "RUSTUP_HOME", "proxy"),
         (Origin::Linker, Kind::Read, 0, "/usr/lib/crt1.o", "linker"),
         (Origin::Linker, Kind::Variable, 0, "TERM", "linker"),
+        (Origin::Script, Kind::Read, 0, "/out/liba.so", "script-output"),
+        (Origin::Script, Kind::Variable, 0, "FLAGS", "script-variable"),
+        (Origin::Script, Kind::Cwd, 0, "/ws", "script-variable"),
+        (Origin::Script, Kind::Read, 0, "/ws/flags", "content"),
+        (Origin::Script, Kind::Program, 0, "cc", "program"),
         (Origin::Tool, Kind::Write, 0, "/ws/target/liba.rmeta", "writing"),
         (Origin::Helper, Kind::Write, 0, "/ws/note", "writing"),
         (Origin::Tool, Kind::Look, flags::ABSENT, "/out/liba.rlib", "tool-output"),

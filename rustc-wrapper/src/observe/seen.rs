@@ -19,6 +19,9 @@ pub enum Origin {
     Plugin,
     /// A program that the compiler's own code started: the linker, and what that starts.
     Linker,
+    /// A script that stands in for the linker or a part of it, and what that starts: it may read
+    /// anything.
+    Script,
     /// A program that a plugin started, and what that starts.
     Helper,
 }
@@ -66,6 +69,21 @@ struct Known {
     how: How,
     /// Whether it is a compiler.
     driver: bool,
+    /// Whether it runs scripts.
+    interpreter: bool,
+}
+
+/// Programs that run scripts, by the begin of their names.
+const INTERPRETERS: &[&str] = &[
+    "sh", "ash", "bash", "busybox", "dash", "fish", "ksh", "lua", "mksh", "node", "perl", "php",
+    "python", "ruby", "tclsh", "toybox", "zsh",
+];
+
+/// Whether a program runs scripts: one of [`INTERPRETERS`], perhaps with a version behind it.
+fn is_interpreter(program: &[u8]) -> bool {
+    let name = program.rsplit(|byte| *byte == b'/').next().unwrap_or(program);
+    let version = |rest: &[u8]| rest.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-'));
+    INTERPRETERS.iter().any(|known| name.strip_prefix(known.as_bytes()).is_some_and(version))
 }
 
 /// All processes of a log, by their numbers. Parents have smaller numbers than their children.
@@ -77,9 +95,12 @@ impl Processes {
         let mut processes = Self::default();
         for entry in Entries::new(bytes).flatten() {
             if entry.kind == Kind::Process
-                && let Some((Process { parent, how, .. }, _)) = Process::decode(entry.name)
+                && let Some((Process { parent, how, .. }, path)) = Process::decode(entry.name)
             {
-                processes.0.insert(entry.process, Known { parent, how, driver: false });
+                let interpreter = is_interpreter(path);
+                processes
+                    .0
+                    .insert(entry.process, Known { parent, how, driver: false, interpreter });
             }
             if entry.kind == Kind::Object
                 && entry.has(flags::START)
@@ -124,6 +145,8 @@ impl Processes {
                     Origin::Helper
                 }
                 (Some(Origin::Proxy), _) => Origin::Proxy,
+                (Some(Origin::Script), _) => Origin::Script,
+                (Some(Origin::Tool | Origin::Linker), _) if known.interpreter => Origin::Script,
                 (Some(Origin::Tool | Origin::Linker), _) => Origin::Linker,
                 _ => Origin::Helper,
             };
@@ -296,6 +319,29 @@ mod tests {
         use Origin::{Helper, Linker, Plugin, Tool};
         assert_eq!(origins(&seen), [Tool, Plugin, Linker, Helper, Helper, Helper]);
         assert!(seen.began && seen.unobserved.is_empty() && seen.lost == 0);
+    }
+
+    #[test]
+    fn a_linker_that_is_a_script_may_read_anything() {
+        let mut shell = Process { parent: 1, how: How::Child, pid: 11 }.encode().to_vec();
+        shell.extend(b"/usr/bin/python3.11");
+        let seen = Script::default()
+            .compiler(1, 0, How::Root, 10)
+            .add(2, Kind::Process, 0, &shell)
+            .add(2, Kind::Read, 0, b"/script")
+            .process(3, 2, How::Became, 11)
+            .add(3, Kind::Read, 0, b"/the linker behind it")
+            .read();
+        assert_eq!(origins(&seen), [Origin::Script, Origin::Script]);
+        for (name, runs_scripts) in [
+            ("/bin/sh", true),
+            ("python3", true),
+            ("lua5.4", true),
+            ("/bin/shred", false),
+            ("ld", false),
+        ] {
+            assert_eq!(is_interpreter(name.as_bytes()), runs_scripts, "{name}");
+        }
     }
 
     #[test]
