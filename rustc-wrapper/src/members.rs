@@ -340,9 +340,9 @@ pub fn find_program(env: &Env, name: &str) -> Option<PathBuf> {
         std::fs::metadata(candidate)
             .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
+    // An empty one is the working directory.
     path.split(':')
-        .filter(|dir| !dir.is_empty())
-        .map(|dir| Path::new(dir).join(name))
+        .map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name))
         .find(runnable)
 }
 

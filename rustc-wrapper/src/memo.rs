@@ -63,7 +63,10 @@ impl Memo {
             .write(true)
             .open(&path)
             .or_else(|_| options.create(true).truncate(false).open(&path));
-        Self { file: file.ok(), multigrain: None }
+        // A write beyond the bound on files would end the process.
+        let bound = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        let fits = bound.is_none_or(|bound| bound >= BUCKETS * BUCKET_BYTES as u64);
+        Self { file: file.ok().filter(|_| fits), multigrain: None }
     }
 
     fn bucket(key: &[u8; 32]) -> u64 {

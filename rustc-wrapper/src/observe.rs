@@ -27,6 +27,7 @@ use crate::env::Env;
 use crate::limits::{OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS};
 use crate::memo::Memo;
 use crate::objects::{Class, Classes};
+use crate::silent::is_system_dir;
 use crate::tool::write_whole;
 
 pub use found::Found;
@@ -48,7 +49,7 @@ pub struct Library {
 /// Whether a path can stand in the loader's list and in the library's own variable.
 fn is_plain(path: &Path) -> bool {
     path.to_str().is_some_and(|path| {
-        path.len() < MAX_PATH && !path.contains(':') && !path.contains(char::is_whitespace)
+        path.len() < MAX_PATH && !path.contains([':', '$']) && !path.contains(char::is_whitespace)
     })
 }
 
@@ -68,7 +69,10 @@ impl Library {
         let place = dir.join("observer");
         let path = place.join(format!("{}.so", digest.short()));
         if !is_plain(&path) {
-            return Err(format!("{}: has a blank or a colon, or is too long", path.display()));
+            return Err(format!(
+                "{}: has a blank, a colon or a dollar sign, or is too long",
+                path.display()
+            ));
         }
         let intact = || memo.digest(&path).is_ok_and(|(found, _)| found == digest);
         if !intact() {
@@ -102,6 +106,11 @@ impl Library {
         // Children open it by this name; where that is not possible, there is no observation.
         OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
         let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
+        // Beyond that bound the system ends the process.
+        let bound = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        if bound.is_some_and(|bound| bound < log::file_bytes(capacity, slots)) {
+            return Err("files may not be as large as the log of an observed run".into());
+        }
         file.write_all_at(&log::header(capacity, slots), 0).map_err(fail)?;
         file.set_len(log::file_bytes(capacity, slots)).map_err(fail)?;
         Ok(Watch { library: self.path.clone(), log: file, path })
@@ -199,6 +208,10 @@ fn judge(found: &mut Found, path: &Path, class: &Class) {
 /// Whether an object is a part of libc or of the compiler's runtime, whose system calls are what the
 /// preloaded library stands in front of.
 fn is_system_library(path: &Path) -> bool {
+    let foreign = path.is_absolute() && !path.to_str().is_some_and(is_system_dir);
+    if foreign {
+        return false;
+    }
     let Some(name) = path.file_name().and_then(OsStr::to_str) else { return false };
     let stem = name.split(".so").next().unwrap_or(name);
     matches!(

@@ -246,13 +246,18 @@ pub(crate) fn evaluate(
     }
 }
 
-/// A link or directory on the way to an input that changed while the tool ran: then the file that
-/// is there now may not be the one that was read. Directories are looked at below the workspace and
+/// A link or directory on the way to an input that changed while the tool ran: then what is there now
+/// may not be what was read. Links are looked at wherever they are, directories below the workspace and
 /// the package; in a target directory they change all the time.
 fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<PathBuf> {
-    let mut places = BTreeSet::new();
+    let (mut places, mut above) = (BTreeSet::new(), BTreeSet::new());
     for member in members {
-        let Member::File(token) = member else {
+        let (Member::File(token)
+        | Member::Listing(token)
+        | Member::Link(token)
+        | Member::Place(token)
+        | Member::Mode(token)) = member
+        else {
             continue;
         };
         let path = session.roots.resolve(&token.0)?;
@@ -260,16 +265,19 @@ fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<
         let root = root.and_then(|root| session.roots.resolve(root));
         let below =
             |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
-        places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
-        // A directory that is an input itself is one as such, whatever happens in it.
-        if !path.is_dir() || path.is_symlink() {
+        above.extend(path.ancestors().map(Path::to_owned));
+        if matches!(member, Member::File(_)) {
+            places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
             places.insert(path);
         }
     }
-    places.into_iter().find(|place| {
-        std::fs::symlink_metadata(place)
-            .is_ok_and(|meta| crate::stamp::changed_ns(&meta) >= started_ns)
-    })
+    let changed = |place: &PathBuf, links_only: bool| {
+        std::fs::symlink_metadata(place).is_ok_and(|meta| {
+            crate::stamp::changed_ns(&meta) >= started_ns && (!links_only || meta.is_symlink())
+        })
+    };
+    let first = places.into_iter().find(|place| changed(place, false));
+    first.or_else(|| above.into_iter().find(|place| changed(place, true)))
 }
 
 fn send(session: &mut Session<'_>, request: &PublishRequest) -> Result<(), ClientError> {

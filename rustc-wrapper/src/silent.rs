@@ -3,6 +3,8 @@
 //! dep-info names sources and `env!` variables, nothing else. Each row here is a further input; each
 //! has its test in `tests/`. Pure. Used by [`crate::inputs`].
 
+use crate::env::SETTINGS;
+
 /// For which units a row counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -84,7 +86,8 @@ pub fn variables(links: bool, clippy: bool) -> impl Iterator<Item = &'static str
 
 /// Variables that never are an input: Kiln's own, and those that carry the jobserver.
 pub fn is_neutral(name: &str) -> bool {
-    name.starts_with("KILN_") || matches!(name, "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS")
+    SETTINGS.iter().any(|setting| setting.name == name)
+        || matches!(name, "KILN_TOKEN" | "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS")
 }
 
 /// Names of variables that belong to a login, a terminal, one call of cargo or one run of CI, and

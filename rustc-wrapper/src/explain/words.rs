@@ -79,6 +79,7 @@ fn text(cause: &Cause) -> String {
         "nearest-file" => changed(&format!("the file found for {}", path(name)), &before, &after),
         "program" => changed(&format!("program {name}"), &before, &after),
         "variable" => variable(name, &before, &after),
+        "environment" => "other variables than before".to_owned(),
         "place" => format!("the place of {name}: the earlier result holds at its own place only"),
         "width" => "the width of diagnostics".to_owned(),
         "compiler" => format!("another compiler: {before} -> {after}"),

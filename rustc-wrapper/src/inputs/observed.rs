@@ -38,7 +38,7 @@ pub(super) fn add(run: &Run<'_>, info: &DepInfo, inputs: &mut Inputs) -> Result<
     let (classes, memo) = run.known;
     let Observed { found } = Observed::new(seen, &around, classes, memo);
     if let Some(name) = &found.unnameable {
-        return Err(unknown("non-utf8-path", name));
+        return Err(unknown("unknown-input", name));
     }
     check(run, &found)?;
     members(run, &found, inputs);
@@ -54,6 +54,9 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
     for (path, _) in found.content.iter().filter(|(_, there)| **there) {
         if std::fs::symlink_metadata(path).is_err() {
             return Err(unknown("input-vanished", path));
+        }
+        if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+            return Err(unknown("special-file", path));
         }
     }
     let temporary = |path: &str| {
@@ -88,6 +91,12 @@ fn members(run: &Run<'_>, found: &Found, inputs: &mut Inputs) {
     members.extend(found.places.iter().map(|path| Member::Place(token(run, &tidy(path)))));
     for name in &found.variables {
         members.insert(Member::Env(name.clone(), EnvForm::Raw));
+    }
+    // Code that a user puts into every process.
+    for library in run.env.text("LD_PRELOAD").unwrap_or("").split([':', ' ']) {
+        if library.starts_with('/') {
+            members.insert(file_member(run, library));
+        }
     }
     for program in &found.programs {
         members.insert(match program.contains('/') {

@@ -45,7 +45,7 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
     // Nor can it be told which variables such a program read.
     let by_plugin = |origin: &Origin| matches!(origin, Origin::Plugin | Origin::Helper);
     found.environment = seen.unobserved.iter().any(|(origin, _)| by_plugin(origin));
-    let mut written: BTreeSet<&str> = BTreeSet::new();
+    let (mut written, mut kept) = (BTreeSet::new(), BTreeSet::new());
     for fact in &seen.facts {
         let Ok(name) = std::str::from_utf8(&fact.name) else {
             if counts_unnamed(fact, around) {
@@ -56,9 +56,10 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
         if fact.kind == Kind::Write {
             let foreign = matches!(fact.origin, Origin::Plugin | Origin::Helper);
             // What is read there later may be what was there before, or elsewhere.
-            if !(foreign && fact.has(flags::KEPT)) {
-                written.insert(name);
-            }
+            match foreign && fact.has(flags::KEPT) {
+                true => kept.insert(name),
+                false => written.insert(name),
+            };
             if foreign {
                 found.written.insert(name.to_owned());
             }
@@ -66,7 +67,7 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
                 found.made.insert(name.to_owned());
             }
         }
-        if fact.kind != Kind::Variable && is_written(&written, name) {
+        if fact.kind != Kind::Variable && is_written(&written, &kept, name) {
             continue;
         }
         let object = matches!(fact.kind, Kind::Object | Kind::Process);
@@ -81,19 +82,39 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
         if foreign && name.starts_with('/') && !(around.covered)(name) {
             found.code.insert(name.to_owned());
         }
-        take(&mut found, fact, name, verdict(fact, name, around));
+        let verdict = verdict(fact, name, around);
+        let foreign = matches!(fact.origin, Origin::Plugin | Origin::Helper);
+        if foreign && is_unkeyable(fact, name, verdict) {
+            found.unnameable = Some(name.to_owned());
+            continue;
+        }
+        take(&mut found, fact, name, verdict);
     }
     found
+}
+
+/// A program by a path relative to wherever it was started, and a variable of a name that no environment
+/// can hold on its own.
+fn is_unkeyable(fact: &Fact, name: &str, verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Program => name.contains('/') && !name.starts_with('/'),
+        Verdict::Value => fact.kind == Kind::Variable && name.contains('='),
+        _ => false,
+    }
 }
 
 fn counts_unnamed(fact: &Fact, around: &Around<'_>) -> bool {
     verdict(fact, &String::from_utf8_lossy(&fact.name), around) != Verdict::Ignore
 }
 
-/// Whether a path was made by this run itself, or lies in a directory that was.
-fn is_written(written: &BTreeSet<&str>, path: &str) -> bool {
+/// Whether a path was made by this run itself, or lies in a directory that was; but not where it goes
+/// through something that leads elsewhere, or was there before.
+fn is_written(written: &BTreeSet<&str>, kept: &BTreeSet<&str>, path: &str) -> bool {
     let mut place = path;
     loop {
+        if kept.contains(place) {
+            return false;
+        }
         if written.contains(place) {
             return true;
         }

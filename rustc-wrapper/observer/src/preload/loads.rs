@@ -46,7 +46,12 @@ extern "C" fn no_loader() -> *mut c_void {
     core::ptr::null_mut()
 }
 
-unsafe extern "C" fn dlopen_target(path: usize, _: usize, _: usize, caller: usize) -> usize {
+unsafe extern "C" fn dlopen_target(path: usize, how: usize, _: usize, caller: usize) -> usize {
+    // Its own functions go before this library's then.
+    const DEEPBIND: usize = 8;
+    if let Some(context) = context().filter(|_| how & DEEPBIND != 0) {
+        context.log.lose(Lost::UNSEEN);
+    }
     // SAFETY: the module `preload` says why.
     unsafe { loads(Real::dlopen, path, caller) }
 }

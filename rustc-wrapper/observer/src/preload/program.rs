@@ -26,11 +26,13 @@ pub unsafe fn takes_library(path: *const u8) -> bool {
     let mut interpreter = [0_u8; MAX_INTERPRETER];
     let mut path = path;
     for _ in 0..=MAX_DEPTH {
-        // SAFETY: the module `preload` says why.
-        let Some(start) = (unsafe { first_bytes(path, &mut start) }) else { return true };
-        let Some(line) = start.strip_prefix(b"#!") else {
-            return is_dynamic(start).unwrap_or(false);
-        };
+        // SAFETY: the module `preload` says why. What is no program may be a pipe that nobody writes to.
+        let Some(fd) = (unsafe { sys::open(path, NOT_WAITING) }) else { return true };
+        let read = sys::read(fd, &mut start);
+        let start = start.get(..read).unwrap_or_default();
+        let takes = is_dynamic(start).unwrap_or(false) && !wants_to_be_first(fd, start);
+        sys::close(fd);
+        let Some(line) = start.strip_prefix(b"#!") else { return takes };
         let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         let words = line.iter().skip_while(|b| blank(b)).take_while(|b| !blank(b) && **b != b'\n');
         interpreter.fill(0);
@@ -42,15 +44,60 @@ pub unsafe fn takes_library(path: *const u8) -> bool {
     false
 }
 
-/// The first bytes of a file; none when it cannot be opened.
-unsafe fn first_bytes(path: *const u8, into: &mut [u8; LOOKED_AT]) -> Option<&[u8]> {
-    // What is no program may be a pipe that nobody writes to.
-    const NOT_WAITING: i32 = 0o4000;
-    // SAFETY: the module `preload` says why.
-    let fd = unsafe { sys::open(path, NOT_WAITING) }?;
-    let read = sys::read(fd, into);
-    sys::close(fd);
-    into.get(..read)
+const NOT_WAITING: i32 = 0o4000;
+
+/// What a header of a segment tells.
+struct Segment {
+    kind: u32,
+    offset: u64,
+    address: u64,
+    bytes: u64,
+}
+
+fn segment(start: &[u8], index: usize) -> Option<Segment> {
+    let half = |at: usize| Some(u16::from_le_bytes(*start.get(at..)?.first_chunk()?));
+    let table = u64::from_le_bytes(*start.get(32..)?.first_chunk()?);
+    let (size, count) = (usize::from(half(54)?), usize::from(half(56)?));
+    let at = usize::try_from(table).ok()?.checked_add(index.checked_mul(size)?)?;
+    let header = start.get(at..).filter(|_| index < count)?;
+    let long = |at: usize| Some(u64::from_le_bytes(*header.get(at..)?.first_chunk()?));
+    let kind = u32::from_le_bytes(*header.first_chunk()?);
+    Some(Segment { kind, offset: long(8)?, address: long(16)?, bytes: long(32)? })
+}
+
+fn segments(start: &[u8]) -> impl Iterator<Item = Segment> {
+    (0..LOOKED_AT / 32).map_while(move |index| segment(start, index))
+}
+
+/// Runtimes that end a program where another library was loaded before them.
+const WANT_TO_BE_FIRST: [&[u8]; 3] = [b"libasan.so", b"libhwasan.so", b"libclang_rt.asan"];
+
+/// Whether a dynamic program asks for a runtime that has to be loaded first.
+fn wants_to_be_first(fd: i32, start: &[u8]) -> bool {
+    const DYNAMIC: u32 = 2;
+    const NEEDED: u64 = 1;
+    const STRINGS: u64 = 5;
+    let Some(dynamic) = segments(start).find(|segment| segment.kind == DYNAMIC) else {
+        return false;
+    };
+    let entries = || {
+        (0..dynamic.bytes / 16).map_while(|index| {
+            let mut entry = [0_u8; 16];
+            let read = sys::read_at(fd, &mut entry, dynamic.offset + index * 16);
+            let (tag, value) = entry.split_first_chunk::<8>().filter(|_| read == 16)?;
+            let tag = u64::from_le_bytes(*tag);
+            (tag != 0).then_some((tag, u64::from_le_bytes(*value.first_chunk()?)))
+        })
+    };
+    let Some((_, strings)) = entries().find(|(tag, _)| *tag == STRINGS) else { return false };
+    let holds = |s: &Segment| s.kind == 1 && strings >= s.address && strings - s.address < s.bytes;
+    let Some(load) = segments(start).find(holds) else { return false };
+    let place = (strings - load.address).wrapping_add(load.offset);
+    entries().filter(|(tag, _)| *tag == NEEDED).any(|(_, name)| {
+        let mut text = [0_u8; 24];
+        sys::read_at(fd, &mut text, place.wrapping_add(name));
+        WANT_TO_BE_FIRST.iter().any(|first| text.starts_with(first))
+    })
 }
 
 fn is_dynamic(start: &[u8]) -> Option<bool> {
@@ -59,17 +106,7 @@ fn is_dynamic(start: &[u8]) -> Option<bool> {
     if !start.starts_with(ELF64) || half(18)? != MACHINE {
         return Some(false);
     }
-    let table = u64::from_le_bytes(*start.get(32..)?.first_chunk()?);
-    let (size, count) = (usize::from(half(54)?), usize::from(half(56)?));
-    let table = usize::try_from(table).ok().filter(|table| *table < LOOKED_AT)?;
-    for index in 0..count.min(LOOKED_AT / 32) {
-        let at = table.checked_add(index.checked_mul(size)?)?;
-        let kind = u32::from_le_bytes(*start.get(at..)?.first_chunk()?);
-        if kind == INTERPRETER {
-            return Some(true);
-        }
-    }
-    Some(false)
+    Some(segments(start).any(|segment| segment.kind == INTERPRETER))
 }
 
 /// Looks a bare name up in the list of directories that `PATH` holds, as a shell does, and says

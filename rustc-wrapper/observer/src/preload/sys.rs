@@ -10,6 +10,7 @@ pub const AT_FDCWD: i32 = -100;
 #[allow(missing_docs, reason = "the system's own names")]
 pub mod number {
     pub const READ: usize = 0;
+    pub const PREAD: usize = 17;
     pub const OPEN: usize = 2;
     pub const CLOSE: usize = 3;
     pub const STAT: usize = 4;
@@ -60,6 +61,7 @@ pub mod number {
 pub mod number {
     const NONE: usize = usize::MAX;
     pub const READ: usize = 63;
+    pub const PREAD: usize = 67;
     pub const OPEN: usize = NONE;
     pub const CLOSE: usize = 57;
     pub const LSEEK: usize = 62;
@@ -185,6 +187,14 @@ pub unsafe fn is_directory(path: *const u8) -> bool {
     const NAME_ALONE: i32 = 0o10_000_000;
     // SAFETY: the module `preload` says why.
     unsafe { open(path, NAME_ALONE | DIRECTORY) }.map(close).is_some()
+}
+
+/// Reads from a place in a file; how much.
+pub fn read_at(fd: i32, into: &mut [u8], offset: u64) -> usize {
+    let arguments = [fd as usize, into.as_mut_ptr() as usize, into.len(), offset as usize, 0, 0];
+    // SAFETY: the module `preload` says why.
+    let read = unsafe { call(number::PREAD, arguments) };
+    usize::try_from(read).unwrap_or(0).min(into.len())
 }
 
 /// Closes a descriptor.
