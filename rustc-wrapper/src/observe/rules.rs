@@ -364,8 +364,13 @@ an input; the first that applies decides. A *plugin* is code that the compiler l
 procedural macro; a *helper* is a program that a plugin started, and whatever that starts; a *script* is
 one that stands in for the linker, with all that it starts.
 
-Never an input: the clock, randomness, the network, the time of a file, the name and the size of the
-machine.
+Never an input: the clock, randomness, the network, the times, owners and extended attributes of a file,
+the name and the size of the machine, the compiler's own arguments as `std::env::args` shows them to a
+macro.
+
+Where a macro reads a file below a root (workspace, home, …) the result holds only where that root lies:
+nobody knows where the macro had the path from. Where a macro starts a program, all variables count, since
+a program may go through them without asking; so results differ between runs of CI whose variables differ.
 
 What a preloaded library cannot see is known beforehand, by the content of what was loaded: code that
 makes system calls without the C library (the crate `rustix` does), static programs, functions of the C
@@ -373,8 +378,15 @@ library that open files inside. A unit with such a macro is handled the conserva
 with `KILN_OBSERVE=off` and where there is no observation: the whole workspace counts (for a package
 outside of it the package), `OUT_DIR`, and, where it is not seen which variables are read, all of them but
 those of a session or a run of CI (below). That costs misses. And it does not see what a macro reads outside
-of the workspace, in `.git`, or in a directory marked with `CACHEDIR.TAG`. `kiln doctor` says whether observation works here, and each result
-names why its inputs were found the conservative way.
+of the workspace, in `.git`, or in a directory marked with `CACHEDIR.TAG`. `kiln doctor` says whether
+observation works here, `kiln stats` which units of the last build were handled the conservative way and
+why.
+
+Not seen by either way, and known: a program other than a script or a rustup proxy that stands in for the
+compiler and reads a file of its own; a shared library that appears earlier in the loader's search for a
+program that a macro starts; files that libc reads by functions such as `setmntent`; calls that a macro
+makes by an address it looked up in libc itself; the length of a remapped path (`Span::file`). `kiln
+verify` finds results that went stale by such a way.
 
 A macro that writes files which stay is not stored, since a hit would not write them.
 
