@@ -268,7 +268,10 @@ fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<
         above.extend(path.ancestors().map(Path::to_owned));
         if matches!(member, Member::File(_)) {
             places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
-            places.insert(path);
+            // A directory that is an input itself is one as such, whatever happens in it.
+            if !path.is_dir() || path.is_symlink() {
+                places.insert(path);
+            }
         }
     }
     let changed = |place: &PathBuf, links_only: bool| {
