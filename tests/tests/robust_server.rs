@@ -22,6 +22,8 @@ fn killed_between_two_builds() {
     let world = world!();
     let project = small_app(&world, "app");
     build_app(&world, &project);
+    // The server takes outputs over behind the build.
+    wait_until("both units are stored", || world.stats()["store"]["results"] == 2);
     let first = world.server().unwrap();
     first.kill();
     world.assert_all_hit(&build_app(&world, &project));
