@@ -3,7 +3,7 @@
 //!
 //! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log,
 //! [`rules`] decides what counts, [`found`] is what did. What a preloaded library cannot see is known by the content of
-//! what was loaded ([`crate::objects`]): then [`Observed::doubts`] says why, and the unit's inputs are
+//! what was loaded ([`crate::objects`]): then [`Found::doubts`] says why, and the unit's inputs are
 //! found the conservative way. Called by [`crate::wrapper`] around a compile, by [`crate::inputs`]
 //! after it.
 
@@ -176,11 +176,6 @@ impl Observed {
             }
         }
         Self { found }
-    }
-
-    /// Why it is not known what was read; empty when all of it is known.
-    pub fn doubts(&self) -> &[String] {
-        &self.found.doubts
     }
 }
 

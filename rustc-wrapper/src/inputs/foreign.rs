@@ -10,7 +10,7 @@ use kiln_storage::record::Member;
 use super::observed::tidy;
 use super::{Inputs, Run, Unknown, file_member, token, unknown};
 use crate::observe::Found;
-use crate::observe::seen::{Fact, Origin, Seen};
+use crate::observe::seen::{Fact, Seen};
 
 /// Tells the compiler's own outputs and temporary files. It calls its output directory as it was told,
 /// or as it is in the end.
@@ -72,7 +72,7 @@ pub(super) fn add(
     inputs: &mut Inputs,
 ) -> Result<(), Unknown> {
     made(run, found, inputs)?;
-    let theirs = |fact: &&Fact| matches!(fact.origin, Origin::Plugin | Origin::Helper);
+    let theirs = |fact: &&Fact| fact.origin.is_foreign();
     for fact in seen.facts.iter().filter(theirs).filter(|fact| fact.kind != Kind::Variable) {
         let Ok(path) = std::str::from_utf8(&fact.name) else { continue };
         let there = found.content.get(path);

@@ -60,9 +60,9 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
         }
     }
     let temporary = |path: &str| {
-        ["tmp"]
-            .iter()
-            .filter_map(|root| run.roots.place(root))
+        run.roots
+            .place("tmp")
+            .into_iter()
             .chain(["/tmp", "/dev", "/proc"])
             .any(|place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
     };

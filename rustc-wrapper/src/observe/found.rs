@@ -43,8 +43,7 @@ pub struct Found {
 pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
     let mut found = Found { doubts: doubts(seen), ..Found::default() };
     // Nor can it be told which variables such a program read.
-    let by_plugin = |origin: &Origin| matches!(origin, Origin::Plugin | Origin::Helper);
-    found.environment = seen.unobserved.iter().any(|(origin, _)| by_plugin(origin));
+    found.environment = seen.unobserved.iter().any(|(origin, _)| origin.is_foreign());
     let (mut written, mut kept) = (BTreeSet::new(), BTreeSet::new());
     for fact in &seen.facts {
         let Ok(name) = std::str::from_utf8(&fact.name) else {
@@ -53,8 +52,8 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
             }
             continue;
         };
+        let foreign = fact.origin.is_foreign();
         if fact.kind == Kind::Write {
-            let foreign = matches!(fact.origin, Origin::Plugin | Origin::Helper);
             // What is read there later may be what was there before, or elsewhere.
             match foreign && fact.has(flags::KEPT) {
                 true => kept.insert(name),
@@ -74,16 +73,15 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
         // A program gets all variables, and one in C may go through them without calling anything.
         found.environment |= fact.origin == Origin::Helper && fact.kind == Kind::Process;
         found.lasting |= fact.origin == Origin::Script;
-        let foreign = match fact.origin {
+        let is_code = match fact.origin {
             Origin::Tool => fact.kind == Kind::Object && !fact.has(flags::START),
             Origin::Plugin | Origin::Helper => object,
             Origin::Proxy | Origin::Linker | Origin::Script => false,
         };
-        if foreign && name.starts_with('/') && !(around.covered)(name) {
+        if is_code && name.starts_with('/') && !(around.covered)(name) {
             found.code.insert(name.to_owned());
         }
         let verdict = verdict(fact, name, around);
-        let foreign = matches!(fact.origin, Origin::Plugin | Origin::Helper);
         if foreign && is_unkeyable(fact, name, verdict) {
             found.unnameable = Some(name.to_owned());
             continue;
@@ -165,7 +163,7 @@ fn doubts(seen: &Seen) -> Vec<String> {
         }
     }
     for (origin, program) in &seen.unobserved {
-        if matches!(origin, Origin::Plugin | Origin::Helper) {
+        if origin.is_foreign() {
             let program = String::from_utf8_lossy(program);
             doubts.push(format!("{program} was started and cannot be observed"));
         }

@@ -26,6 +26,13 @@ pub enum Origin {
     Helper,
 }
 
+impl Origin {
+    /// Whether it is the doing of a plugin, by itself or through programs: known in no other way.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::Plugin | Self::Helper)
+    }
+}
+
 /// One thing that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fact {
