@@ -4,9 +4,9 @@
 //! reflinked where the file system can, else copied; never hard-linked, since a link shares its
 //! inode with the store (ARCHITECTURE.md, "Why no hard links").
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use kiln_storage::limits::COPY_BUFFER_BYTES;
@@ -219,6 +219,16 @@ fn write(
                 Source::Server(client) => fetch(client, digest, *size, &mut file)?,
             }
             Ok((file.metadata().map_err(target)?, *size))
+        }
+        Content::Directory => {
+            DirBuilder::new().mode(EXECUTABLE_MODE).create(path).map_err(target)?;
+            Ok((path.symlink_metadata().map_err(target)?, 0))
+        }
+        Content::Link(template) => {
+            let leads = roots.fill(template, Escape::Plain);
+            let leads = leads.ok_or_else(|| RestoreError::Text(output.name.clone()))?;
+            symlink(leads, path).map_err(target)?;
+            Ok((path.symlink_metadata().map_err(target)?, 0))
         }
     }
 }

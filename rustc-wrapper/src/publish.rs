@@ -87,6 +87,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         members,
         values,
         outputs: record_outputs,
+        status: 0,
         stdout,
         stderr,
         cost: compiled.finished.cost,
@@ -192,7 +193,12 @@ fn describe_outputs(
             offers.push(Offer { digest, path: path.to_owned() });
             Content::Blob { digest, size }
         };
-        described.push(Output { name: file.name.clone(), executable: file.executable, content });
+        described.push(Output {
+            name: file.name.clone(),
+            executable: file.executable,
+            mode: None,
+            content,
+        });
     }
     for ((name, _), _) in roots.iter().zip(&pinned).filter(|(_, pinned)| **pinned) {
         if inputs.members.insert(Member::Root((*name).to_owned())) {

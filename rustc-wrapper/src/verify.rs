@@ -243,7 +243,7 @@ impl Seen {
         for output in &record.outputs {
             let content = match &output.content {
                 Content::Text(template) => Content::Text(fill(template, Escape::DepInfo)?),
-                blob @ Content::Blob { .. } => blob.clone(),
+                other => other.clone(),
             };
             outputs.insert(output.name.clone(), (output.executable, content));
         }
