@@ -44,6 +44,9 @@ pub const MAX_SLOTS: usize = 1024 * 1024;
 
 /// The variable that leads a process to its log: `PARENT:HOW:LIBRARY:LOG`, where PARENT is the number
 /// of the process that started this one and HOW a letter of [`How`]. Nobody but the library sees it.
+///
+/// Empty, it means that a process is not observed. A program that is started with the variable in its
+/// environment keeps what its starter put there: a wrapper within an observed run observes on its own.
 pub const VARIABLE: &str = "KILN_OBSERVER";
 
 /// Bits beside the kind of an entry.

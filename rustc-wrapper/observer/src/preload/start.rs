@@ -9,7 +9,7 @@ use core::ffi::{c_char, c_int};
 use super::hooks::real;
 use super::paths::{note, note_descriptor};
 use super::program::{found_takes_library, takes_library};
-use super::state::{Context, PRELOAD, context, environment, is_named};
+use super::state::{Context, PRELOAD, context, environment, find, is_named};
 use super::symbols::{Real, is_later};
 use super::sys;
 use crate::log::{How, Kind, Lost, VARIABLE, flags};
@@ -68,8 +68,6 @@ impl Handed {
                 let variable = *from.add(at);
                 if is_named(variable.cast(), PRELOAD) {
                     *variables.add(to) = second.cast();
-                } else if is_named(variable.cast(), name) {
-                    continue;
                 } else {
                     *variables.add(to) = variable;
                 }
@@ -131,6 +129,15 @@ fn how_of_exec(context: &Context, later: bool) -> How {
     }
 }
 
+/// Whether a program is to be started with a lead of its starter's own: another wrapper observes its
+/// compiler itself, or wants nobody to.
+unsafe fn has_own_lead(variables: Variables) -> bool {
+    // SAFETY: the module `preload` says why.
+    unsafe {
+        !variables.is_null() && find(variables.cast_mut().cast(), VARIABLE.as_bytes()).is_some()
+    }
+}
+
 /// Whether a program to start takes the library: by path, or by a bare name that is looked up.
 unsafe fn takes(context: &Context, path: &[u8], text: *const c_char, search: bool) -> bool {
     // SAFETY: the module `preload` says why.
@@ -142,7 +149,7 @@ unsafe fn takes(context: &Context, path: &[u8], text: *const c_char, search: boo
             return takes_library(text.cast());
         }
         let variables = environment();
-        let list = super::state::find(variables, b"PATH")
+        let list = find(variables, b"PATH")
             .and_then(|at| sys::text((*variables.add(at)).cast(), 1 << 16)?.get(5..));
         found_takes_library(path, list.unwrap_or(b"/bin:/usr/bin"))
     }
@@ -175,7 +182,7 @@ pub(super) unsafe fn become_program(
         let (later, pid) = (is_later(caller), sys::getpid());
         note_program(context, Kind::Program, later, pid, path);
         let how = how_of_exec(context, later);
-        let handed = match takes(context, path, text, search) {
+        let handed = match !has_own_lead(variables) && takes(context, path, text, search) {
             true => Handed::new(context, how, variables),
             false => None,
         };
@@ -379,8 +386,9 @@ unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> c_int {
         };
         let later = is_later(caller);
         let how = if later { How::ChildOfLater } else { How::Child };
-        let handed = match takes(context, path, text, which == Real::posix_spawnp) {
-            true => Handed::new(context, how, a[5] as Variables),
+        let (given, search) = (a[5] as Variables, which == Real::posix_spawnp);
+        let handed = match !has_own_lead(given) && takes(context, path, text, search) {
+            true => Handed::new(context, how, given),
             false => None,
         };
         let mut pid: c_int = 0;

@@ -186,6 +186,13 @@ unsafe fn take_over(variables: *mut *mut c_char) -> Option<Context> {
     unsafe {
         let own = find(variables, VARIABLE.as_bytes())?;
         let value = value(*variables.add(own), VARIABLE.len())?;
+        if value.is_empty() {
+            // Whoever started this wants it unobserved, and nothing left to see of that.
+            remove(variables, own);
+            let library = symbols::own_path()?;
+            forget_library(variables, find(variables, PRELOAD)?, library);
+            return None;
+        }
         let mut parts = value.splitn(4, |byte| *byte == b':');
         let (parent, how) = (number(parts.next()?)?, How::of(*parts.next()?.first()?)?);
         let (library, path) = (parts.next()?, parts.next()?);
