@@ -210,7 +210,7 @@ impl Lab {
 
     /// Facts as lines of text, without those of how programs start: `read dir/inner`. Paths below the
     /// lab's directory are relative to it. Behind the kind stand `?` for what is absent, `!` for another failure,
-    /// `@` for a link itself, `~` for what is kept.
+    /// `@` for a link itself, `~` for what is kept, `+` for what is fresh, `>` for what is appended to.
     pub fn lines(&self, seen: &Seen) -> Vec<String> {
         let start = |fact: &&Fact| fact.kind == Kind::Process || fact.has(flags::START);
         seen.facts.iter().filter(|fact| !start(fact)).map(|fact| self.line(fact)).collect()
@@ -223,12 +223,16 @@ impl Lab {
         let name = match name.strip_prefix(work) {
             Some("") => ".".to_owned(),
             Some(rest) if rest.starts_with('/') => rest.trim_start_matches('/').to_owned(),
-            _ => name,
+            _ => name.replace(&format!("unix:{work}/"), "unix:"),
         };
         let mut kind = format!("{:?}", fact.kind).to_lowercase();
-        for (bit, mark) in
-            [(flags::ABSENT, '?'), (flags::LINK, '@'), (flags::KEPT, '~'), (flags::FRESH, '+')]
-        {
+        for (bit, mark) in [
+            (flags::ABSENT, '?'),
+            (flags::LINK, '@'),
+            (flags::KEPT, '~'),
+            (flags::FRESH, '+'),
+            (flags::APPEND, '>'),
+        ] {
             if fact.has(bit) {
                 kind.push(mark);
             }

@@ -68,6 +68,8 @@ pub mod flags {
     /// Of [`super::Kind::Write`]: there was nothing of that name before; it could not have been made
     /// otherwise.
     pub const FRESH: u8 = 64;
+    /// Of [`super::Kind::Write`]: what is written goes behind what is there.
+    pub const APPEND: u8 = 128;
 }
 
 /// Why something could not be noted: bits.
@@ -113,6 +115,9 @@ pub enum Kind {
     Object = 10,
     /// The working directory was asked for; the name is what it is.
     Cwd = 11,
+    /// Somebody else was asked or told, or may ask: `network`, `host:NAME` whose address was looked up,
+    /// `unix:PATH` or `unix:@NAME` for a socket of this machine, `family:NUMBER` for any other.
+    Network = 12,
 }
 
 impl Kind {
@@ -130,6 +135,7 @@ impl Kind {
             9 => Self::Process,
             10 => Self::Object,
             11 => Self::Cwd,
+            12 => Self::Network,
             _ => return None,
         })
     }

@@ -26,6 +26,7 @@ pub mod aside;
 pub mod hooks;
 pub mod loads;
 pub mod makes;
+pub mod network;
 pub mod paths;
 pub mod program;
 pub mod raw;

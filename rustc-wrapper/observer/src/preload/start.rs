@@ -6,7 +6,7 @@
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int};
 
-use super::hooks::real;
+use super::hooks::{NO_SUCH_CALL, real};
 use super::paths::{note, note_descriptor};
 use super::program::{found_takes_library, takes_library};
 use super::state::{Context, PRELOAD, context, environment, find, is_named};
@@ -102,7 +102,7 @@ unsafe fn write(mut to: *mut u8, parts: &[&[u8]]) -> *mut u8 {
     unsafe { to.add(1) }
 }
 
-fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &[u8] {
+pub(super) fn decimal(mut number: u16, digits: &mut [u8; 5]) -> &[u8] {
     let mut count = 0;
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
@@ -368,17 +368,19 @@ export_lists! {
 
 type Spawn = unsafe extern "C" fn(*mut c_int, usize, usize, usize, usize, usize) -> c_int;
 
-unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> c_int {
+unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> usize {
     // Finds the real functions, when nothing did before.
     let context = context();
     let address = which.address();
     // SAFETY: the module `preload` says why.
     unsafe {
         if address == 0 {
-            return 38;
+            return NO_SUCH_CALL as usize;
         }
         let real = core::mem::transmute::<usize, Spawn>(address);
-        let run = |pid: *mut c_int, variables: usize| real(pid, a[1], a[2], a[3], a[4], variables);
+        let run = |pid: *mut c_int, variables: usize| {
+            real(pid, a[1], a[2], a[3], a[4], variables) as usize
+        };
         let Some(context) = context else { return run(a[0] as *mut c_int, a[5]) };
         let text = a[1] as *const c_char;
         let Some(path) = program_name(context, text) else {
@@ -405,36 +407,4 @@ unsafe fn spawn(which: Real, a: [usize; 6], caller: usize) -> c_int {
     }
 }
 
-macro_rules! export_spawns {
-    ($($name:ident)*) => {$(
-        #[allow(non_snake_case, reason = "libc's own name")]
-        mod $name {
-            use super::*;
-            #[allow(clippy::too_many_arguments, reason = "as many as libc's function has, and one")]
-            pub(super) unsafe extern "C" fn hook(
-                a: usize, b: usize, c: usize, d: usize, e: usize, f: usize, caller: usize,
-            ) -> c_int {
-                // SAFETY: the module `preload` says why.
-                unsafe { spawn(Real::$name, [a, b, c, d, e, f], caller) }
-            }
-        }
-
-        /// Stands in front of libc's function of this name.
-        #[cfg_attr(preload, unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            // The seventh argument: on the stack, or in the seventh register.
-            #[cfg(target_arch = "x86_64")]
-            naked_asm!(
-                "mov rax, [rsp]", "sub rsp, 8", "mov [rsp], rax",
-                "call {to}",
-                "add rsp, 8", "ret",
-                to = sym $name::hook,
-            );
-            #[cfg(target_arch = "aarch64")]
-            naked_asm!("mov x6, x30", "b {to}", to = sym $name::hook);
-        }
-    )*};
-}
-
-export_spawns! { posix_spawn posix_spawnp }
+export_six! { spawn: posix_spawn posix_spawnp }

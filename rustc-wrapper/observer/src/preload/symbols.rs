@@ -34,6 +34,11 @@ real_functions! {
     execve execvpe fexecve execveat posix_spawn posix_spawnp posix_spawn_file_actions_addopen
     ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 scandirat scandirat64 wordexp
     unlink unlinkat rmdir remove truncate truncate64 chmod fchmodat
+    utime utimes lutimes utimensat futimesat chown lchown fchownat setxattr lsetxattr
+    fchmod fchown futimens futimes ftruncate ftruncate64
+    mknod mknodat __xmknod __xmknodat mkfifo mkfifoat
+    connect bind listen sendto sendmsg sendmmsg
+    getaddrinfo gethostbyname gethostbyname2 gethostbyname_r gethostbyname2_r
     localtime localtime_r mktime timelocal tzset ctime ctime_r strftime strftime_l
     setlocale newlocale
     getpwnam getpwnam_r getpwuid getpwuid_r getgrnam getgrnam_r getgrgid getgrgid_r
@@ -88,6 +93,8 @@ impl Real {
                 | Self::getpwuid
                 | Self::getgrnam
                 | Self::getgrgid
+                | Self::gethostbyname
+                | Self::gethostbyname2
         )
     }
 }
