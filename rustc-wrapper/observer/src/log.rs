@@ -42,8 +42,13 @@ pub const MAX_CAPACITY: usize = 256 * 1024 * 1024;
 /// Most slots.
 pub const MAX_SLOTS: usize = 1024 * 1024;
 
-/// The variable that leads a process to its log: `PARENT:HOW:LIBRARY:LOG`, where PARENT is the number
-/// of the process that started this one and HOW a letter of [`How`]. Nobody but the library sees it.
+/// Most bytes of prefix maps in a lead.
+pub const MAX_MAPS: usize = 3 * 1024;
+
+/// The variable that leads a process to its log: `PARENT:HOW:LIBRARY:LOG[:MAPS]`, where PARENT is the
+/// number of the process that started this one and HOW a letter of [`How`]. Nobody but the library
+/// sees it. MAPS, for C compilers, are pairs `OLD=NEW` with colons between them, up to [`MAX_MAPS`]
+/// bytes.
 ///
 /// Empty, it means that a process is not observed. A program that is started with the variable in its
 /// environment keeps what its starter put there: a wrapper within an observed run observes on its own.

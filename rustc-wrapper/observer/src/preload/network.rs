@@ -5,9 +5,9 @@
 use core::arch::naked_asm;
 use core::ffi::c_int;
 
+use super::handed::decimal;
 use super::hooks::{address, outcome, real, real_of_six};
 use super::paths::{error, note_socket};
-use super::start::decimal;
 use super::state::{Context, context};
 use super::symbols::Real;
 use super::sys;

@@ -3,11 +3,12 @@
 use core::arch::naked_asm;
 use core::ffi::c_char;
 
+use super::handed::{Given, List};
 use super::hooks::{answer, enter, look, note_open, outcome};
 use super::makes::{At, HERE, made, moved, touched, touched_open};
 use super::network::{Address, connected, listens, sent, sent_message, sent_messages};
 use super::paths::{note, note_descriptor};
-use super::start::{Variables, become_program};
+use super::start::become_program;
 use super::state::context;
 use super::sys::{self, AT_FDCWD, number};
 use crate::log::{Kind, Lost, flags};
@@ -29,10 +30,12 @@ unsafe extern "C" fn syscall_hook(
     unsafe {
         match n {
             number::EXECVE => {
-                let run = |variables: Variables| {
-                    answer(sys::call(n, [a[0], a[1], variables as usize, 0, 0, 0]))
+                let (argv, variables) = (a[1] as List, a[2] as List);
+                let program = a[0] as *const c_char;
+                let run = |argv: List, variables: List| {
+                    answer(sys::call(n, [a[0], argv as usize, variables as usize, 0, 0, 0]))
                 };
-                become_program((a[0] as *const c_char, false), a[2] as Variables, caller, run)
+                become_program(Given { program, search: false, argv, variables }, caller, run)
             }
             number::CHDIR => enter(a[0], caller, || answer(sys::call(n, a))),
             _ => {
