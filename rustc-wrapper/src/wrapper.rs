@@ -346,7 +346,7 @@ fn tool_command(session: &Session<'_>, private: &Scratch, link: Option<&LinkPlan
     let own = own_arguments(session, private, link);
     let mut command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
     if let Ok(watch) = &private.watch {
-        command.envs(watch.variables(session.env));
+        command.envs(watch.variables(session.env, &[]));
     }
     command
 }
