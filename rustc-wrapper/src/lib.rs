@@ -16,6 +16,7 @@ pub mod diagnostics;
 pub mod env;
 pub mod envuse;
 pub mod explain;
+pub mod front;
 pub mod identity;
 pub mod inputs;
 pub mod limits;
