@@ -17,6 +17,7 @@ pub mod engine;
 pub mod env;
 pub mod envuse;
 pub mod explain;
+pub mod front;
 pub mod identity;
 pub mod inputs;
 pub mod limits;

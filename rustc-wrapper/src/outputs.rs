@@ -21,7 +21,8 @@ use crate::unit::Unit;
 
 /// Mode bits that the umask may take from.
 const FILE_MODE: u32 = 0o666;
-const EXECUTABLE_MODE: u32 = 0o777;
+/// Mode bits of a program that the umask may take from.
+pub(crate) const EXECUTABLE_MODE: u32 = 0o777;
 
 /// A file that a compile left.
 #[derive(Debug, Clone)]
@@ -176,7 +177,8 @@ pub struct Restored {
     pub files: Vec<(Metadata, Digest)>,
 }
 
-fn temporary_name(name: &str) -> String {
+/// Name of a file while it is written; no other process has it.
+pub(crate) fn temporary_name(name: &str) -> String {
     // A name at its limit has no room for more.
     match name.len() > 200 {
         true => format!(".{}.kiln{}", Digest::of(name.as_bytes()).short(), std::process::id()),
