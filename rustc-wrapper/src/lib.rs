@@ -18,6 +18,7 @@ pub mod env;
 pub mod envuse;
 pub mod explain;
 pub mod front;
+pub mod host;
 pub mod identity;
 pub mod inputs;
 pub mod limits;

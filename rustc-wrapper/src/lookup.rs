@@ -175,6 +175,7 @@ pub fn describe(member: &Member) -> String {
         Member::Upward(path, names) => format!("{} above {}", names.join(" or "), path.0),
         Member::Root(name) => format!("place of <{name}>"),
         Member::DiagnosticWidth => "width of diagnostics".to_owned(),
+        Member::Processor => "processor".to_owned(),
         Member::Link(path) => format!("link {}", path.0),
         Member::Place(path) | Member::Resolved(path) => format!("place of {}", path.0),
         Member::Environment(Variables::All) => "all variables".to_owned(),

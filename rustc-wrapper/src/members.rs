@@ -119,6 +119,9 @@ impl<'a> Evaluator<'a> {
             Member::DiagnosticWidth => {
                 encoder.optional("width", self.width.as_ref().map(String::as_bytes));
             }
+            Member::Processor => {
+                encoder.text("processor", &crate::host::processor().ok()?);
+            }
             Member::Link(path) => {
                 let path = self.roots.resolve(&path.0)?;
                 self.touch_itself(std::fs::symlink_metadata(&path));

@@ -112,20 +112,24 @@ fn answer(mut run: Run<'_>) -> ExitCode {
     let (outcome, reason, detail) = match run.engine.config.mode {
         Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
         _ => match lookup::lookup(&mut run.engine) {
-            Found::Record(record, store) => match replay(&mut run, &record, store) {
-                Ok(()) => return ExitCode::SUCCESS,
-                Err(failure) => failure,
-            },
+            Found::Record(record, store) => {
+                run.engine.end_phase("lookup");
+                match replay(&mut run, &record, store) {
+                    Ok(()) => return ExitCode::SUCCESS,
+                    Err(failure) => failure,
+                }
+            }
             Found::Nothing(reason, detail) => (Outcome::Miss, reason, detail),
             Found::Fault(reason, detail) => (Outcome::Error, reason, detail),
         },
     };
     run.engine.end_phase("lookup");
     let stores = run.engine.config.mode != Mode::Read && outcome != Outcome::Error;
-    let watched = Watched::begin(&mut run);
+    let watched = stores.then(|| Watched::begin(&mut run));
     // A server closes connections that are idle, and a script may take long: a new one is made after it.
     run.engine.client = None;
-    let finished = match compile::run(watched.command(&run), |_| None) {
+    let command = watched.as_ref().map_or_else(|| run.program.command(), |w| w.command(&run));
+    let finished = match compile::run(command, |_| None) {
         Ok(finished) => finished,
         Err(_) => return run.program.become_it(),
     };
@@ -135,7 +139,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
         run.engine.report(outcome, Some(("script-failed", detail)), None);
         return compile::exit_as(finished.status);
     }
-    let stored = stores.then(|| store(&mut run, &finished, watched)).transpose();
+    let stored = watched.map(|watched| store(&mut run, &finished, watched)).transpose();
     run.engine.end_phase("publish");
     match stored {
         Ok(key) => run.engine.report(outcome, Some((reason, detail)), key),

@@ -14,6 +14,7 @@ use crate::args::{Bypass, Invocation, Parsed};
 use crate::config::{Config, Paths};
 use crate::engine::{self, Engine, Place};
 use crate::env::Env;
+use crate::host;
 use crate::local::{self, Faults};
 use crate::memo::Memo;
 use crate::roots::{Places, Roots, find_target};
@@ -62,24 +63,6 @@ fn color(parsed: &Parsed) -> &'static str {
     }
 }
 
-/// What the first processor of this machine is: maker, model and features.
-fn processor() -> Result<String, Bypass> {
-    let unknown = |why: String| Bypass::new("unknown-processor", why);
-    let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|e| unknown(e.to_string()))?;
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let telling = |line: &&str| {
-        ["vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU "]
-            .iter()
-            .any(|field| line.starts_with(field))
-    };
-    let lines: Vec<&str> = first.lines().filter(telling).collect();
-    if lines.is_empty() {
-        Err(unknown("/proc/cpuinfo says nothing".into()))
-    } else {
-        Ok(lines.join("\n"))
-    }
-}
-
 impl<'a> Session<'a> {
     /// Understands an invocation: everything up to the unit.
     ///
@@ -110,7 +93,8 @@ impl<'a> Session<'a> {
             };
             let roots = Roots::new(env, places);
             let color = color(&parsed);
-            let processor = unit::wants_native(&parsed).then(processor).transpose()?;
+            let processor = unit::wants_native(&parsed).then(host::processor).transpose();
+            let processor = processor.map_err(|why| Bypass::new("unknown-processor", why))?;
             let identity = unit::Identity {
                 parsed: &parsed,
                 tool: &tool,

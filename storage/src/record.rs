@@ -53,6 +53,8 @@ pub enum Member {
     Place(TokenPath),
     /// The place that a path is in the end, with roots as tokens.
     Resolved(TokenPath),
+    /// The processor of the machine: maker, model and features.
+    Processor,
     /// Many variables at a time, with their names.
     Environment(Variables),
 }
@@ -263,6 +265,7 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
         Member::Link(path) => encoder.text("link", &path.0),
         Member::Place(path) => encoder.text("place", &path.0),
         Member::Resolved(path) => encoder.text("resolved", &path.0),
+        Member::Processor => encoder.text("processor", ""),
         Member::Environment(which) => encoder.text(
             "environment",
             match which {

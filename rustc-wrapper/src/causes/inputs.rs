@@ -106,6 +106,7 @@ fn rank(member: &Member) -> u8 {
         | Member::Mode(_)
         | Member::Place(_)
         | Member::Resolved(_)
+        | Member::Processor
         | Member::DiagnosticWidth => 3,
         // What differs in it is mostly named by another member.
         Member::Environment(_) => 4,
@@ -151,6 +152,7 @@ fn describe(difference: &Difference, roots: &Roots) -> Cause {
         }
         Member::Root(name) => cause("place", &format!("<{name}>")),
         Member::DiagnosticWidth => cause("width", ""),
+        Member::Processor => cause("processor", ""),
         Member::Link(path) => cause("link", &shown(path, roots)),
         Member::Mode(path) => cause("mode", &shown(path, roots)),
         Member::Place(path) | Member::Resolved(path) => cause("place", &shown(path, roots)),
@@ -203,7 +205,9 @@ fn word(member: &Member, value: &Digest) -> String {
         Member::Mode(_) => vec![Known::new("absent", Member::Mode(nowhere()))],
         Member::Place(_) => vec![Known::new("absent", Member::Place(nowhere()))],
         Member::Resolved(_) => vec![Known::new("absent", Member::Resolved(nowhere()))],
-        Member::Root(_) | Member::DiagnosticWidth | Member::Environment(_) => Vec::new(),
+        Member::Root(_) | Member::DiagnosticWidth | Member::Processor | Member::Environment(_) => {
+            Vec::new()
+        }
     };
     let is = |known: &&Known| known.value().as_ref() == Some(value);
     known.iter().find(is).map_or_else(|| value.short(), |known| known.word.to_owned())

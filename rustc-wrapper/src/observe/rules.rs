@@ -123,10 +123,13 @@ const NEUTRAL: &[(&str, &str)] = &[
 /// Variables that carry the jobserver, whoever reads them.
 const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 
+/// The file of the kernel that tells of the processor. A build script that reads it makes code for it.
+pub const PROCESSOR: &str = "/proc/cpuinfo";
+
 /// Files of the kernel that tell of this process and of the machine's size: allocators, thread pools
 /// and traces of the stack read them.
 const MACHINE: &[&str] = &[
-    "/proc/cpuinfo",
+    PROCESSOR,
     "/proc/filesystems",
     "/proc/meminfo",
     "/proc/mounts",

@@ -23,8 +23,8 @@ use crate::observe::seen::{Fact, Origin, Seen};
 use crate::observe::unseen;
 use crate::publish;
 
-/// Variables that libc itself reads, where nobody can be seen to ask: for the locale, the time zone, and
-/// how options are read.
+/// Variables that libc itself reads, where nobody can be seen to ask: for the locale, the time zone, how
+/// options are read, and what its loader puts together.
 const OF_LIBC: &[&str] = &[
     "LANG",
     "LANGUAGE",
@@ -35,6 +35,8 @@ const OF_LIBC: &[&str] = &[
     "LC_MONETARY",
     "LC_NUMERIC",
     "LC_TIME",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
     "LOCPATH",
     "POSIXLY_CORRECT",
     "TZ",
@@ -158,6 +160,9 @@ impl<'a> Finder<'a> {
         if rules::is_environ_file(fact, name) {
             self.inputs.members.insert(Member::Environment(Variables::All));
         }
+        if name == rules::PROCESSOR && fact.kind == Kind::Read {
+            self.inputs.members.insert(Member::Processor);
+        }
         let ignored = matches!(fact.kind, Kind::Write | Kind::Network | Kind::Cwd)
             || self.made.covers(name)
             || self.is_out(name)
@@ -253,7 +258,7 @@ impl<'a> Finder<'a> {
             Member::Place(path) => Member::Place(own(path)?),
             Member::Resolved(path) => Member::Resolved(own(path)?),
             Member::Env(name, _) => Member::Env(name.clone(), EnvForm::Tokens),
-            Member::Program(_) | Member::Environment(_) => member.clone(),
+            Member::Program(_) | Member::Environment(_) | Member::Processor => member.clone(),
             Member::Root(_) | Member::DiagnosticWidth => return None,
         })
     }
@@ -368,6 +373,7 @@ fn path_of(member: &Member) -> Option<&TokenPath> {
         | Member::Program(_)
         | Member::Root(_)
         | Member::DiagnosticWidth
+        | Member::Processor
         | Member::Environment(_) => None,
     }
 }
