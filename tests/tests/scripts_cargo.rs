@@ -294,6 +294,36 @@ fn another_profile() {
     }
 }
 
+/// The same run serves every command.
+#[test]
+fn other_commands() {
+    let place = Scripted::new(world!(), "read(\"data/n\")");
+    one(&place);
+    assert_eq!(place.build(With::Kiln).scripts, ["pk"]);
+    for args in [&["check"][..], &["clippy"], &["test", "--no-run"], &["doc"], &["build"]] {
+        place.project.wipe();
+        place.cargo(With::Kiln, &place.project, args).run().ok();
+        assert_eq!(place.tally.take(), Vec::<String>::new(), "{args:?}; {}", place.why());
+    }
+}
+
+/// With a target that is named, what is for the host and what is for the target are apart.
+#[test]
+fn a_target_that_is_named() {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let code = "var(\"TARGET\") + &read(\"data/n\")";
+    let place = Scripted::new(world!(), code).args(&["build", "--target", &target]);
+    one(&place);
+    let program = format!("target/{target}/debug/pk");
+    for runs in [1, 0] {
+        let shown = place.build(With::Kiln);
+        assert_eq!(shown.scripts.len(), runs, "{}", place.why());
+        shown.done.ok();
+        let program = place.world.call(place.project.at(&program), place.project.dir(), &[]);
+        assert_eq!(program.run().ok().stdout, format!("{target}one"));
+    }
+}
+
 /// One package of several is cleaned: its script is answered again, and nothing else happens.
 #[test]
 fn a_package_that_is_cleaned() {
@@ -332,6 +362,15 @@ fn tokens_of_the_jobserver() {
          let mut token = [0]; File::open(from).unwrap().read_exact(&mut token).unwrap(); \
          OpenOptions::new().write(true).open(to).unwrap().write_all(&token).unwrap(); read(\"data/n\")";
     Scripted::new(world!(), code).args(&["build", "-j3"]).check(Stored::Perhaps, one, two);
+}
+
+/// A script sees itself where cargo started it.
+#[test]
+fn what_a_script_is_called() {
+    let code = "let name = std::env::args().next().unwrap(); let own = std::env::current_exe().unwrap(); \
+         eprintln!(\"{name} {}\", own.parent().unwrap().display()); \
+         Path::new(&name).file_name().unwrap().to_str().unwrap().to_owned() + &read(\"data/n\")";
+    Scripted::new(world!(), code).check(Stored::Perhaps, one, two);
 }
 
 /// Standard input is empty, and no descriptor of Kiln reaches a script.

@@ -260,6 +260,25 @@ fn an_archive_of_a_directory_of_headers() {
     );
 }
 
+#[test]
+fn an_archive_in_directories_with_odd_names() {
+    let place = compiled("\"-g\"");
+    c_one(&place);
+    assert_eq!(place.build(With::Kiln).text, "one");
+    place.project.wipe();
+    for name in ["a b", "ünï", "$x", "quote'"] {
+        let two = place.project.copy_to(place.world.at("ws/odd").join(name));
+        place.hits_in(&two, "one", name);
+    }
+    // What cannot be said in an argument is no reason for a wrong result.
+    for name in ["a=b", "a=b=c d"] {
+        let two = place.project.copy_to(place.world.at("ws/odd").join(name));
+        for _ in 0..2 {
+            assert_eq!(place.build_in(With::Kiln, &two).text, "one", "{name}; {}", place.why());
+        }
+    }
+}
+
 /// `__FILE__` is what the caller says: a whole path here. What the program prints must be the place of
 /// the checkout it was built in, or one that is the same everywhere.
 #[test]
