@@ -44,3 +44,6 @@ pub const COMPARE_TIME: Duration = Duration::from_millis(100);
 
 /// Longest the wrapper waits to hear which earlier units are like a new one.
 pub const NEAREST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Largest file that may be the front of a build script, bytes; it is read into memory.
+pub const MAX_FRONT_BYTES: u64 = 64 * 1024;

@@ -46,6 +46,12 @@ impl<'a> Evaluator<'a> {
         Self { env, roots, memo, width, known: HashMap::new(), newest_ns: 0 }
     }
 
+    /// The same evaluator, which knows some values.
+    pub fn knowing(mut self, known: impl Iterator<Item = (Member, Digest)>) -> Self {
+        self.known.extend(known.map(|(member, value)| (member, Some(value))));
+        self
+    }
+
     /// When the newest of all files read so far was changed, nanoseconds since 1970.
     pub fn newest_ns(&self) -> i128 {
         self.newest_ns

@@ -126,8 +126,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The variables that the tool is started with.
-    pub fn variables(&self, env: &Env) -> [(&'static str, OsString); 2] {
+    /// The variables that the tool is started with. C compilers that run below it get the prefix maps,
+    /// from general to specific; one that cannot be handed on is left out.
+    pub fn variables(&self, env: &Env, maps: &[(String, String)]) -> [(&'static str, OsString); 2] {
         let mut preload = self.library.clone().into_os_string();
         if let Some(others) = env.get(PRELOAD) {
             preload.push(":");
@@ -137,6 +138,7 @@ impl Watch {
         lead.push(self.library.as_os_str());
         lead.push(":");
         lead.push(&self.path);
+        lead.push(lead_of_maps(maps));
         [(PRELOAD, preload), (log::VARIABLE, lead)]
     }
 
@@ -152,6 +154,19 @@ impl Watch {
         self.log.read_exact_at(&mut entries, head.entries_at as u64)?;
         Ok(seen::read(&entries, head.lost))
     }
+}
+
+/// Prefix maps as they stand behind the rest of a lead.
+fn lead_of_maps(maps: &[(String, String)]) -> String {
+    let plain = |text: &str| !text.contains([':', '=', '\0']);
+    let mut lead = String::new();
+    for (old, new) in maps {
+        let fits = lead.len() + old.len() + new.len() + 2 <= log::MAX_MAPS;
+        if fits && !old.is_empty() && plain(old) && plain(new) {
+            lead.push_str(&format!(":{old}={new}"));
+        }
+    }
+    lead
 }
 
 /// What observation found out about a run.
@@ -213,4 +228,25 @@ fn is_system_library(path: &Path) -> bool {
         stem,
         "libc" | "libm" | "libdl" | "libpthread" | "librt" | "libutil" | "libresolv" | "libgcc_s"
     ) || ["ld-linux", "ld-musl", "libc.musl", "ld64"].iter().any(|start| stem.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_maps_that_cannot_be_handed_on_are_left_out() {
+        let check = |maps: &[(&str, &str)], want: &str| {
+            let maps: Vec<(String, String)> =
+                maps.iter().map(|(old, new)| ((*old).into(), (*new).into())).collect();
+            assert_eq!(lead_of_maps(&maps), want);
+        };
+        check(&[], "");
+        check(&[("/ws", "/kiln/ws"), ("/ws/a b", "/kiln/out")], ":/ws=/kiln/ws:/ws/a b=/kiln/out");
+        check(&[("/a:b", "/c"), ("/a", "/b=c"), ("", "/x"), ("/d", "/e")], ":/d=/e");
+        let long = "/".repeat(log::MAX_MAPS - 4);
+        check(&[(&long, "/c")], &format!(":{long}=/c"));
+        check(&[(&long, "/cd"), ("/d", "/e")], ":/d=/e");
+        check(&[("/d", "/e"), (&long, "/c"), ("/f", "/g")], ":/d=/e:/f=/g");
+    }
 }

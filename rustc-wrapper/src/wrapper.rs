@@ -5,14 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use kiln_storage::api::{Outcome, RejectRequest};
-use kiln_storage::limits;
+use kiln_storage::api::Outcome;
 use kiln_storage::record::Record;
 
 use crate::args::{self, Invocation};
@@ -23,9 +20,10 @@ use crate::env::Env;
 use crate::inputs::Unknown;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found};
-use crate::observe::{Library, Watch};
+use crate::observe::Library;
 use crate::outputs::{self, RestoreError, Source};
 use crate::publish::{self, Compiled};
+use crate::scratch::Scratch;
 use crate::session::{Session, report_bypass};
 use crate::verify::{self, Fresh};
 use crate::{say, stamp, tool};
@@ -109,7 +107,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         },
     };
     session.end_phase("lookup");
-    let Some(mut private) = Private::create(session.env, session.dir) else {
+    let Some(mut private) = Scratch::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
         session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
         return compile::become_tool(argv);
@@ -160,7 +158,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
 fn check(
     session: &mut Session<'_>,
     record: &Record,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     (finished, barrier): (&Finished, io::Result<i128>),
 ) {
@@ -181,7 +179,7 @@ fn check(
 fn store(
     session: &mut Session<'_>,
     finished: &Finished,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     barrier: io::Result<i128>,
 ) -> Result<kiln_storage::ResultKey, Unknown> {
@@ -223,7 +221,7 @@ fn replay(
         }
         Err(RestoreError::Blob(digest, why)) => {
             let reason = format!("blob {digest}: {why}");
-            reject(session, record, &reason);
+            lookup::reject(session, record, &reason);
             return Err((Outcome::Miss, "damaged", reason));
         }
         Err(error) => return Err((Outcome::Error, "restore-failed", error.to_string())),
@@ -232,7 +230,7 @@ fn replay(
     say::replay_stderr(&stderr);
     session.end_phase("restore");
     session.event.cost_ms = record.cost.wall_ms;
-    session.event.pinned = pins(record);
+    session.event.pinned = lookup::pins(record);
     session.event.conservative = record.conservative.clone();
     let outcome = if remote { Outcome::HitRemote } else { Outcome::HitLocal };
     session.report(outcome, None, Some(record.result_key));
@@ -246,6 +244,7 @@ fn put_back(
 ) -> Result<outputs::Restored, RestoreError> {
     let unit_dir = session.unit.out_dir.clone();
     let target = |error| RestoreError::Target(unit_dir.clone(), error);
+    let session = &mut session.engine;
     if !unit_dir.is_dir() {
         std::fs::create_dir_all(&unit_dir).map_err(target)?;
     }
@@ -263,28 +262,7 @@ fn put_back(
     }
 }
 
-fn reject(session: &mut Session<'_>, record: &Record, reason: &str) {
-    let path = format!("/v1/results/{}/reject", record.result_key);
-    let body = serde_json::to_vec(&RejectRequest { reason: reason.to_owned() }).unwrap_or_default();
-    if let Ok(client) = session.connect() {
-        // The answer is awaited: what is published next must find the damage gone.
-        if client.request("POST", &path, &body, limits::LOOKUP_TIMEOUT).is_err() {
-            session.client = None;
-        }
-    }
-}
-
-/// What holds a record at one place.
-fn pins(record: &Record) -> Vec<String> {
-    use kiln_storage::record::Member;
-    let root = |member: &Member| match member {
-        Member::Root(name) => Some(format!("<{name}>")),
-        _ => None,
-    };
-    record.members.iter().filter_map(root).collect()
-}
-
-fn plan_link(session: &Session<'_>, private: &Private) -> Result<Option<LinkPlan>, args::Bypass> {
+fn plan_link(session: &Session<'_>, private: &Scratch) -> Result<Option<LinkPlan>, args::Bypass> {
     if !session.parsed.links() {
         return Ok(None);
     }
@@ -293,7 +271,7 @@ fn plan_link(session: &Session<'_>, private: &Private) -> Result<Option<LinkPlan
 }
 
 /// Arguments that Kiln adds to the tool's.
-fn own_arguments(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Vec<String> {
+fn own_arguments(session: &Session<'_>, private: &Scratch, link: Option<&LinkPlan>) -> Vec<String> {
     let parsed = &session.parsed;
     let mut own = Vec::new();
     if session.unit.remapped {
@@ -321,7 +299,7 @@ fn own_arguments(session: &Session<'_>, private: &Private, link: Option<&LinkPla
 /// run once more, and people see one run.
 fn compile(
     session: &mut Session<'_>,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     notices: Option<&RefCell<String>>,
 ) -> io::Result<Finished> {
@@ -364,11 +342,11 @@ fn is_misled(line: &str) -> bool {
 }
 
 /// The compiler with all its arguments, prepared but not started.
-fn tool_command(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Command {
+fn tool_command(session: &Session<'_>, private: &Scratch, link: Option<&LinkPlan>) -> Command {
     let own = own_arguments(session, private, link);
     let mut command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
     if let Ok(watch) = &private.watch {
-        command.envs(watch.variables(session.env));
+        command.envs(watch.variables(session.env, &[]));
     }
     command
 }
@@ -377,7 +355,7 @@ fn tool_command(session: &Session<'_>, private: &Private, link: Option<&LinkPlan
 /// it, and says what they see.
 fn run_tool(
     session: &Session<'_>,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     show: impl Fn(&str, String) -> String,
 ) -> io::Result<Finished> {
@@ -388,46 +366,4 @@ fn run_tool(
         let shown = session.roots.reveal(line, escape);
         Some(show(line, if strip { strip_json_ansi(&shown) } else { shown }))
     })
-}
-
-/// A directory for the files of one run, removed at its end.
-#[derive(Debug)]
-struct Private {
-    path: PathBuf,
-    /// The observation of this run, or why there is none.
-    watch: Result<Watch, String>,
-}
-
-impl Private {
-    /// In the state directory, or where that is full, read-only or has a path that cannot be
-    /// written into an argument, in a directory for temporary files. None where no place will do:
-    /// a linker whose list cannot be written fails, and with it the build.
-    fn create(env: &Env, dir: &Path) -> Option<Self> {
-        let name = format!("kiln-run-{}-{}", std::process::id(), stamp::now_ns());
-        let plain = |path: &PathBuf| {
-            path.to_str().is_some_and(|p| {
-                !p.contains([',', '=', '"', '\\']) && !p.contains(char::is_whitespace)
-            })
-        };
-        let places = [Some(dir.join("tmp")), env.absolute("TMPDIR"), Some("/tmp".into())];
-        places.into_iter().flatten().filter(plain).find_map(|place| {
-            std::fs::create_dir_all(&place).ok()?;
-            let path = place.join(&name);
-            DirBuilder::new().mode(0o700).create(&path).ok()?;
-            let private = Self { path, watch: Err(String::new()) };
-            private.has_room().then_some(private)
-        })
-    }
-
-    fn has_room(&self) -> bool {
-        rustix::fs::statvfs(&self.path).is_ok_and(|fs| {
-            fs.f_bavail.saturating_mul(fs.f_frsize) >= crate::limits::MIN_SCRATCH_BYTES
-        })
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }

@@ -259,6 +259,7 @@ mod tests {
                 members: members.to_vec(),
                 values,
                 outputs: Vec::new(),
+                status: 0,
                 stdout: String::new(),
                 stderr: String::new(),
                 cost: Cost::default(),

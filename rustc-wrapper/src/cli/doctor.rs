@@ -119,7 +119,7 @@ fn try_out(env: &Env, library: &Library) -> Result<(), String> {
     let watch = library.watch()?;
     let tool = env.get("RUSTC").unwrap_or(OsStr::new("rustc"));
     let mut rustc = Command::new(tool);
-    rustc.arg("-vV").envs(watch.variables(env)).stdin(Stdio::null());
+    rustc.arg("-vV").envs(watch.variables(env, &[])).stdin(Stdio::null());
     rustc.stdout(Stdio::null()).stderr(Stdio::null());
     let name = tool.to_string_lossy();
     rustc.status().map_err(|error| format!("{name}: {error}"))?;

@@ -200,6 +200,12 @@ pub const RULES: &[Rule] = &[
         "what is written is no input",
     ),
     rule(
+        "network",
+        Verdict::Ignore,
+        |f, _, _| f.kind == Kind::Network,
+        "what comes from there is no input of a compile",
+    ),
+    rule(
         "tool-output",
         Verdict::Ignore,
         |f, p, a| by(f, Origin::Tool) && (a.output)(p),
@@ -414,6 +420,8 @@ mod tests {
         (Origin::Script, Kind::Program, 0, "cc", "program"),
         (Origin::Tool, Kind::Write, 0, "/ws/target/liba.rmeta", "writing"),
         (Origin::Helper, Kind::Write, 0, "/ws/note", "writing"),
+        (Origin::Tool, Kind::Network, 0, "network", "network"),
+        (Origin::Helper, Kind::Network, flags::ABSENT, "unix:/run/watchman", "network"),
         (Origin::Tool, Kind::Look, flags::ABSENT, "/out/liba.rlib", "tool-output"),
         (Origin::Tool, Kind::Read, 0, "/out/liba.rlib", "tool-output"),
         (Origin::Tool, Kind::Read, 0, "/sysroot/libstd.rlib", "tool-itself"),
