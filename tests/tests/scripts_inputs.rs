@@ -10,6 +10,8 @@ use kiln_tests::direct::With;
 use kiln_tests::script::{Scripted, Stored, manifest};
 use kiln_tests::{registry, scripts, skip, world};
 
+// A place that nothing told the script but its own source may hold here alone: such a run is `Here`.
+
 fn one(p: &Scripted) {
     p.write("pk/data/n", "one");
 }
@@ -34,9 +36,9 @@ scripts! {
          let mut lines: Vec<_> = ours.map(|(n, v)| format!(\"{n}={v}\")).collect(); \
          lines.sort(); lines.join(\" \")",
         |p| p.set("KT_X", "one"), |p| p.set("KT_Y", "two");
-    a_variable_read_by_getenv: Everywhere, "run(&mut Command::new(outside(\"tool\")))",
+    a_variable_read_by_getenv: Here, "run(&mut Command::new(outside(\"tool\")))",
         |p| { getenv(p); p.set("KT_X", "one"); }, |p| { getenv(p); p.set("KT_X", "two"); };
-    a_variable_read_from_envp: Everywhere, "run(&mut Command::new(outside(\"tool\")))",
+    a_variable_read_from_envp: Here, "run(&mut Command::new(outside(\"tool\")))",
         |p| { envp(p); p.set("KT_X", "one"); }, |p| { envp(p); p.set("KT_X", "two"); };
     a_variable_that_the_script_sets_for_a_child: Everywhere,
         "let value = read(at(\"data/n\")); \
@@ -86,9 +88,9 @@ scripts! {
         |p| mode(p, 0o644), |p| mode(p, 0o755);
     a_file_beside_the_package: Everywhere, "read(at(\"../other/n\"))",
         |p| p.write("other/n", "one"), |p| p.write("other/n", "two");
-    a_file_outside_of_the_workspace: Everywhere, "read(outside(\"n\"))",
+    a_file_outside_of_the_workspace: Here, "read(outside(\"n\"))",
         |p| p.write_outside("n", "one"), |p| p.write_outside("n", "two");
-    a_file_read_by_a_child: Everywhere, "run(Command::new(\"cat\").arg(outside(\"n\")))",
+    a_file_read_by_a_child: Here, "run(Command::new(\"cat\").arg(outside(\"n\")))",
         |p| p.write_outside("n", "one"), |p| p.write_outside("n", "two");
     a_file_of_another_than_it_declares: Everywhere,
         "println!(\"cargo:rerun-if-changed=build.rs\"); read(at(\"data/n\"))", one, two;
@@ -99,7 +101,7 @@ scripts! {
     a_listing_of_listings: Everywhere, WALK,
         |p| p.write("pk/data/a/b/c", ""), |p| { p.write("pk/data/a/b/c", ""); p.write("pk/data/a/b/d", ""); };
     a_name_that_changes: Everywhere, WALK, |p| p.write("pk/data/a", ""), |p| p.write("pk/data/b", "");
-    a_listing_outside_of_the_workspace: Everywhere,
+    a_listing_outside_of_the_workspace: Here,
         "fs::read_dir(outside(\"\")).unwrap().count().to_string()",
         |p| p.write_outside("m", ""), |p| { p.write_outside("m", ""); p.write_outside("n", ""); };
     a_link_that_leads_to_another_file: Everywhere, "read(at(\"link\"))",

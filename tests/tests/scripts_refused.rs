@@ -66,7 +66,7 @@ scripts! {
          a.write_all(read(\"data/n\").as_bytes()).unwrap(); drop(a); let mut text = String::new(); \
          b.read_to_string(&mut text).unwrap(); text", one, two;
     /// What is left cannot be put back: a pipe with a name.
-    a_pipe_in_its_directory: Refused("unusual-output"),
+    a_pipe_in_its_directory: Refused("special-file"),
         "run(Command::new(\"mkfifo\").arg(out(\"p\"))) + &read(\"data/n\")", one, two;
 }
 
