@@ -176,7 +176,7 @@ pub fn describe(member: &Member) -> String {
         Member::Root(name) => format!("place of <{name}>"),
         Member::DiagnosticWidth => "width of diagnostics".to_owned(),
         Member::Link(path) => format!("link {}", path.0),
-        Member::Place(path) => format!("place of {}", path.0),
+        Member::Place(path) | Member::Resolved(path) => format!("place of {}", path.0),
         Member::Environment(Variables::All) => "all variables".to_owned(),
         Member::Environment(Variables::Lasting) => "variables that a macro may read".to_owned(),
     }

@@ -129,6 +129,12 @@ impl<'a> Evaluator<'a> {
                 let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
                 encoder.optional("place", place.as_ref().map(|p| p.as_os_str().as_bytes()));
             }
+            Member::Resolved(path) => {
+                let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
+                let place = place.as_ref().and_then(|place| place.to_str());
+                let token = place.map(|place| self.roots.tokenise(place));
+                encoder.optional("resolved", token.as_ref().map(String::as_bytes));
+            }
             Member::Environment(which) => self.environment(&mut encoder, *which),
         }
         Some(encoder.finish())

@@ -8,8 +8,10 @@
 //! after it.
 
 pub mod found;
+pub mod made;
 pub mod rules;
 pub mod seen;
+pub mod unseen;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -24,7 +26,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::config::{Config, Observe};
 use crate::env::Env;
-use crate::limits::{OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS};
+use crate::limits::OBSERVER_LOG_SLOTS;
 use crate::memo::Memo;
 use crate::objects::{Class, Classes};
 use crate::silent::is_system_dir;
@@ -94,18 +96,18 @@ impl Library {
     }
 
     /// Prepares the observation of one run. Its log lies in memory: a file of its size on a disk costs
-    /// every process milliseconds.
+    /// every process milliseconds. It takes so many bytes of entries.
     ///
     /// # Errors
     /// Why there is none, for people.
-    pub fn watch(&self) -> Result<Watch, String> {
+    pub fn watch(&self, capacity: u32) -> Result<Watch, String> {
         let fail = |error: io::Error| format!("the log of an observed run: {error}");
         let memory = rustix::fs::memfd_create("kiln-observed", MemfdFlags::CLOEXEC);
         let file = File::from(memory.map_err(|error| fail(error.into()))?);
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         // Children open it by this name; where that is not possible, there is no observation.
         OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
-        let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
+        let slots = OBSERVER_LOG_SLOTS;
         // Beyond that bound the system ends the process.
         let bound = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
         if bound.is_some_and(|bound| bound < log::file_bytes(capacity, slots)) {
@@ -146,13 +148,13 @@ impl Watch {
     ///
     /// # Errors
     /// When it cannot be read or is none.
-    pub fn read(&self) -> io::Result<seen::Seen> {
+    pub fn read(&self, subject: seen::Subject<'_>) -> io::Result<seen::Seen> {
         let mut header = [0; log::HEADER_BYTES];
         self.log.read_exact_at(&mut header, 0)?;
         let head = log::head(&header).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut entries = vec![0; head.entries];
         self.log.read_exact_at(&mut entries, head.entries_at as u64)?;
-        Ok(seen::read(&entries, head.lost))
+        Ok(seen::read(&entries, head.lost, subject))
     }
 }
 

@@ -20,8 +20,7 @@ use crate::stamp::changed_ns;
 use crate::unit::Unit;
 
 /// Mode bits that the umask may take from.
-const FILE_MODE: u32 = 0o666;
-/// Mode bits of a program that the umask may take from.
+pub(crate) const FILE_MODE: u32 = 0o666;
 pub(crate) const EXECUTABLE_MODE: u32 = 0o777;
 
 /// A file that a compile left.
@@ -177,7 +176,6 @@ pub struct Restored {
     pub files: Vec<(Metadata, Digest)>,
 }
 
-/// Name of a file while it is written; no other process has it.
 pub(crate) fn temporary_name(name: &str) -> String {
     // A name at its limit has no room for more.
     match name.len() > 200 {
@@ -187,7 +185,7 @@ pub(crate) fn temporary_name(name: &str) -> String {
 }
 
 /// Writes one output; its metadata after that, and how many bytes it has.
-fn write(
+pub(crate) fn write(
     output: &Output,
     path: &Path,
     roots: &Roots,

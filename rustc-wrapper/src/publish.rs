@@ -263,6 +263,7 @@ fn moved(engine: &Engine<'_>, members: &[Member], started_ns: i128) -> Option<Pa
         | Member::Listing(token)
         | Member::Link(token)
         | Member::Place(token)
+        | Member::Resolved(token)
         | Member::Mode(token)) = member
         else {
             continue;

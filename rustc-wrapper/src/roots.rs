@@ -244,9 +244,9 @@ impl Roots {
         out
     }
 
-    /// rustc's arguments that remap every root: from general to specific, since the last match
-    /// wins. The package is remapped only where no other root holds it.
-    pub fn remap_arguments(&self) -> Vec<String> {
+    /// The places of all roots with the virtual places that outputs name instead: from general to
+    /// specific, since the last match wins. The package is there only where no other root holds it.
+    pub fn remaps(&self) -> Vec<(String, String)> {
         let general = |root: &&Root| match root.name {
             "sysroot" => false,
             "package" => !self.roots.iter().any(|other| {
@@ -254,9 +254,14 @@ impl Roots {
             }),
             _ => true,
         };
-        let remap =
-            |root: &Root| format!("--remap-path-prefix={}={}", root.path, virtual_place(root.name));
+        let remap = |root: &Root| (root.path.clone(), virtual_place(root.name));
         self.roots.iter().rev().filter(general).map(remap).collect()
+    }
+
+    /// rustc's arguments for [`Roots::remaps`].
+    pub fn remap_arguments(&self) -> Vec<String> {
+        let remap = |(from, to)| format!("--remap-path-prefix={from}={to}");
+        self.remaps().into_iter().map(remap).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use kiln_storage::api::{EventsRequest, Outcome};
+use kiln_storage::record::UnitName;
 
 use crate::args::{Bypass, Invocation, Parsed};
 use crate::config::{Config, Paths};
@@ -178,14 +179,26 @@ pub fn report_bypass(
     bypass: &Bypass,
     parsed: Option<&Parsed>,
 ) {
+    let name = parsed.map(|parsed| unit::name(env, parsed)).unwrap_or_default();
+    report_bypass_of(env, config, dir, bypass, (name, parsed.and_then(unit::stem)));
+}
+
+/// Tells the server of a run that is handed to the tool, by what it is called and what its outputs begin
+/// with.
+pub fn report_bypass_of(
+    env: &Env,
+    config: &Config,
+    dir: &Path,
+    bypass: &Bypass,
+    (name, stem): (UnitName, Option<String>),
+) {
     let is_left_alone = Faults::new(dir).are_too_many();
     if is_left_alone && config.report.is_none() {
         return;
     }
     let cwd = env.cwd.clone().unwrap_or_default();
-    let name = parsed.map(|parsed| unit::name(env, parsed)).unwrap_or_default();
     let mut event = engine::event(config, &cwd, name);
-    event.stem = parsed.and_then(unit::stem);
+    event.stem = stem;
     event.outcome = Outcome::Bypass;
     event.reason = Some(bypass.reason.to_owned());
     event.detail = Some(bypass.detail.chars().take(400).collect());

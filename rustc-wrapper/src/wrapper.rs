@@ -14,19 +14,21 @@ use kiln_storage::record::Record;
 
 use crate::args::{self, Invocation};
 use crate::compile::{self, Finished};
-use crate::config::{Config, Mode};
+use crate::config::{BuildScripts, Config, Mode};
 use crate::diagnostics::{is_artifact_notice, strip_json_ansi};
 use crate::env::Env;
 use crate::inputs::Unknown;
+use crate::limits::OBSERVER_LOG_BYTES;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found};
 use crate::observe::Library;
+use crate::observe::seen::Subject;
 use crate::outputs::{self, RestoreError, Source};
 use crate::publish::{self, Compiled};
 use crate::scratch::Scratch;
 use crate::session::{Session, report_bypass};
 use crate::verify::{self, Fresh};
-use crate::{say, stamp, tool};
+use crate::{front, say, stamp, tool, unit};
 
 /// Name of the linker's list in a run's private directory.
 pub const LINK_LIST: &str = "link.d";
@@ -98,7 +100,10 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
             Found::Record(record, store) => {
                 session.end_phase("lookup");
                 match replay(session, &record, store) {
-                    Ok(()) => return ExitCode::SUCCESS,
+                    Ok(()) => {
+                        put_front(session);
+                        return ExitCode::SUCCESS;
+                    }
                     Err(failure) => failure,
                 }
             }
@@ -122,7 +127,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     // A server closes connections that are idle, and a compile may be long: a new one is made after it.
     session.client = None;
     let library = Library::open(session.config, session.dir, &session.memo);
-    private.watch = library.and_then(|library| library.watch());
+    private.watch = library.and_then(|library| library.watch(OBSERVER_LOG_BYTES));
     let barrier = stamp::barrier(&private.path.join("stamp"));
     let notices = doubted.is_some().then(RefCell::default);
     let finished = match compile(session, &private, link.as_ref(), notices.as_ref()) {
@@ -135,6 +140,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         check(session, &record, &private, link.as_ref(), (&finished, barrier));
         if finished.status.success() {
             say::replay_stderr(&notices.map(RefCell::into_inner).unwrap_or_default());
+            put_front(session);
         }
         return compile::exit_as(finished.status);
     }
@@ -145,12 +151,25 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     let may_store = session.config.mode != Mode::Read && outcome != Outcome::Error;
     let stored =
         may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
+    put_front(session);
     session.end_phase("publish");
     match stored {
         Ok(key) => session.report(outcome, Some((reason, detail)), key),
         Err(unknown) => session.report(outcome, Some((unknown.reason, unknown.detail)), None),
     }
     compile::exit_as(finished.status)
+}
+
+/// Puts the front before the program of a build script, so that its runs are Kiln's too. Where that cannot
+/// be, the script just runs.
+fn put_front(session: &Session<'_>) {
+    let is_on = session.config.build_scripts == BuildScripts::On;
+    if is_on
+        && front::is_script(&session.parsed, session.env)
+        && let Some(stem) = unit::stem(&session.parsed)
+    {
+        let _ = front::put(session.env, &session.unit.out_dir.join(stem));
+    }
 }
 
 /// Compares a compile that began at a point in file time with the record that a restore would have
@@ -186,7 +205,7 @@ fn store(
     let started_ns =
         barrier.map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
     let seen = match &private.watch {
-        Ok(watch) => watch.read().map_err(|error| error.to_string()),
+        Ok(watch) => watch.read(Subject::Compiler).map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
     };
     let seen = seen.as_ref().map_err(String::as_str);
