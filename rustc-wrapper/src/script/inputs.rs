@@ -163,7 +163,8 @@ impl<'a> Finder<'a> {
         if name == rules::PROCESSOR && fact.kind == Kind::Read {
             self.inputs.members.insert(Member::Processor);
         }
-        let ignored = matches!(fact.kind, Kind::Write | Kind::Network | Kind::Cwd)
+        let ignored = matches!(fact.kind, Kind::Network | Kind::Cwd)
+            || effects::is_change(fact)
             || self.made.covers(name)
             || self.is_out(name)
             || rules::tells_nothing(name)
