@@ -55,8 +55,10 @@ fn record(n: u64) -> Record {
         outputs: vec![Output {
             name: format!("package-{n}.d"),
             executable: false,
+            mode: None,
             content: Content::Text("src/lib.rs:\n".into()),
         }],
+        status: 0,
         stdout: String::new(),
         stderr: String::new(),
         cost: Cost::default(),

@@ -174,8 +174,10 @@ fn record(unit: &str) -> Record {
         outputs: vec![Output {
             name: "out".into(),
             executable: false,
+            mode: None,
             content: Content::Blob { digest: Digest::of(unit.as_bytes()), size: unit.len() as u64 },
         }],
+        status: 0,
         stdout: String::new(),
         stderr: String::new(),
         cost: Cost::default(),

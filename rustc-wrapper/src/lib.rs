@@ -13,9 +13,12 @@ pub mod compile;
 pub mod config;
 pub mod depinfo;
 pub mod diagnostics;
+pub mod engine;
 pub mod env;
 pub mod envuse;
 pub mod explain;
+pub mod front;
+pub mod host;
 pub mod identity;
 pub mod inputs;
 pub mod limits;
@@ -25,6 +28,7 @@ pub mod lookup;
 pub mod members;
 pub mod memo;
 pub mod names;
+pub mod notes;
 pub mod objects;
 pub mod observe;
 pub mod outputs;
@@ -32,6 +36,8 @@ pub mod publish;
 pub mod reasons;
 pub mod roots;
 pub mod say;
+pub mod scratch;
+pub mod script;
 pub mod session;
 pub mod silent;
 pub mod sources;
@@ -51,7 +57,9 @@ use crate::env::Env;
 pub fn main() -> ExitCode {
     let env = Env::of_process();
     let arguments = Env::arguments();
-    if cli::is_wrapper_call(&arguments) {
+    if arguments.first().is_some_and(|word| word == script::WORD) {
+        script::main(&env, &arguments[1..])
+    } else if cli::is_wrapper_call(&arguments) {
         wrapper::main(&env, &arguments)
     } else {
         cli::main(&env, &arguments)

@@ -8,9 +8,11 @@
 //! after it.
 
 pub mod found;
+pub mod made;
 pub mod programs;
 pub mod rules;
 pub mod seen;
+pub mod unseen;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -25,7 +27,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::config::{Config, Observe};
 use crate::env::Env;
-use crate::limits::{OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS};
+use crate::limits::OBSERVER_LOG_SLOTS;
 use crate::memo::Memo;
 use crate::objects::{Class, Classes};
 use crate::silent::is_system_dir;
@@ -95,18 +97,18 @@ impl Library {
     }
 
     /// Prepares the observation of one run. Its log lies in memory: a file of its size on a disk costs
-    /// every process milliseconds.
+    /// every process milliseconds. It takes so many bytes of entries.
     ///
     /// # Errors
     /// Why there is none, for people.
-    pub fn watch(&self) -> Result<Watch, String> {
+    pub fn watch(&self, capacity: u32) -> Result<Watch, String> {
         let fail = |error: io::Error| format!("the log of an observed run: {error}");
         let memory = rustix::fs::memfd_create("kiln-observed", MemfdFlags::CLOEXEC);
         let file = File::from(memory.map_err(|error| fail(error.into()))?);
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         // Children open it by this name; where that is not possible, there is no observation.
         OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
-        let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
+        let slots = OBSERVER_LOG_SLOTS;
         // Beyond that bound the system ends the process.
         let bound = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
         if bound.is_some_and(|bound| bound < log::file_bytes(capacity, slots)) {
@@ -147,13 +149,13 @@ impl Watch {
     ///
     /// # Errors
     /// When it cannot be read or is none.
-    pub fn read(&self) -> io::Result<seen::Seen> {
+    pub fn read(&self, subject: seen::Subject<'_>) -> io::Result<seen::Seen> {
         let mut header = [0; log::HEADER_BYTES];
         self.log.read_exact_at(&mut header, 0)?;
         let head = log::head(&header).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut entries = vec![0; head.entries];
         self.log.read_exact_at(&mut entries, head.entries_at as u64)?;
-        Ok(seen::read(&entries, head.lost))
+        Ok(seen::read(&entries, head.lost, subject))
     }
 }
 
@@ -201,8 +203,7 @@ fn reads_all(program: &str, classes: &Classes, memo: &Memo) -> bool {
     let path = Path::new(program);
     let class = path.is_absolute().then(|| classes.of(path, memo));
     let Some(Ok(class)) = class else { return true };
-    let asks = class.is_rust && !class.environment.may_be_whole();
-    !asks && !programs::is_known(path, &class, memo)
+    programs::may_read_all(path, &class, memo)
 }
 
 /// Notes what code may have done that a preloaded library does not see.
@@ -222,8 +223,7 @@ fn judge(found: &mut Found, path: &Path, class: &Class) {
     let needed = class.needed.iter().find(|name| !known(name)).cloned();
     // For a program that was started this has been decided.
     let is_helper = path.to_str().is_some_and(|path| found.helpers.contains(path));
-    let excused = is_helper || programs::is_known_library(path);
-    found.environment |= class.environment.may_be_whole() && !excused;
+    found.environment |= !is_helper && programs::library_may_read_all(path, class);
     if let Some(name) = needed {
         found.doubts.push(format!("{} loads {name}", path.display()));
     }

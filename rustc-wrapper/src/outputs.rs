@@ -4,9 +4,9 @@
 //! reflinked where the file system can, else copied; never hard-linked, since a link shares its
 //! inode with the store (ARCHITECTURE.md, "Why no hard links").
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use kiln_storage::limits::COPY_BUFFER_BYTES;
@@ -20,8 +20,8 @@ use crate::stamp::changed_ns;
 use crate::unit::Unit;
 
 /// Mode bits that the umask may take from.
-const FILE_MODE: u32 = 0o666;
-const EXECUTABLE_MODE: u32 = 0o777;
+pub(crate) const FILE_MODE: u32 = 0o666;
+pub(crate) const EXECUTABLE_MODE: u32 = 0o777;
 
 /// A file that a compile left.
 #[derive(Debug, Clone)]
@@ -176,7 +176,7 @@ pub struct Restored {
     pub files: Vec<(Metadata, Digest)>,
 }
 
-fn temporary_name(name: &str) -> String {
+pub(crate) fn temporary_name(name: &str) -> String {
     // A name at its limit has no room for more.
     match name.len() > 200 {
         true => format!(".{}.kiln{}", Digest::of(name.as_bytes()).short(), std::process::id()),
@@ -185,7 +185,7 @@ fn temporary_name(name: &str) -> String {
 }
 
 /// Writes one output; its metadata after that, and how many bytes it has.
-fn write(
+pub(crate) fn write(
     output: &Output,
     path: &Path,
     roots: &Roots,
@@ -219,6 +219,16 @@ fn write(
                 Source::Server(client) => fetch(client, digest, *size, &mut file)?,
             }
             Ok((file.metadata().map_err(target)?, *size))
+        }
+        Content::Directory => {
+            DirBuilder::new().mode(EXECUTABLE_MODE).create(path).map_err(target)?;
+            Ok((path.symlink_metadata().map_err(target)?, 0))
+        }
+        Content::Link(template) => {
+            let leads = roots.fill(template, Escape::Plain);
+            let leads = leads.ok_or_else(|| RestoreError::Text(output.name.clone()))?;
+            symlink(leads, path).map_err(target)?;
+            Ok((path.symlink_metadata().map_err(target)?, 0))
         }
     }
 }

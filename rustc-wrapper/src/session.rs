@@ -1,87 +1,55 @@
-//! [`Session`]: what the stages of one wrapper run share, and the event that ends it.
+//! [`Session`]: what the stages of a compile share: the engine that every run has, and what only a compile
+//! has.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::time::Instant;
 
-use kiln_storage::ResultKey;
-use kiln_storage::api::{Event, EventsRequest, Outcome};
+use kiln_storage::api::{EventsRequest, Outcome};
+use kiln_storage::record::UnitName;
 
 use crate::args::{Bypass, Invocation, Parsed};
-use crate::client::{Client, ClientError};
 use crate::config::{Config, Paths};
+use crate::engine::{self, Engine, Place};
 use crate::env::Env;
-use crate::identity::Identity;
+use crate::host;
 use crate::local::{self, Faults};
-use crate::members::Evaluator;
 use crate::memo::Memo;
 use crate::roots::{Places, Roots, find_target};
-use crate::stamp;
 use crate::tool::{self, Tool};
 use crate::unit::{self, Unit};
 
-/// One run of the wrapper for one unit, from arguments to event.
+/// One run of the wrapper for one unit of rustc, from arguments to event.
 #[derive(Debug)]
 pub struct Session<'a> {
-    /// The environment.
-    pub env: &'a Env,
-    /// The settings.
-    pub config: &'a Config,
-    /// The state directory.
-    pub dir: &'a Path,
-    /// The working directory.
-    pub cwd: PathBuf,
+    /// What every run has.
+    pub engine: Engine<'a>,
     /// Tool and arguments as given.
     pub invocation: Invocation,
     /// The arguments, understood.
     pub parsed: Parsed,
     /// The compiler.
     pub tool: Tool,
-    /// The roots.
-    pub roots: Roots,
     /// The unit.
     pub unit: Unit,
-    /// The digest memo.
-    pub memo: Memo,
     /// Resolved colour of human-readable diagnostics.
     pub color: &'static str,
-    /// The connection, while it is usable.
-    pub client: Option<Client>,
-    /// Counts faults of the server.
-    pub faults: Faults,
-    /// The event so far.
-    pub event: Event,
-    clock: Instant,
-    phase: Instant,
 }
 
-/// An event with what is known from the start.
-fn event(env: &Env, config: &Config, cwd: &Path, parsed: Option<&Parsed>) -> Event {
-    let who = Identity::find(config, cwd);
-    let now_ms = u64::try_from(stamp::now_ns() / 1_000_000).unwrap_or(0);
-    Event {
-        id: format!("{}-{}-{}", who.build, std::process::id(), stamp::now_ns()),
-        at_ms: now_ms,
-        run: who.run,
-        job: who.job,
-        build: who.build,
-        unit: parsed.map(|p| unit::name(env, p)).unwrap_or_default(),
-        unit_key: None,
-        result_key: None,
-        outcome: Outcome::Error,
-        reason: None,
-        detail: None,
-        causes: Vec::new(),
-        more_causes: 0,
-        stem: parsed.and_then(unit::stem),
-        pinned: Vec::new(),
-        conservative: Vec::new(),
-        phases_us: Default::default(),
-        bytes: 0,
-        cost_ms: 0,
-        wall_us: 0,
+/// The stages that every run goes through ask the engine; those of a compile read on.
+impl<'a> Deref for Session<'a> {
+    type Target = Engine<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.engine
+    }
+}
+
+impl DerefMut for Session<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.engine
     }
 }
 
@@ -92,24 +60,6 @@ fn color(parsed: &Parsed) -> &'static str {
         Some("never") => "never",
         _ if std::io::stderr().is_terminal() => "always",
         _ => "never",
-    }
-}
-
-/// What the first processor of this machine is: maker, model and features.
-fn processor() -> Result<String, Bypass> {
-    let unknown = |why: String| Bypass::new("unknown-processor", why);
-    let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|e| unknown(e.to_string()))?;
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let telling = |line: &&str| {
-        ["vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU "]
-            .iter()
-            .any(|field| line.starts_with(field))
-    };
-    let lines: Vec<&str> = first.lines().filter(telling).collect();
-    if lines.is_empty() {
-        Err(unknown("/proc/cpuinfo says nothing".into()))
-    } else {
-        Ok(lines.join("\n"))
     }
 }
 
@@ -136,13 +86,15 @@ impl<'a> Session<'a> {
             let tool = tool::identify(dir, env, &invocation, &parsed, &memo)?;
             let target = find_target(&unit::out_dir(&parsed, &cwd), parsed.target.as_deref());
             let places = Places {
-                cwd: cwd.clone(),
+                workspace: parsed.input.is_relative().then(|| cwd.clone()),
                 target: Some(target),
                 sysroot: Some(tool.sysroot.clone()),
+                out: None,
             };
-            let roots = Roots::new(env, &parsed, &places);
+            let roots = Roots::new(env, places);
             let color = color(&parsed);
-            let processor = unit::wants_native(&parsed).then(processor).transpose()?;
+            let processor = unit::wants_native(&parsed).then(host::processor).transpose();
+            let processor = processor.map_err(|why| Bypass::new("unknown-processor", why))?;
             let identity = unit::Identity {
                 parsed: &parsed,
                 tool: &tool,
@@ -153,97 +105,17 @@ impl<'a> Session<'a> {
                 color,
                 processor: processor.as_deref(),
             };
-            let unit = Unit::new(&identity, &cwd)?;
-            Ok((tool, roots, unit, color))
+            let (unit, named) = Unit::new(&identity, &cwd)?;
+            Ok((tool, roots, unit, named, color))
         })();
-        let (tool, roots, unit, color) = match opened {
+        let (tool, roots, unit, named, color) = match opened {
             Ok(opened) => opened,
             Err(bypass) => return Err(Box::new((bypass, Some(parsed)))),
         };
-        let mut event = event(env, config, &cwd, Some(&parsed));
-        event.unit_key = Some(unit.key);
-        let faults = Faults::new(dir);
-        let mut session = Self {
-            env,
-            config,
-            dir,
-            cwd,
-            invocation,
-            parsed,
-            tool,
-            roots,
-            unit,
-            memo,
-            color,
-            client: None,
-            faults,
-            event,
-            clock,
-            phase: clock,
-        };
-        session.end_phase("plan");
-        Ok(session)
-    }
-
-    /// An evaluator of members for this unit.
-    pub fn evaluator(&self) -> Evaluator<'_> {
-        Evaluator::new(self.env, &self.roots, &self.memo, self.parsed.width.clone())
-    }
-
-    /// Ends a phase and notes how long it took.
-    pub fn end_phase(&mut self, name: &str) {
-        let took = u64::try_from(self.phase.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.phase = Instant::now();
-        *self.event.phases_us.entry(name.to_owned()).or_default() += took;
-    }
-
-    /// A usable connection: the one there is, or a new one.
-    ///
-    /// # Errors
-    /// When no server can be reached, which counts as a fault.
-    pub fn connect(&mut self) -> Result<&mut Client, ClientError> {
-        if self.client.as_ref().is_none_or(|client| !client.is_alive()) {
-            self.client = None;
-            match local::connect(self.env, self.config) {
-                Ok(client) => self.client = Some(client),
-                Err(error) => {
-                    self.faults.count();
-                    return Err(error);
-                }
-            }
-        }
-        self.client.as_mut().ok_or(ClientError::Foreign("no connection"))
-    }
-
-    /// Tells the server what became of the unit. Nothing waits for it and nothing depends on it.
-    pub fn report(
-        &mut self,
-        outcome: Outcome,
-        reason: Option<(&str, String)>,
-        result: Option<ResultKey>,
-    ) {
-        self.event.outcome = outcome;
-        if let Some((reason, detail)) = reason {
-            self.event.reason = Some(reason.to_owned());
-            self.event.detail = Some(detail).filter(|d| !d.is_empty());
-        }
-        self.event.result_key = result;
-        self.event.wall_us = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
-        note(self.config, &self.event);
-        if self.faults.are_too_many() {
-            return;
-        }
-        let events = EventsRequest { events: vec![self.event.clone()] };
-        let reused = self.client.is_some();
-        let told = self.connect().is_ok_and(|client| tell(client, &events));
-        self.client = None;
-        // The server may have hung up since the last question.
-        if reused
-            && !told
-            && let Ok(client) = self.connect()
-        {
-            tell(client, &events);
-        }
+        let mut engine = Engine::new(env, config, dir, Place { cwd, roots, named, memo }, clock);
+        engine.width.clone_from(&parsed.width);
+        engine.event.stem = unit::stem(&parsed);
+        Ok(Self { engine, invocation, parsed, tool, unit, color })
     }
 
     /// The tool's arguments for a compile: Kiln's own first, so that the user's win.
@@ -254,24 +126,6 @@ impl<'a> Session<'a> {
             .chain(self.invocation.args.iter().cloned())
             .collect()
     }
-}
-
-/// Appends an event to the file that the settings name, if they do. One write, so that lines of
-/// concurrent units do not mix; one that fails costs a line.
-fn note(config: &Config, event: &Event) {
-    let Some(path) = &config.report else { return };
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    if let (Ok(mut file), Ok(mut line)) = (file, serde_json::to_vec(event)) {
-        line.push(b'\n');
-        let _ = file.write_all(&line);
-    }
-}
-
-/// Hands events over. The answer is awaited: a server drops what a client that hangs up has asked.
-/// Whether it has them; a lost event costs a figure in a report, never a build.
-fn tell(client: &mut Client, events: &EventsRequest) -> bool {
-    let body = serde_json::to_vec(events).unwrap_or_default();
-    client.request("POST", "/v1/events", &body, crate::limits::EVENT_TIMEOUT).is_ok()
 }
 
 /// The crate name in arguments that were not understood, for the report.
@@ -309,21 +163,35 @@ pub fn report_bypass(
     bypass: &Bypass,
     parsed: Option<&Parsed>,
 ) {
+    let name = parsed.map(|parsed| unit::name(env, parsed)).unwrap_or_default();
+    report_bypass_of(env, config, dir, bypass, (name, parsed.and_then(unit::stem)));
+}
+
+/// Tells the server of a run that is handed to the tool, by what it is called and what its outputs begin
+/// with.
+pub fn report_bypass_of(
+    env: &Env,
+    config: &Config,
+    dir: &Path,
+    bypass: &Bypass,
+    (name, stem): (UnitName, Option<String>),
+) {
     let is_left_alone = Faults::new(dir).are_too_many();
     if is_left_alone && config.report.is_none() {
         return;
     }
     let cwd = env.cwd.clone().unwrap_or_default();
-    let mut event = event(env, config, &cwd, parsed);
+    let mut event = engine::event(config, &cwd, name);
+    event.stem = stem;
     event.outcome = Outcome::Bypass;
     event.reason = Some(bypass.reason.to_owned());
     event.detail = Some(bypass.detail.chars().take(400).collect());
-    note(config, &event);
+    engine::note(config, &event);
     if is_left_alone {
         return;
     }
     match local::connect(env, config) {
-        Ok(mut client) => drop(tell(&mut client, &EventsRequest { events: vec![event] })),
+        Ok(mut client) => drop(engine::tell(&mut client, &EventsRequest { events: vec![event] })),
         Err(_) => Faults::new(dir).count(),
     }
 }

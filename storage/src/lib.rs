@@ -13,6 +13,7 @@ pub mod eviction;
 pub mod key;
 pub mod limits;
 pub mod memory;
+pub mod output;
 pub mod record;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -56,8 +56,11 @@ pub const MAX_NEAREST_UNITS: usize = 8;
 /// Most events in one batch.
 pub const MAX_EVENTS: usize = 1024;
 
-/// Longest name of an output file, bytes.
+/// Longest name of an output, bytes: of each component of its path.
 pub const MAX_OUTPUT_NAME_BYTES: usize = 255;
+
+/// Longest path of an output in its output directory, bytes.
+pub const MAX_OUTPUT_PATH_BYTES: usize = 4096;
 
 /// Largest JSON request body, bytes.
 pub const MAX_JSON_BODY_BYTES: usize = 16 * 1024 * 1024;

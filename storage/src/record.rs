@@ -10,9 +10,12 @@ use crate::digest::Digest;
 use crate::encode::Encoder;
 use crate::key::{ResultKey, UnitKey};
 use crate::limits;
+use crate::output;
+
+pub use crate::output::{Content, Output};
 
 /// Version of the record format. A record of another version is a miss.
-pub const RECORD_VERSION: u32 = 1;
+pub const RECORD_VERSION: u32 = 2;
 
 /// A path in which a leading root directory is a token, e.g. `<workspace>/src/lib.rs`; paths
 /// outside of every root are absolute. Always UTF-8.
@@ -48,6 +51,10 @@ pub enum Member {
     Link(TokenPath),
     /// The place that a path is in the end, links followed: the result holds only there.
     Place(TokenPath),
+    /// The place that a path is in the end, with roots as tokens.
+    Resolved(TokenPath),
+    /// The processor of the machine: maker, model and features.
+    Processor,
     /// Many variables at a time, with their names.
     Environment(Variables),
 }
@@ -90,35 +97,6 @@ pub enum EnvForm {
     Raw,
     /// With roots as tokens: the value is only used to find files, which are members themselves.
     Tokens,
-}
-
-/// One output file of a unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Output {
-    /// File name in the output directory: one normal component.
-    pub name: String,
-    /// Whether it gets the executable bits that the umask allows.
-    pub executable: bool,
-    /// What is in it.
-    pub content: Content,
-}
-
-/// The content of an output.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Content {
-    /// The bytes of a blob.
-    Blob {
-        /// Its digest.
-        #[cfg_attr(feature = "openapi", schema(value_type = String))]
-        digest: Digest,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// Text with roots as tokens (dep-info), written out with the local places.
-    Text(String),
 }
 
 /// What producing the result cost.
@@ -198,6 +176,9 @@ pub struct Record {
     pub values: Vec<Digest>,
     /// The files.
     pub outputs: Vec<Output>,
+    /// The exit status of the tool: 0, but for a compile that was refused for what its source says.
+    #[serde(default, skip_serializing_if = "is_success")]
+    pub status: u8,
     /// Captured standard output, with roots as tokens.
     pub stdout: String,
     /// Captured standard error, with roots as tokens.
@@ -209,6 +190,10 @@ pub struct Record {
     /// Why the input set was not found by observation alone, for people; empty when it was.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conservative: Vec<String>,
+}
+
+fn is_success(status: &u8) -> bool {
+    *status == 0
 }
 
 /// Why a record cannot be used or stored.
@@ -223,9 +208,12 @@ pub enum RecordError {
     /// Members and values differ in number, or there are too many.
     #[error("{0} members and {1} values")]
     Members(usize, usize),
-    /// An output name that is not one normal component, or is there twice.
+    /// An output whose name leads elsewhere, or is there twice.
     #[error("output name {0:?}")]
     OutputName(String),
+    /// A tool that failed, and left outputs.
+    #[error("outputs of a tool that failed")]
+    Failed,
     /// Something is over its bound.
     #[error("{what} is over its bound")]
     TooLarge {
@@ -276,6 +264,8 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
         Member::DiagnosticWidth => encoder.text("diagnostic-width", ""),
         Member::Link(path) => encoder.text("link", &path.0),
         Member::Place(path) => encoder.text("place", &path.0),
+        Member::Resolved(path) => encoder.text("resolved", &path.0),
+        Member::Processor => encoder.text("processor", ""),
         Member::Environment(which) => encoder.text(
             "environment",
             match which {
@@ -284,15 +274,6 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
             },
         ),
     };
-}
-
-/// Whether a name is one normal path component within its bound: no separator, not `.` or `..`.
-pub fn is_output_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= limits::MAX_OUTPUT_NAME_BYTES
-        && name != "."
-        && name != ".."
-        && !name.bytes().any(|c| c == b'/' || c == b'\\' || c == 0)
 }
 
 impl Record {
@@ -319,10 +300,10 @@ impl Record {
         if self.parts.len() > limits::MAX_UNIT_PARTS || texts.any(long) {
             return Err(RecordError::TooLarge { what: "the description of the unit" });
         }
-        let mut names: Vec<&str> = self.outputs.iter().map(|o| o.name.as_str()).collect();
-        names.sort_unstable();
-        let twice = names.windows(2).find(|w| w[0] == w[1]).map(|w| w[0]);
-        if let Some(name) = names.iter().copied().find(|n| !is_output_name(n)).or(twice) {
+        if self.status != 0 && !self.outputs.is_empty() {
+            return Err(RecordError::Failed);
+        }
+        if let Some(name) = output::misplaced(&self.outputs) {
             return Err(RecordError::OutputName(name.chars().take(80).collect()));
         }
         if result_key(&self.unit_key, &self.members, &self.values) != self.result_key {
@@ -338,7 +319,7 @@ impl Record {
             .iter()
             .filter_map(|output| match &output.content {
                 Content::Blob { digest, size } => Some((*digest, *size)),
-                Content::Text(_) => None,
+                _ => None,
             })
             .collect();
         blobs.sort_unstable();
@@ -367,8 +348,10 @@ mod tests {
             outputs: vec![Output {
                 name: "libx.rlib".into(),
                 executable: false,
+                mode: None,
                 content: Content::Blob { digest: Digest::of(b"x"), size: 1 },
             }],
+            status: 0,
             stdout: String::new(),
             stderr: String::new(),
             cost: Cost::default(),
@@ -386,12 +369,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_leave_the_output_directory_are_refused() {
-        for name in ["", ".", "..", "a/b", "/a", "a\\b", "a\0", &"x".repeat(256)] {
-            let mut record = record();
-            record.outputs[0].name = name.to_owned();
-            assert!(matches!(record.check(), Err(RecordError::OutputName(_))), "{name:?}");
-        }
+    fn outputs_lie_in_the_output_directory_and_a_failure_has_none() {
+        let mut misplaced = record();
+        misplaced.outputs[0].name = "../x".into();
+        assert!(matches!(misplaced.check(), Err(RecordError::OutputName(_))));
+        let mut failed = Record { status: 1, ..record() };
+        assert_eq!(failed.check(), Err(RecordError::Failed));
+        failed.outputs.clear();
+        assert_eq!(failed.check(), Ok(()));
     }
 
     #[test]

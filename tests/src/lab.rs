@@ -265,7 +265,7 @@ pub fn read_log(path: &Path) -> Result<Seen, String> {
     let head = log::head(&bytes).map_err(|_| "not a log")?;
     let end = head.entries_at + head.entries;
     let entries = bytes.get(head.entries_at..end).ok_or("too short")?;
-    Ok(seen::read(entries, head.lost))
+    Ok(seen::read(entries, head.lost, seen::Subject::Compiler))
 }
 
 /// The names of what was lost.

@@ -106,6 +106,7 @@ async fn blobs_that_nobody_noted_are_found_and_failed_results_leave_noted_ones()
     record.outputs.push(Output {
         name: "second".into(),
         executable: false,
+        mode: None,
         content: Content::Blob { digest: Digest::of(b"as it was"), size: 7 },
     });
     let first = fixture.dir.path().join("first");

@@ -205,6 +205,7 @@ impl Fixture {
             files.push(Output {
                 name: format!("out-{i}"),
                 executable: false,
+                mode: None,
                 content: Content::Blob { digest, size: bytes.len() as u64 },
             });
         }
@@ -217,6 +218,7 @@ impl Fixture {
             members,
             values,
             outputs: files,
+            status: 0,
             stdout: "out".into(),
             stderr: String::new(),
             cost: Cost { wall_ms: 1000, cpu_ms: 1000 },

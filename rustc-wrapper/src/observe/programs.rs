@@ -1,4 +1,4 @@
-//! [`is_known`] and [`is_known_library`]: programs that read variables only one by one, by asking libc for each.
+//! [`may_read_all`]: which programs may read variables that they do not ask libc for one by one.
 //!
 //! A program in C gets all variables as an argument of `main`, and its bytes do not tell whether it goes
 //! through them. Of those that builds start most, it is known: what they read, the preloaded library
@@ -158,6 +158,18 @@ const LIBRARIES: &[&str] =
 /// What every program around rustc loads: they ask for single variables.
 const DRIVER: &str = "librustc_driver-";
 
+/// Whether a program may have read any of the variables it got, without asking for it.
+pub fn may_read_all(path: &Path, class: &Class, memo: &Memo) -> bool {
+    // A program that is not one of Rust got them as an argument.
+    let asks = class.is_rust && !class.environment.may_be_whole();
+    !asks && !is_known(path, class, memo)
+}
+
+/// Whether a library may read any variable of its process, without asking for it.
+pub fn library_may_read_all(path: &Path, class: &Class) -> bool {
+    class.environment.may_be_whole() && !is_known_library(path)
+}
+
 /// Whether a program is known to read variables only one by one, by asking libc for them.
 ///
 /// Those of the system by name, where the system's package manager puts them: whoever can write there
@@ -173,7 +185,7 @@ pub fn is_known(path: &Path, class: &Class, memo: &Memo) -> bool {
 }
 
 /// Whether a library is one of such a program, and names `environ` but to hand it on.
-pub fn is_known_library(path: &Path) -> bool {
+fn is_known_library(path: &Path) -> bool {
     let of_system = path.to_str().is_some_and(is_system_dir);
     let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let stem = name.split(".so").next().unwrap_or_default();
