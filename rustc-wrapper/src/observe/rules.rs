@@ -397,6 +397,8 @@ macro.
 Where a macro reads a file below a root (workspace, home, …) the result holds only where that root lies:
 nobody knows where the macro had the path from. Where a macro starts a program, all variables count, since
 a program may go through them without asking; so results differ between runs of CI whose variables differ.
+They do not for programs of Rust whose code shows that they do not, and for some that are known: gcc and
+binutils, LLVM, pkg-config, git, cmake, ninja, plain tools of the system, rustc and rustup.
 
 What a preloaded library cannot see is known beforehand, by the content of what was loaded: code that
 makes system calls without the C library (the crate `rustix` does), static programs, functions of the C
