@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use kiln_storage::ResultKey;
 use kiln_storage::api::{Event, EventsRequest, Outcome};
+use kiln_storage::record::Member;
 
 use crate::args::{Bypass, Invocation, Parsed};
 use crate::client::{Client, ClientError};
@@ -17,8 +18,10 @@ use crate::identity::Identity;
 use crate::local::{self, Faults};
 use crate::members::Evaluator;
 use crate::memo::Memo;
+use crate::notes::{self, Note, Notes};
 use crate::roots::{Places, Roots, find_target};
 use crate::stamp;
+use crate::stdin::{self, Source};
 use crate::tool::{self, Tool};
 use crate::unit::{self, Unit};
 
@@ -37,6 +40,8 @@ pub struct Session<'a> {
     pub invocation: Invocation,
     /// The arguments, understood.
     pub parsed: Parsed,
+    /// The source, where it comes from standard input.
+    pub source: Option<Source>,
     /// The compiler.
     pub tool: Tool,
     /// The roots.
@@ -49,12 +54,29 @@ pub struct Session<'a> {
     pub color: &'static str,
     /// The connection, while it is usable.
     pub client: Option<Client>,
+    /// Where to tell what was read, when a build script asks.
+    pub notes: Option<Notes>,
+    /// What the result depends on that this run has answered with, or stored.
+    pub members: Option<Vec<Member>>,
+    /// Whether the output directory was there before.
+    pub had_out_dir: bool,
     /// Counts faults of the server.
     pub faults: Faults,
     /// The event so far.
     pub event: Event,
     clock: Instant,
     phase: Instant,
+}
+
+/// A run that is handed to the tool.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub bypass: Bypass,
+    /// The arguments, as far as they were understood.
+    pub parsed: Option<Parsed>,
+    /// What was read of standard input.
+    pub source: Option<Source>,
 }
 
 /// An event with what is known from the start.
@@ -113,36 +135,40 @@ fn processor() -> Result<String, Bypass> {
     }
 }
 
+fn roots(env: &Env, parsed: &Parsed, cwd: &Path, tool: &Tool) -> Roots {
+    let target = find_target(&unit::out_dir(parsed, cwd), parsed.target.as_deref());
+    let sysroot = Some(tool.sysroot.clone());
+    Roots::new(env, parsed, &Places { cwd: cwd.to_owned(), target: Some(target), sysroot })
+}
+
 impl<'a> Session<'a> {
     /// Understands an invocation: everything up to the unit.
     ///
     /// # Errors
-    /// A bypass, with the arguments as far as they were understood.
+    /// A bypass, with what is known so far.
     pub fn open(
         env: &'a Env,
         config: &'a Config,
         dir: &'a Path,
         invocation: Invocation,
-    ) -> Result<Self, Box<(Bypass, Option<Parsed>)>> {
+    ) -> Result<Self, Box<Refused>> {
         let clock = Instant::now();
-        let early = |bypass| Box::new((bypass, None));
+        let refused = |bypass, parsed| Box::new(Refused { bypass, parsed, source: None });
+        let early = |bypass| refused(bypass, None);
         let cwd = env.cwd.clone().ok_or_else(|| early(Bypass::new("no-working-directory", "")))?;
         let words = crate::args::expand(&invocation.args, &cwd).map_err(early)?;
         let parsed =
-            crate::args::parse(&words).map_err(|bypass| Box::new((bypass, crate_name(&words))))?;
+            crate::args::parse(&words).map_err(|bypass| refused(bypass, crate_name(&words)))?;
         let memo = Memo::open(dir);
         let clippy = invocation.inner.is_some();
         let opened = (|| {
-            let tool = tool::identify(dir, env, &invocation, &parsed, &memo)?;
-            let target = find_target(&unit::out_dir(&parsed, &cwd), parsed.target.as_deref());
-            let places = Places {
-                cwd: cwd.clone(),
-                target: Some(target),
-                sysroot: Some(tool.sysroot.clone()),
-            };
-            let roots = Roots::new(env, &parsed, &places);
+            let alone = |bypass| (bypass, None);
+            let tool = tool::identify(dir, env, &invocation, &parsed, &memo).map_err(alone)?;
+            let roots = roots(env, &parsed, &cwd, &tool);
             let color = color(&parsed);
-            let processor = unit::wants_native(&parsed).then(processor).transpose()?;
+            let processor =
+                unit::wants_native(&parsed).then(processor).transpose().map_err(alone)?;
+            let source = parsed.is_stdin().then(stdin::read).transpose()?;
             let identity = unit::Identity {
                 parsed: &parsed,
                 tool: &tool,
@@ -152,17 +178,23 @@ impl<'a> Session<'a> {
                 portable: config.paths == Paths::Portable,
                 color,
                 processor: processor.as_deref(),
+                source: source.as_ref().map(Source::digest),
             };
-            let unit = Unit::new(&identity, &cwd)?;
-            Ok((tool, roots, unit, color))
+            match Unit::new(&identity, &cwd) {
+                Ok(unit) => Ok((tool, roots, unit, color, source)),
+                Err(bypass) => Err((bypass, source)),
+            }
         })();
-        let (tool, roots, unit, color) = match opened {
+        let (tool, roots, unit, color, source) = match opened {
             Ok(opened) => opened,
-            Err(bypass) => return Err(Box::new((bypass, Some(parsed)))),
+            Err((bypass, source)) => {
+                return Err(Box::new(Refused { bypass, parsed: Some(parsed), source }));
+            }
         };
         let mut event = event(env, config, &cwd, Some(&parsed));
         event.unit_key = Some(unit.key);
         let faults = Faults::new(dir);
+        let had_out_dir = unit.out_dir.is_dir();
         let mut session = Self {
             env,
             config,
@@ -170,12 +202,16 @@ impl<'a> Session<'a> {
             cwd,
             invocation,
             parsed,
+            source,
             tool,
             roots,
             unit,
             memo,
             color,
             client: None,
+            notes: Notes::within(env, dir),
+            members: None,
+            had_out_dir,
             faults,
             event,
             clock,
@@ -188,6 +224,11 @@ impl<'a> Session<'a> {
     /// An evaluator of members for this unit.
     pub fn evaluator(&self) -> Evaluator<'_> {
         Evaluator::new(self.env, &self.roots, &self.memo, self.parsed.width.clone())
+    }
+
+    /// The source, where it comes from standard input.
+    pub fn source_bytes(&self) -> Option<&[u8]> {
+        self.source.as_ref().map(|source| source.bytes.as_slice())
     }
 
     /// Ends a phase and notes how long it took.
@@ -222,6 +263,7 @@ impl<'a> Session<'a> {
         reason: Option<(&str, String)>,
         result: Option<ResultKey>,
     ) {
+        self.leave_note(outcome, reason.as_ref());
         self.event.outcome = outcome;
         if let Some((reason, detail)) = reason {
             self.event.reason = Some(reason.to_owned());
@@ -244,6 +286,35 @@ impl<'a> Session<'a> {
         {
             tell(client, &events);
         }
+    }
+
+    /// Tells the build script's Kiln what was read on its behalf.
+    fn leave_note(&mut self, outcome: Outcome, reason: Option<&(&str, String)>) {
+        let Some(notes) = self.notes.take() else { return };
+        let members = self.members.as_ref().and_then(|members| {
+            let mut members = notes::absolute(members, &self.roots, self.env)?;
+            members.extend(self.tool.members());
+            for tool in self.invocation.inner.iter().chain([&self.invocation.tool]) {
+                members.extend(notes::absolute(
+                    &tool::named(self.env, tool),
+                    &self.roots,
+                    self.env,
+                )?);
+            }
+            Some(members)
+        });
+        let note = match (members, outcome) {
+            // What the processor is, is in the key and no member.
+            _ if unit::wants_native(&self.parsed) => Note::refused("processor: target-cpu=native"),
+            (Some(members), _) => Note::read(members),
+            (None, Outcome::Bypass) => Note::became(),
+            (None, _) => {
+                let (reason, detail) = reason.map_or(("not-stored", ""), |(r, d)| (*r, d.as_str()));
+                Note::refused(format!("{reason}: {detail}"))
+            }
+        };
+        // Whoever reads the notes misses the one of this process.
+        let _ = notes.append(&note);
     }
 
     /// The tool's arguments for a compile: Kiln's own first, so that the user's win.

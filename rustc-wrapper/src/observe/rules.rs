@@ -121,7 +121,7 @@ const NEUTRAL: &[(&str, &str)] = &[
 ];
 
 /// Variables that carry the jobserver, whoever reads them.
-const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+pub const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 
 /// Files of the kernel that tell of this process and of the machine's size: allocators, thread pools
 /// and traces of the stack read them.
@@ -150,6 +150,12 @@ const DEVICES: &[&str] =
 
 fn below(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a path is one that tells of this process and the machine's size, or a device that holds
+/// nothing.
+pub fn is_of_machine(path: &str) -> bool {
+    DEVICES.contains(&path) || MACHINE.iter().any(|place| below(path, place))
 }
 
 fn by(fact: &Fact, origin: Origin) -> bool {
