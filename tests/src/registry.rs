@@ -28,6 +28,16 @@ pub const MACROS: &[(&str, &str)] = &[
     ("rustix", "{ version = \"1\", features = [\"fs\"] }"),
 ];
 
+/// Crates whose build scripts try out the compiler, in all the ways there are.
+pub const PROBING: &[(&str, &str)] = &[
+    ("num-traits", "\"0.2\""),
+    ("anyhow", "\"1\""),
+    ("thiserror", "\"2\""),
+    ("proc-macro2", "\"1\""),
+    ("rustix", "{ version = \"1\", features = [\"fs\"] }"),
+    ("libc", "\"0.2\""),
+];
+
 /// Sources that are on this machine, or why they are not.
 pub type Fetched = Result<Project, String>;
 
@@ -104,6 +114,12 @@ pub fn small(world: &World) -> &'static Fetched {
 pub fn macros(world: &World) -> &'static Fetched {
     static MACROS_SET: OnceLock<Fetched> = OnceLock::new();
     MACROS_SET.get_or_init(|| package(&world.programs.shared, "macros", MACROS))
+}
+
+/// [`PROBING`], fetched once for each test program.
+pub fn probing(world: &World) -> &'static Fetched {
+    static PROBING_SET: OnceLock<Fetched> = OnceLock::new();
+    PROBING_SET.get_or_init(|| package(&world.programs.shared, "probing", PROBING))
 }
 
 /// A published program with its own lock file, and all that it needs.
