@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cargo::Profile;
 use crate::failure::{Outcome, while_doing};
 use crate::programs::Programs;
-use crate::{cold, observation, project, report, server, warm, wrapper};
+use crate::{cold, observation, project, report, scripts, server, warm, wrapper};
 
 /// Pairs of warm builds.
 const WARM_PAIRS: usize = 11;
@@ -59,6 +59,8 @@ enum Bench {
     Wrapper,
     /// A compile with and without observation
     Observation,
+    /// A project with C libraries: build scripts answered, and observed
+    Scripts,
     /// Lookups and blobs of a server
     Server,
     /// The blind replay alone: what there is to gain
@@ -96,6 +98,16 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
         server::run(&programs.kiln, fresh()?.path(), times(SERVER_ROUNDS))?;
     }
     if bench == Bench::Server {
+        return Ok(());
+    }
+    if wants(Bench::Scripts) {
+        let project = project::with_c_libraries(sources.path())?;
+        for profile in &profiles {
+            scripts::warm(&programs, &project, *profile, fresh()?.path(), times(WARM_PAIRS))?;
+        }
+        scripts::cold(&programs, &project, fresh()?.path(), times(COLD_PAIRS))?;
+    }
+    if bench == Bench::Scripts {
         return Ok(());
     }
     let project = project::fetch(sources.path())?;

@@ -36,9 +36,14 @@ pub fn working_directory() -> Option<PathBuf> {
     std::env::current_dir().ok()
 }
 
-/// The directory that this program was built into.
+/// This program's file.
+pub fn program() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
+
+/// The directory that this program lies in.
 pub fn program_directory() -> Option<PathBuf> {
-    std::env::current_exe().ok()?.parent().map(PathBuf::from)
+    program()?.parent().map(PathBuf::from)
 }
 
 /// Where cargo keeps what it fetched.

@@ -6,7 +6,7 @@
 //!
 //! [`environment`] alone reads the environment, [`report`] alone prints. [`programs`],
 //! [`project`], [`cargo`] and [`place`] set a measurement up, [`statistics`] evaluates it; the
-//! benches are [`warm`], [`cold`], [`wrapper`] and [`server`]. [`replay`] is the tool they compare
+//! benches are [`warm`], [`cold`], [`scripts`], [`wrapper`], [`observation`] and [`server`]. [`replay`] is the tool they compare
 //! with: a wrapper that puts files back and checks nothing.
 
 pub mod cargo;
@@ -22,6 +22,7 @@ pub mod programs;
 pub mod project;
 pub mod replay;
 pub mod report;
+pub mod scripts;
 pub mod server;
 pub mod statistics;
 pub mod tools;

@@ -36,6 +36,60 @@ pub fn fetch(below: &Path) -> Outcome<PathBuf> {
     Ok(project)
 }
 
+/// What the program with C libraries depends on: packages whose build scripts compile C, run the
+/// compiler, or look at the machine.
+const C_LIBRARIES: &str = r#"[package]
+name = "native"
+version = "0.1.0"
+edition = "2021"
+[workspace]
+[dependencies]
+libsqlite3-sys = { version = "0.30", features = ["bundled"] }
+zstd-sys = "2"
+libgit2-sys = { version = "0.18", default-features = false, features = ["vendored"] }
+onig_sys = { version = "69", default-features = false }
+ring = "0.17"
+serde = "1"
+proc-macro2 = "1"
+libc = "0.2"
+anyhow = "1"
+thiserror = "2"
+rustix = "1"
+typenum = "1"
+crc32fast = "1"
+num-traits = "0.2"
+parking_lot_core = "0.9"
+"#;
+
+/// Calls into the C libraries, so that they are linked.
+const C_MAIN: &str = r#"
+fn main() {
+    let (mut a, mut b, mut c) = (0, 0, 0);
+    unsafe {
+        libgit2_sys::git_libgit2_version(&mut a, &mut b, &mut c);
+        println!("{a} {} {}", zstd_sys::ZSTD_versionNumber(), libsqlite3_sys::sqlite3_libversion_number());
+        println!("{}", !onig_sys::onig_version().is_null());
+    }
+    println!("{:?}", ring::digest::digest(&ring::digest::SHA256, b"kiln"));
+}
+"#;
+
+/// Makes a program that is linked with C libraries, and fetches what it depends on.
+///
+/// # Errors
+/// When cargo cannot fetch it.
+pub fn with_c_libraries(below: &Path) -> Outcome<PathBuf> {
+    report::progress("fetching packages with C libraries");
+    let project = below.join("native");
+    fs::create_dir_all(project.join("src")).map_err(at(&project))?;
+    for (file, text) in [("Cargo.toml", C_LIBRARIES), ("src/main.rs", C_MAIN)] {
+        let file = project.join(file);
+        fs::write(&file, text).map_err(at(&file))?;
+    }
+    run_to_end(bare("cargo").args(["fetch", "--quiet"]).current_dir(&project))?;
+    Ok(project)
+}
+
 /// Where cargo unpacked the package.
 fn unpacked(cargo_home: &Path) -> Outcome<PathBuf> {
     let sources = cargo_home.join("registry/src");

@@ -26,6 +26,7 @@ pub const KINDS: &[(&str, &str)] = &[
     ("mode", "the permissions of a file"),
     ("environment", "all variables, for a macro that may read any of them"),
     ("width", "the width that diagnostics are wrapped at"),
+    ("processor", "the processor of the machine, for which code was made"),
     ("compiler", "the compiler: what it says of itself, and a digest of its files"),
     ("version", "the version of the package"),
     ("feature", "a feature of the package"),

@@ -51,6 +51,15 @@ pub enum Observe {
     Off,
 }
 
+/// What is done about runs of build scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildScripts {
+    /// They are looked up and stored, as compiles are.
+    On,
+    /// They are only run.
+    Off,
+}
+
 /// A share of something, 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u8);
@@ -95,6 +104,8 @@ pub struct Config {
     pub paths: Paths,
     /// How inputs are found.
     pub observe: Observe,
+    /// What is done about runs of build scripts.
+    pub build_scripts: BuildScripts,
     /// The share of hits that is compiled again and compared.
     pub verify: Percent,
     /// The file that the event of each unit is appended to.
@@ -217,6 +228,11 @@ impl Config {
                 &[("portable", Paths::Portable), ("exact", Paths::Exact)],
             )?,
             observe: word(env, "KILN_OBSERVE", &[("on", Observe::On), ("off", Observe::Off)])?,
+            build_scripts: word(
+                env,
+                "KILN_BUILD_SCRIPTS",
+                &[("on", BuildScripts::On), ("off", BuildScripts::Off)],
+            )?,
             verify: match env.get("KILN_VERIFY").filter(|v| !v.is_empty()) {
                 None => Percent::NONE,
                 Some(value) => {
@@ -252,6 +268,11 @@ mod tests {
         assert_eq!(config.server, ServerPlace::Local);
         assert_eq!(config.mode, Mode::ReadWrite);
         assert_eq!(resolve(&[]).unwrap().dir, None);
+        let scripts = |text| resolve(&[("KILN_BUILD_SCRIPTS", text)]).unwrap().build_scripts;
+        assert_eq!(
+            ["", "on", "off"].map(scripts),
+            [BuildScripts::On, BuildScripts::On, BuildScripts::Off]
+        );
         assert_eq!((config.verify, config.report), (Percent::NONE, None));
         let share = |text| resolve(&[("KILN_VERIFY", text)]).unwrap().verify.get();
         assert_eq!([share("0%"), share("7%"), share("100%"), share("")], [0, 7, 100, 0]);
@@ -267,6 +288,7 @@ mod tests {
             ("KILN_SERVER", "unix://x"),
             ("KILN_MODE", "write"),
             ("KILN_PATHS", "short"),
+            ("KILN_BUILD_SCRIPTS", "yes"),
             ("KILN_VERIFY", "10"),
             ("KILN_VERIFY", "101%"),
             ("KILN_VERIFY", "-1%"),

@@ -80,6 +80,12 @@ pub const SETTINGS: &[Setting] = &[
                 workspace for read.",
     },
     Setting {
+        name: "KILN_BUILD_SCRIPTS",
+        accepts: "`on` or `off`",
+        default: "`on`",
+        about: "`on` answers runs of build scripts too; `off` only runs them.",
+    },
+    Setting {
         name: "KILN_VERIFY",
         accepts: "a whole percentage, `0%` to `100%`",
         default: "`0%`",

@@ -13,9 +13,12 @@ pub mod compile;
 pub mod config;
 pub mod depinfo;
 pub mod diagnostics;
+pub mod engine;
 pub mod env;
 pub mod envuse;
 pub mod explain;
+pub mod front;
+pub mod host;
 pub mod identity;
 pub mod inputs;
 pub mod limits;
@@ -34,6 +37,8 @@ pub mod publish;
 pub mod reasons;
 pub mod roots;
 pub mod say;
+pub mod scratch;
+pub mod script;
 pub mod session;
 pub mod silent;
 pub mod sources;
@@ -54,7 +59,9 @@ use crate::env::Env;
 pub fn main() -> ExitCode {
     let env = Env::of_process();
     let arguments = Env::arguments();
-    if cli::is_wrapper_call(&arguments) {
+    if arguments.first().is_some_and(|word| word == script::WORD) {
+        script::main(&env, &arguments[1..])
+    } else if cli::is_wrapper_call(&arguments) {
         wrapper::main(&env, &arguments)
     } else {
         cli::main(&env, &arguments)

@@ -21,6 +21,9 @@ pub const MAX_NOTES_BYTES: u64 = 64 * 1024 * 1024;
 /// is written takes room.
 pub const OBSERVER_LOG_BYTES: u32 = 8 * 1024 * 1024;
 
+/// The same for a run of a build script: thousands of processes may read the same headers.
+pub const SCRIPT_LOG_BYTES: u32 = 192 * 1024 * 1024;
+
 /// Slots of the table that finds repeated entries in such a log, a power of two.
 pub const OBSERVER_LOG_SLOTS: u32 = 16 * 1024;
 
@@ -50,3 +53,6 @@ pub const COMPARE_TIME: Duration = Duration::from_millis(100);
 
 /// Longest the wrapper waits to hear which earlier units are like a new one.
 pub const NEAREST_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Largest file that may be the front of a build script, bytes; it is read into memory.
+pub const MAX_FRONT_BYTES: u64 = 64 * 1024;

@@ -8,13 +8,15 @@
 
 use std::path::PathBuf;
 
-use kiln_storage::api::{LookupRequest, LookupResponse, NearestRequest, NearestResponse};
+use kiln_storage::api::{
+    LookupRequest, LookupResponse, NearestRequest, NearestResponse, RejectRequest,
+};
 use kiln_storage::limits;
 use kiln_storage::record::{Member, Record, Variables, result_key};
 
 use crate::causes::{self, Causes};
+use crate::engine::Engine;
 use crate::members::Evaluator;
-use crate::session::Session;
 
 /// What a lookup found.
 #[derive(Debug)]
@@ -28,20 +30,20 @@ pub enum Found {
 }
 
 /// Looks a unit up.
-pub fn lookup(session: &mut Session<'_>) -> Found {
-    if session.faults.are_too_many() {
+pub fn lookup(engine: &mut Engine<'_>) -> Found {
+    if engine.faults.are_too_many() {
         return Found::Fault("server-left-alone", "it failed repeatedly".into());
     }
-    let request = LookupRequest { units: vec![session.unit.key], results: vec![] };
-    let response = match ask(session, &request) {
+    let request = LookupRequest { units: vec![engine.named.key], results: vec![] };
+    let response = match ask(engine, &request) {
         Ok(response) => response,
         Err(fault) => return fault,
     };
-    session.faults.clear();
-    let mut evaluator = session.evaluator();
+    engine.faults.clear();
+    let mut evaluator = engine.evaluator();
     let mut first_difference = None;
     for record in &response.records {
-        match difference(&mut evaluator, record, session) {
+        match difference(&mut evaluator, record, engine) {
             None => return found(record.clone(), response.local_store),
             Some(member) => {
                 first_difference.get_or_insert(member);
@@ -49,41 +51,41 @@ pub fn lookup(session: &mut Session<'_>) -> Found {
         }
     }
     let Some(member) = first_difference else {
-        let causes = nearest(session);
-        note(session, causes);
+        let causes = nearest(engine);
+        note(engine, causes);
         return Found::Nothing("new-unit", String::new());
     };
     let causes = causes::inputs::compare(&mut evaluator, &response.records);
     if response.records.len() >= limits::MAX_RECORDS_PER_UNIT {
         let results = expected(&mut evaluator, &response.records);
         if !results.is_empty() {
-            match exact(session, results) {
+            match exact(engine, results) {
                 Ok(Some(found)) => return found,
                 Ok(None) => {}
                 Err(fault) => return fault,
             }
         }
     }
-    note(session, causes);
+    note(engine, causes);
     Found::Nothing("input-changed", describe(&member))
 }
 
-fn note(session: &mut Session<'_>, causes: Causes) {
-    session.event.causes = causes.named;
-    session.event.more_causes = causes.more;
+fn note(engine: &mut Engine<'_>, causes: Causes) {
+    engine.event.causes = causes.named;
+    engine.event.more_causes = causes.more;
 }
 
 /// What a unit without records differs in from earlier ones of its crate. A server that does not
 /// tell is no fault: only the explanation is poorer.
-fn nearest(session: &mut Session<'_>) -> Causes {
-    let request = NearestRequest { unit_key: session.unit.key, unit: session.unit.name.clone() };
-    let Some(client) = session.client.as_mut().filter(|client| client.is_alive()) else {
+fn nearest(engine: &mut Engine<'_>) -> Causes {
+    let request = NearestRequest { unit_key: engine.named.key, unit: engine.named.name.clone() };
+    let Some(client) = engine.client.as_mut().filter(|client| client.is_alive()) else {
         return Causes::default();
     };
     let timeout = crate::limits::NEAREST_TIMEOUT;
     let asked = client.json::<_, NearestResponse>("POST", "/v1/nearest", &request, timeout);
     match asked {
-        Ok(answer) => causes::arguments::compare(&session.unit, &answer.units),
+        Ok(answer) => causes::arguments::compare(&engine.named, &answer.units),
         Err(_) => Causes::default(),
     }
 }
@@ -92,12 +94,12 @@ fn found(record: Record, store: Option<String>) -> Found {
     Found::Record(Box::new(record), store.map(PathBuf::from))
 }
 
-fn ask(session: &mut Session<'_>, request: &LookupRequest) -> Result<LookupResponse, Found> {
+fn ask(engine: &mut Engine<'_>, request: &LookupRequest) -> Result<LookupResponse, Found> {
     let absent = |error: String| Found::Fault("server-absent", error);
-    let client = session.connect().map_err(|error| absent(error.to_string()))?;
+    let client = engine.connect().map_err(|error| absent(error.to_string()))?;
     client.json("POST", "/v1/lookup", request, limits::LOOKUP_TIMEOUT).map_err(|error| {
-        session.client = None;
-        session.faults.count();
+        engine.client = None;
+        engine.faults.count();
         Found::Fault("lookup-failed", error.to_string())
     })
 }
@@ -106,10 +108,10 @@ fn ask(session: &mut Session<'_>, request: &LookupRequest) -> Result<LookupRespo
 fn difference(
     evaluator: &mut Evaluator<'_>,
     record: &Record,
-    session: &Session<'_>,
+    engine: &Engine<'_>,
 ) -> Option<Member> {
     let foreign = || Some(Member::Program("a record of another unit".into()));
-    if record.unit_key != session.unit.key || record.check().is_err() {
+    if record.unit_key != engine.named.key || record.check().is_err() {
         return foreign();
     }
     let mut pairs = record.members.iter().zip(&record.values);
@@ -130,14 +132,35 @@ fn expected(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Vec<kiln_stora
 }
 
 fn exact(
-    session: &mut Session<'_>,
+    engine: &mut Engine<'_>,
     results: Vec<kiln_storage::ResultKey>,
 ) -> Result<Option<Found>, Found> {
-    let response = ask(session, &LookupRequest { units: vec![], results })?;
-    let mut evaluator = session.evaluator();
-    let holds = |record: &&Record| difference(&mut evaluator, record, session).is_none();
+    let response = ask(engine, &LookupRequest { units: vec![], results })?;
+    let mut evaluator = engine.evaluator();
+    let holds = |record: &&Record| difference(&mut evaluator, record, engine).is_none();
     let record = response.records.iter().find(holds).cloned();
     Ok(record.map(|record| found(record, response.local_store)))
+}
+
+/// Tells the server that what a record names is damaged.
+pub fn reject(engine: &mut Engine<'_>, record: &Record, reason: &str) {
+    let path = format!("/v1/results/{}/reject", record.result_key);
+    let body = serde_json::to_vec(&RejectRequest { reason: reason.to_owned() }).unwrap_or_default();
+    if let Ok(client) = engine.connect() {
+        // The answer is awaited: what is published next must find the damage gone.
+        if client.request("POST", &path, &body, limits::LOOKUP_TIMEOUT).is_err() {
+            engine.client = None;
+        }
+    }
+}
+
+/// What holds a record at one place.
+pub fn pins(record: &Record) -> Vec<String> {
+    let root = |member: &Member| match member {
+        Member::Root(name) => Some(format!("<{name}>")),
+        _ => None,
+    };
+    record.members.iter().filter_map(root).collect()
 }
 
 /// A member for people.
@@ -152,8 +175,9 @@ pub fn describe(member: &Member) -> String {
         Member::Upward(path, names) => format!("{} above {}", names.join(" or "), path.0),
         Member::Root(name) => format!("place of <{name}>"),
         Member::DiagnosticWidth => "width of diagnostics".to_owned(),
+        Member::Processor => "processor".to_owned(),
         Member::Link(path) => format!("link {}", path.0),
-        Member::Place(path) => format!("place of {}", path.0),
+        Member::Place(path) | Member::Resolved(path) => format!("place of {}", path.0),
         Member::Environment(Variables::All) => "all variables".to_owned(),
         Member::Environment(Variables::Lasting) => "variables that a macro may read".to_owned(),
     }

@@ -46,6 +46,12 @@ impl<'a> Evaluator<'a> {
         Self { env, roots, memo, width, known: HashMap::new(), newest_ns: 0 }
     }
 
+    /// The same evaluator, which knows some values.
+    pub fn knowing(mut self, known: impl Iterator<Item = (Member, Digest)>) -> Self {
+        self.known.extend(known.map(|(member, value)| (member, Some(value))));
+        self
+    }
+
     /// When the newest of all files read so far was changed, nanoseconds since 1970.
     pub fn newest_ns(&self) -> i128 {
         self.newest_ns
@@ -113,6 +119,9 @@ impl<'a> Evaluator<'a> {
             Member::DiagnosticWidth => {
                 encoder.optional("width", self.width.as_ref().map(String::as_bytes));
             }
+            Member::Processor => {
+                encoder.text("processor", &crate::host::processor().ok()?);
+            }
             Member::Link(path) => {
                 let path = self.roots.resolve(&path.0)?;
                 self.touch_itself(std::fs::symlink_metadata(&path));
@@ -122,6 +131,12 @@ impl<'a> Evaluator<'a> {
             Member::Place(path) => {
                 let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
                 encoder.optional("place", place.as_ref().map(|p| p.as_os_str().as_bytes()));
+            }
+            Member::Resolved(path) => {
+                let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
+                let place = place.as_ref().and_then(|place| place.to_str());
+                let token = place.map(|place| self.roots.tokenise(place));
+                encoder.optional("resolved", token.as_ref().map(String::as_bytes));
             }
             Member::Environment(which) => self.environment(&mut encoder, *which),
         }

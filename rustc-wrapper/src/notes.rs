@@ -158,6 +158,7 @@ pub fn absolute(members: &[Member], roots: &Roots, env: &Env) -> Option<Vec<Memb
             Member::Upward(token, names) => Member::Upward(path(token)?, names.clone()),
             Member::Link(token) => Member::Link(path(token)?),
             Member::Place(token) => Member::Place(path(token)?),
+            Member::Resolved(token) => Member::Resolved(path(token)?),
             Member::Root(name) => Member::Place(TokenPath(roots.place(name)?.to_owned())),
             Member::DiagnosticWidth => continue,
             Member::Program(name) => {
@@ -167,7 +168,7 @@ pub fn absolute(members: &[Member], roots: &Roots, env: &Env) -> Option<Vec<Memb
                 out.extend(found.map(|found| Member::File(TokenPath(found))));
                 member.clone()
             }
-            Member::Env(..) | Member::Environment(_) => member.clone(),
+            Member::Env(..) | Member::Environment(_) | Member::Processor => member.clone(),
         };
         out.push(member);
     }

@@ -8,8 +8,10 @@
 //! after it.
 
 pub mod found;
+pub mod made;
 pub mod rules;
 pub mod seen;
+pub mod unseen;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -24,7 +26,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::config::{Config, Observe};
 use crate::env::Env;
-use crate::limits::{OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS};
+use crate::limits::OBSERVER_LOG_SLOTS;
 use crate::memo::Memo;
 use crate::objects::{Class, Classes};
 use crate::silent::is_system_dir;
@@ -94,18 +96,18 @@ impl Library {
     }
 
     /// Prepares the observation of one run. Its log lies in memory: a file of its size on a disk costs
-    /// every process milliseconds.
+    /// every process milliseconds. It takes so many bytes of entries.
     ///
     /// # Errors
     /// Why there is none, for people.
-    pub fn watch(&self) -> Result<Watch, String> {
+    pub fn watch(&self, capacity: u32) -> Result<Watch, String> {
         let fail = |error: io::Error| format!("the log of an observed run: {error}");
         let memory = rustix::fs::memfd_create("kiln-observed", MemfdFlags::CLOEXEC);
         let file = File::from(memory.map_err(|error| fail(error.into()))?);
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         // Children open it by this name; where that is not possible, there is no observation.
         OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;
-        let (capacity, slots) = (OBSERVER_LOG_BYTES, OBSERVER_LOG_SLOTS);
+        let slots = OBSERVER_LOG_SLOTS;
         // Beyond that bound the system ends the process.
         let bound = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
         if bound.is_some_and(|bound| bound < log::file_bytes(capacity, slots)) {
@@ -126,8 +128,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The variables that the tool is started with.
-    pub fn variables(&self, env: &Env) -> [(&'static str, OsString); 2] {
+    /// The variables that the tool is started with. C compilers that run below it get the prefix maps,
+    /// from general to specific; one that cannot be handed on is left out.
+    pub fn variables(&self, env: &Env, maps: &[(String, String)]) -> [(&'static str, OsString); 2] {
         let mut preload = self.library.clone().into_os_string();
         if let Some(others) = env.get(PRELOAD) {
             preload.push(":");
@@ -137,6 +140,7 @@ impl Watch {
         lead.push(self.library.as_os_str());
         lead.push(":");
         lead.push(&self.path);
+        lead.push(lead_of_maps(maps));
         [(PRELOAD, preload), (log::VARIABLE, lead)]
     }
 
@@ -144,14 +148,27 @@ impl Watch {
     ///
     /// # Errors
     /// When it cannot be read or is none.
-    pub fn read(&self) -> io::Result<seen::Seen> {
+    pub fn read(&self, subject: seen::Subject<'_>) -> io::Result<seen::Seen> {
         let mut header = [0; log::HEADER_BYTES];
         self.log.read_exact_at(&mut header, 0)?;
         let head = log::head(&header).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut entries = vec![0; head.entries];
         self.log.read_exact_at(&mut entries, head.entries_at as u64)?;
-        Ok(seen::read(&entries, head.lost))
+        Ok(seen::read(&entries, head.lost, subject))
     }
+}
+
+/// Prefix maps as they stand behind the rest of a lead.
+fn lead_of_maps(maps: &[(String, String)]) -> String {
+    let plain = |text: &str| !text.contains([':', '=', '\0']);
+    let mut lead = String::new();
+    for (old, new) in maps {
+        let fits = lead.len() + old.len() + new.len() + 2 <= log::MAX_MAPS;
+        if fits && !old.is_empty() && plain(old) && plain(new) {
+            lead.push_str(&format!(":{old}={new}"));
+        }
+    }
+    lead
 }
 
 /// What observation found out about a run.
@@ -213,4 +230,25 @@ fn is_system_library(path: &Path) -> bool {
         stem,
         "libc" | "libm" | "libdl" | "libpthread" | "librt" | "libutil" | "libresolv" | "libgcc_s"
     ) || ["ld-linux", "ld-musl", "libc.musl", "ld64"].iter().any(|start| stem.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_maps_that_cannot_be_handed_on_are_left_out() {
+        let check = |maps: &[(&str, &str)], want: &str| {
+            let maps: Vec<(String, String)> =
+                maps.iter().map(|(old, new)| ((*old).into(), (*new).into())).collect();
+            assert_eq!(lead_of_maps(&maps), want);
+        };
+        check(&[], "");
+        check(&[("/ws", "/kiln/ws"), ("/ws/a b", "/kiln/out")], ":/ws=/kiln/ws:/ws/a b=/kiln/out");
+        check(&[("/a:b", "/c"), ("/a", "/b=c"), ("", "/x"), ("/d", "/e")], ":/d=/e");
+        let long = "/".repeat(log::MAX_MAPS - 4);
+        check(&[(&long, "/c")], &format!(":{long}=/c"));
+        check(&[(&long, "/cd"), ("/d", "/e")], ":/d=/e");
+        check(&[("/d", "/e"), (&long, "/c"), ("/f", "/g")], ":/d=/e:/f=/g");
+    }
 }

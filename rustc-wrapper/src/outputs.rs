@@ -20,8 +20,8 @@ use crate::stamp::changed_ns;
 use crate::unit::Unit;
 
 /// Mode bits that the umask may take from.
-const FILE_MODE: u32 = 0o666;
-const EXECUTABLE_MODE: u32 = 0o777;
+pub(crate) const FILE_MODE: u32 = 0o666;
+pub(crate) const EXECUTABLE_MODE: u32 = 0o777;
 
 /// A file that a compile left.
 #[derive(Debug, Clone)]
@@ -176,7 +176,7 @@ pub struct Restored {
     pub files: Vec<(Metadata, Digest)>,
 }
 
-fn temporary_name(name: &str) -> String {
+pub(crate) fn temporary_name(name: &str) -> String {
     // A name at its limit has no room for more.
     match name.len() > 200 {
         true => format!(".{}.kiln{}", Digest::of(name.as_bytes()).short(), std::process::id()),
@@ -185,7 +185,7 @@ fn temporary_name(name: &str) -> String {
 }
 
 /// Writes one output; its metadata after that, and how many bytes it has.
-fn write(
+pub(crate) fn write(
     output: &Output,
     path: &Path,
     roots: &Roots,

@@ -15,6 +15,7 @@ use crate::client::{Client, ClientError};
 use crate::compile::Finished;
 use crate::config::Mode;
 use crate::diagnostics::has_diagnostics;
+use crate::engine::Engine;
 use crate::inputs::{self, Inputs, Run, Unknown};
 use crate::linker::LinkPlan;
 use crate::objects::Classes;
@@ -68,10 +69,10 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     let values = evaluate(session, &members, compiled.started_ns)?;
     let record = Record {
         version: RECORD_VERSION,
-        unit_key: session.unit.key,
-        result_key: result_key(&session.unit.key, &members, &values),
-        unit: session.unit.name.clone(),
-        parts: crate::unit::parts::kept(&session.unit.parts),
+        unit_key: session.named.key,
+        result_key: result_key(&session.named.key, &members, &values),
+        unit: session.named.name.clone(),
+        parts: crate::unit::parts::kept(&session.named.parts),
         members,
         values,
         outputs: record_outputs,
@@ -216,9 +217,9 @@ fn run<'a>(
 }
 
 /// The places of all roots, as they are named and as the file system knows them.
-fn places<'a>(session: &'a Session<'_>) -> Vec<(&'a str, String)> {
+pub(crate) fn places<'a>(engine: &'a Engine<'_>) -> Vec<(&'a str, String)> {
     let mut places = Vec::new();
-    for root in session.roots.iter() {
+    for root in engine.roots.iter() {
         places.push((root.name, root.path.clone()));
         let real = std::fs::canonicalize(&root.path).ok();
         let real = real.and_then(|p| p.into_os_string().into_string().ok());
@@ -270,7 +271,7 @@ fn describe_outputs(
 /// # Errors
 /// What reading fails with.
 pub(crate) fn hash(
-    session: &Session<'_>,
+    engine: &Engine<'_>,
     path: &Path,
     needles: &[&[u8]],
 ) -> std::io::Result<(Digest, u64, Vec<bool>)> {
@@ -279,7 +280,7 @@ pub(crate) fn hash(
     let result = outputs::hash_and_scan(path, needles)?;
     let after = std::fs::metadata(path)?;
     if crate::stamp::stamp(&before) == crate::stamp::stamp(&after) {
-        session.memo.put(&after, from_ns, &result.0);
+        engine.memo.put(&after, from_ns, &result.0);
     }
     Ok(result)
 }
@@ -289,11 +290,11 @@ pub(crate) fn hash(
 /// # Errors
 /// Which one.
 pub(crate) fn evaluate(
-    session: &Session<'_>,
+    engine: &Engine<'_>,
     members: &[Member],
     started_ns: i128,
 ) -> Result<Vec<Digest>, Unknown> {
-    let mut evaluator = session.evaluator();
+    let mut evaluator = engine.evaluator();
     let mut values = Vec::with_capacity(members.len());
     for member in members {
         let value = evaluator.value(member);
@@ -303,7 +304,7 @@ pub(crate) fn evaluate(
             return Err(unknown("input-changed-meanwhile", crate::lookup::describe(member)));
         }
     }
-    match moved(session, members, started_ns) {
+    match moved(engine, members, started_ns) {
         Some(path) => Err(unknown("input-changed-meanwhile", path.display())),
         None => Ok(values),
     }
@@ -312,20 +313,21 @@ pub(crate) fn evaluate(
 /// A link or directory on the way to an input that changed while the tool ran: then what is there now
 /// may not be what was read. Links are looked at wherever they are, directories below the workspace and
 /// the package; in a target directory they change all the time.
-fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<PathBuf> {
+fn moved(engine: &Engine<'_>, members: &[Member], started_ns: i128) -> Option<PathBuf> {
     let (mut places, mut above) = (BTreeSet::new(), BTreeSet::new());
     for member in members {
         let (Member::File(token)
         | Member::Listing(token)
         | Member::Link(token)
         | Member::Place(token)
+        | Member::Resolved(token)
         | Member::Mode(token)) = member
         else {
             continue;
         };
-        let path = session.roots.resolve(&token.0)?;
+        let path = engine.roots.resolve(&token.0)?;
         let root = ["<workspace>", "<package>"].into_iter().find(|root| token.0.starts_with(root));
-        let root = root.and_then(|root| session.roots.resolve(root));
+        let root = root.and_then(|root| engine.roots.resolve(root));
         let below =
             |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
         above.extend(path.ancestors().map(Path::to_owned));
@@ -346,8 +348,8 @@ fn moved(session: &Session<'_>, members: &[Member], started_ns: i128) -> Option<
     first.or_else(|| above.into_iter().find(|place| changed(place, true)))
 }
 
-fn send(session: &mut Session<'_>, request: &PublishRequest) -> Result<(), ClientError> {
-    let client = session.connect()?;
+pub(crate) fn send(engine: &mut Engine<'_>, request: &PublishRequest) -> Result<(), ClientError> {
+    let client = engine.connect()?;
     if !client.is_local() {
         upload(client, request)?;
     }
@@ -357,7 +359,7 @@ fn send(session: &mut Session<'_>, request: &PublishRequest) -> Result<(), Clien
     let body = serde_json::to_vec(&request).map_err(|_| ClientError::Foreign("the question"))?;
     let sent = client.request("PUT", &path, &body, limits::PUBLISH_TIMEOUT);
     if sent.is_err() {
-        session.client = None;
+        engine.client = None;
     }
     sent.map(drop)
 }

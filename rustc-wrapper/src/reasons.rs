@@ -63,7 +63,24 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "a procedural macro wrote a file, which a hit would not write; not stored",
     ),
-    row("special-file", "miss", "a source is a pipe, socket or device; not stored"),
+    row(
+        "special-file",
+        "miss",
+        "a source, or something in OUT_DIR, is a pipe, socket or device; not stored",
+    ),
+    row("script-failed", "miss", "the build script failed; only successes are stored"),
+    row(
+        "not-observed",
+        "miss",
+        "it is not known all that the build script read (static programs, system calls past libc, KILN_OBSERVE=off); not stored",
+    ),
+    row(
+        "writes-outside",
+        "miss",
+        "the build script wrote elsewhere than to OUT_DIR and temporary directories, which a hit would not do; not stored",
+    ),
+    row("network", "miss", "the build script used the network; not stored"),
+    row("large-output", "miss", "the build script left too many files in OUT_DIR; not stored"),
     row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
     row("input-changed-meanwhile", "miss", "a file changed while the compiler ran; not stored"),
     row(
@@ -128,6 +145,8 @@ pub const REASONS: &[Reason] = &[
     row("non-utf8-argument", "bypass", "an argument that is not UTF-8"),
     row("non-utf8-path", "bypass", "a path that is not UTF-8"),
     row("no-working-directory", "bypass", "the working directory is gone"),
+    row("not-from-cargo", "bypass", "a build script that was not started by cargo"),
+    row("odd-out-dir", "bypass", "OUT_DIR is right below the top of the file system"),
     row("no-tool", "bypass", "no program to run"),
     row("unknown-tool", "bypass", "the program is no rustc, or its files cannot be read"),
     row(

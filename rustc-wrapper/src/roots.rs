@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::args::Parsed;
 use crate::env::Env;
 
 /// How far above the output directory the target directory is looked for.
@@ -23,7 +22,7 @@ pub const VIRTUAL: &str = "/kiln/";
 /// One root: its name and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
-    /// `workspace`, `package`, `target`, `cargo`, `sysroot`, `home` or `tmp`.
+    /// `workspace`, `package`, `out`, `target`, `cargo`, `sysroot`, `home` or `tmp`.
     pub name: &'static str,
     /// Absolute path without a trailing slash.
     pub path: String,
@@ -98,27 +97,29 @@ pub fn find_target(out_dir: &Path, triple: Option<&str>) -> PathBuf {
 /// The places that roots are made of, before the rules are applied.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
-    /// The working directory.
-    pub cwd: PathBuf,
+    /// What holds the sources of more than one package.
+    pub workspace: Option<PathBuf>,
     /// The target directory, from [`find_target`].
     pub target: Option<PathBuf>,
     /// The sysroot of the tool.
     pub sysroot: Option<PathBuf>,
+    /// The directory that a build script writes to.
+    pub out: Option<PathBuf>,
 }
 
 impl Roots {
     /// The roots of a unit.
-    pub fn new(env: &Env, parsed: &Parsed, places: &Places) -> Self {
+    pub fn new(env: &Env, places: Places) -> Self {
         let home = env.absolute("HOME");
         let cargo = env.absolute("CARGO_HOME").or_else(|| home.as_ref().map(|h| h.join(".cargo")));
-        let workspace = parsed.input.is_relative().then(|| places.cwd.clone());
         // In the order of preference where two are one place.
         let all = [
-            ("workspace", workspace),
+            ("workspace", places.workspace),
             ("package", env.absolute("CARGO_MANIFEST_DIR")),
-            ("target", places.target.clone()),
+            ("out", places.out),
+            ("target", places.target),
             ("cargo", cargo),
-            ("sysroot", places.sysroot.clone()),
+            ("sysroot", places.sysroot),
             ("home", home),
             ("tmp", env.absolute("TMPDIR").or_else(|| Some("/tmp".into()))),
         ];
@@ -243,9 +244,9 @@ impl Roots {
         out
     }
 
-    /// rustc's arguments that remap every root: from general to specific, since the last match
-    /// wins. The package is remapped only where no other root holds it.
-    pub fn remap_arguments(&self) -> Vec<String> {
+    /// The places of all roots with the virtual places that outputs name instead: from general to
+    /// specific, since the last match wins. The package is there only where no other root holds it.
+    pub fn remaps(&self) -> Vec<(String, String)> {
         let general = |root: &&Root| match root.name {
             "sysroot" => false,
             "package" => !self.roots.iter().any(|other| {
@@ -253,9 +254,14 @@ impl Roots {
             }),
             _ => true,
         };
-        let remap =
-            |root: &Root| format!("--remap-path-prefix={}={}", root.path, virtual_place(root.name));
+        let remap = |root: &Root| (root.path.clone(), virtual_place(root.name));
         self.roots.iter().rev().filter(general).map(remap).collect()
+    }
+
+    /// rustc's arguments for [`Roots::remaps`].
+    pub fn remap_arguments(&self) -> Vec<String> {
+        let remap = |(from, to)| format!("--remap-path-prefix={from}={to}");
+        self.remaps().into_iter().map(remap).collect()
     }
 }
 

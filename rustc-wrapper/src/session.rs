@@ -1,41 +1,34 @@
-//! [`Session`]: what the stages of one wrapper run share, and the event that ends it.
+//! [`Session`]: what the stages of a compile share: the engine that every run has, and what only a compile
+//! has.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::time::Instant;
 
 use kiln_storage::ResultKey;
-use kiln_storage::api::{Event, EventsRequest, Outcome};
-use kiln_storage::record::Member;
+use kiln_storage::api::{EventsRequest, Outcome};
+use kiln_storage::record::{Member, UnitName};
 
 use crate::args::{Bypass, Invocation, Parsed};
-use crate::client::{Client, ClientError};
 use crate::config::{Config, Paths};
+use crate::engine::{self, Engine, Place};
 use crate::env::Env;
-use crate::identity::Identity;
+use crate::host;
 use crate::local::{self, Faults};
-use crate::members::Evaluator;
 use crate::memo::Memo;
 use crate::notes::{self, Note, Notes};
 use crate::roots::{Places, Roots, find_target};
-use crate::stamp;
 use crate::stdin::{self, Source};
 use crate::tool::{self, Tool};
 use crate::unit::{self, Unit};
 
-/// One run of the wrapper for one unit, from arguments to event.
+/// One run of the wrapper for one unit of rustc, from arguments to event.
 #[derive(Debug)]
 pub struct Session<'a> {
-    /// The environment.
-    pub env: &'a Env,
-    /// The settings.
-    pub config: &'a Config,
-    /// The state directory.
-    pub dir: &'a Path,
-    /// The working directory.
-    pub cwd: PathBuf,
+    /// What every run has.
+    pub engine: Engine<'a>,
     /// Tool and arguments as given.
     pub invocation: Invocation,
     /// The arguments, understood.
@@ -44,28 +37,16 @@ pub struct Session<'a> {
     pub source: Option<Source>,
     /// The compiler.
     pub tool: Tool,
-    /// The roots.
-    pub roots: Roots,
     /// The unit.
     pub unit: Unit,
-    /// The digest memo.
-    pub memo: Memo,
     /// Resolved colour of human-readable diagnostics.
     pub color: &'static str,
-    /// The connection, while it is usable.
-    pub client: Option<Client>,
     /// Where to tell what was read, when a build script asks.
     pub notes: Option<Notes>,
     /// What the result depends on that this run has answered with, or stored.
     pub members: Option<Vec<Member>>,
     /// Whether the output directory was there before.
     pub had_out_dir: bool,
-    /// Counts faults of the server.
-    pub faults: Faults,
-    /// The event so far.
-    pub event: Event,
-    clock: Instant,
-    phase: Instant,
 }
 
 /// A run that is handed to the tool.
@@ -79,31 +60,18 @@ pub struct Refused {
     pub source: Option<Source>,
 }
 
-/// An event with what is known from the start.
-fn event(env: &Env, config: &Config, cwd: &Path, parsed: Option<&Parsed>) -> Event {
-    let who = Identity::find(config, cwd);
-    let now_ms = u64::try_from(stamp::now_ns() / 1_000_000).unwrap_or(0);
-    Event {
-        id: format!("{}-{}-{}", who.build, std::process::id(), stamp::now_ns()),
-        at_ms: now_ms,
-        run: who.run,
-        job: who.job,
-        build: who.build,
-        unit: parsed.map(|p| unit::name(env, p)).unwrap_or_default(),
-        unit_key: None,
-        result_key: None,
-        outcome: Outcome::Error,
-        reason: None,
-        detail: None,
-        causes: Vec::new(),
-        more_causes: 0,
-        stem: parsed.and_then(unit::stem),
-        pinned: Vec::new(),
-        conservative: Vec::new(),
-        phases_us: Default::default(),
-        bytes: 0,
-        cost_ms: 0,
-        wall_us: 0,
+/// The stages that every run goes through ask the engine; those of a compile read on.
+impl<'a> Deref for Session<'a> {
+    type Target = Engine<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.engine
+    }
+}
+
+impl DerefMut for Session<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.engine
     }
 }
 
@@ -117,28 +85,15 @@ fn color(parsed: &Parsed) -> &'static str {
     }
 }
 
-/// What the first processor of this machine is: maker, model and features.
-fn processor() -> Result<String, Bypass> {
-    let unknown = |why: String| Bypass::new("unknown-processor", why);
-    let text = std::fs::read_to_string("/proc/cpuinfo").map_err(|e| unknown(e.to_string()))?;
-    let first = text.split("\n\n").next().unwrap_or_default();
-    let telling = |line: &&str| {
-        ["vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU "]
-            .iter()
-            .any(|field| line.starts_with(field))
-    };
-    let lines: Vec<&str> = first.lines().filter(telling).collect();
-    if lines.is_empty() {
-        Err(unknown("/proc/cpuinfo says nothing".into()))
-    } else {
-        Ok(lines.join("\n"))
-    }
-}
-
 fn roots(env: &Env, parsed: &Parsed, cwd: &Path, tool: &Tool) -> Roots {
     let target = find_target(&unit::out_dir(parsed, cwd), parsed.target.as_deref());
-    let sysroot = Some(tool.sysroot.clone());
-    Roots::new(env, parsed, &Places { cwd: cwd.to_owned(), target: Some(target), sysroot })
+    let places = Places {
+        workspace: parsed.input.is_relative().then(|| cwd.to_owned()),
+        target: Some(target),
+        sysroot: Some(tool.sysroot.clone()),
+        out: None,
+    };
+    Roots::new(env, places)
 }
 
 impl<'a> Session<'a> {
@@ -166,8 +121,9 @@ impl<'a> Session<'a> {
             let tool = tool::identify(dir, env, &invocation, &parsed, &memo).map_err(alone)?;
             let roots = roots(env, &parsed, &cwd, &tool);
             let color = color(&parsed);
+            let processor = unit::wants_native(&parsed).then(host::processor).transpose();
             let processor =
-                unit::wants_native(&parsed).then(processor).transpose().map_err(alone)?;
+                processor.map_err(|why| alone(Bypass::new("unknown-processor", why)))?;
             let source = parsed.is_stdin().then(stdin::read).transpose()?;
             let identity = unit::Identity {
                 parsed: &parsed,
@@ -181,49 +137,31 @@ impl<'a> Session<'a> {
                 source: source.as_ref().map(Source::digest),
             };
             match Unit::new(&identity, &cwd) {
-                Ok(unit) => Ok((tool, roots, unit, color, source)),
+                Ok((unit, named)) => Ok((tool, roots, unit, named, color, source)),
                 Err(bypass) => Err((bypass, source)),
             }
         })();
-        let (tool, roots, unit, color, source) = match opened {
+        let (tool, roots, unit, named, color, source) = match opened {
             Ok(opened) => opened,
             Err((bypass, source)) => {
                 return Err(Box::new(Refused { bypass, parsed: Some(parsed), source }));
             }
         };
-        let mut event = event(env, config, &cwd, Some(&parsed));
-        event.unit_key = Some(unit.key);
-        let faults = Faults::new(dir);
-        let had_out_dir = unit.out_dir.is_dir();
-        let mut session = Self {
-            env,
-            config,
-            dir,
-            cwd,
+        let mut engine = Engine::new(env, config, dir, Place { cwd, roots, named, memo }, clock);
+        engine.width.clone_from(&parsed.width);
+        engine.event.stem = unit::stem(&parsed);
+        Ok(Self {
+            engine,
             invocation,
             parsed,
             source,
             tool,
-            roots,
-            unit,
-            memo,
             color,
-            client: None,
             notes: Notes::within(env, dir),
             members: None,
-            had_out_dir,
-            faults,
-            event,
-            clock,
-            phase: clock,
-        };
-        session.end_phase("plan");
-        Ok(session)
-    }
-
-    /// An evaluator of members for this unit.
-    pub fn evaluator(&self) -> Evaluator<'_> {
-        Evaluator::new(self.env, &self.roots, &self.memo, self.parsed.width.clone())
+            had_out_dir: unit.out_dir.is_dir(),
+            unit,
+        })
     }
 
     /// The source, where it comes from standard input.
@@ -231,32 +169,7 @@ impl<'a> Session<'a> {
         self.source.as_ref().map(|source| source.bytes.as_slice())
     }
 
-    /// Ends a phase and notes how long it took.
-    pub fn end_phase(&mut self, name: &str) {
-        let took = u64::try_from(self.phase.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.phase = Instant::now();
-        *self.event.phases_us.entry(name.to_owned()).or_default() += took;
-    }
-
-    /// A usable connection: the one there is, or a new one.
-    ///
-    /// # Errors
-    /// When no server can be reached, which counts as a fault.
-    pub fn connect(&mut self) -> Result<&mut Client, ClientError> {
-        if self.client.as_ref().is_none_or(|client| !client.is_alive()) {
-            self.client = None;
-            match local::connect(self.env, self.config) {
-                Ok(client) => self.client = Some(client),
-                Err(error) => {
-                    self.faults.count();
-                    return Err(error);
-                }
-            }
-        }
-        self.client.as_mut().ok_or(ClientError::Foreign("no connection"))
-    }
-
-    /// Tells the server what became of the unit. Nothing waits for it and nothing depends on it.
+    /// Tells what became of the unit: the Kiln around a build script, if there is one, and the server.
     pub fn report(
         &mut self,
         outcome: Outcome,
@@ -264,28 +177,7 @@ impl<'a> Session<'a> {
         result: Option<ResultKey>,
     ) {
         self.leave_note(outcome, reason.as_ref());
-        self.event.outcome = outcome;
-        if let Some((reason, detail)) = reason {
-            self.event.reason = Some(reason.to_owned());
-            self.event.detail = Some(detail).filter(|d| !d.is_empty());
-        }
-        self.event.result_key = result;
-        self.event.wall_us = u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX);
-        note(self.config, &self.event);
-        if self.faults.are_too_many() {
-            return;
-        }
-        let events = EventsRequest { events: vec![self.event.clone()] };
-        let reused = self.client.is_some();
-        let told = self.connect().is_ok_and(|client| tell(client, &events));
-        self.client = None;
-        // The server may have hung up since the last question.
-        if reused
-            && !told
-            && let Ok(client) = self.connect()
-        {
-            tell(client, &events);
-        }
+        self.engine.report(outcome, reason, result);
     }
 
     /// Tells the build script's Kiln what was read on its behalf.
@@ -294,6 +186,8 @@ impl<'a> Session<'a> {
         let members = self.members.as_ref().and_then(|members| {
             let mut members = notes::absolute(members, &self.roots, self.env)?;
             members.extend(self.tool.members());
+            // It is in the key of a compile.
+            members.extend(unit::wants_native(&self.parsed).then_some(Member::Processor));
             for tool in self.invocation.inner.iter().chain([&self.invocation.tool]) {
                 members.extend(notes::absolute(
                     &tool::named(self.env, tool),
@@ -304,8 +198,6 @@ impl<'a> Session<'a> {
             Some(members)
         });
         let note = match (members, outcome) {
-            // What the processor is, is in the key and no member.
-            _ if unit::wants_native(&self.parsed) => Note::refused("processor: target-cpu=native"),
             (Some(members), _) => Note::read(members),
             (None, Outcome::Bypass) => Note::became(),
             (None, _) => {
@@ -325,24 +217,6 @@ impl<'a> Session<'a> {
             .chain(self.invocation.args.iter().cloned())
             .collect()
     }
-}
-
-/// Appends an event to the file that the settings name, if they do. One write, so that lines of
-/// concurrent units do not mix; one that fails costs a line.
-fn note(config: &Config, event: &Event) {
-    let Some(path) = &config.report else { return };
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    if let (Ok(mut file), Ok(mut line)) = (file, serde_json::to_vec(event)) {
-        line.push(b'\n');
-        let _ = file.write_all(&line);
-    }
-}
-
-/// Hands events over. The answer is awaited: a server drops what a client that hangs up has asked.
-/// Whether it has them; a lost event costs a figure in a report, never a build.
-fn tell(client: &mut Client, events: &EventsRequest) -> bool {
-    let body = serde_json::to_vec(events).unwrap_or_default();
-    client.request("POST", "/v1/events", &body, crate::limits::EVENT_TIMEOUT).is_ok()
 }
 
 /// The crate name in arguments that were not understood, for the report.
@@ -380,21 +254,35 @@ pub fn report_bypass(
     bypass: &Bypass,
     parsed: Option<&Parsed>,
 ) {
+    let name = parsed.map(|parsed| unit::name(env, parsed)).unwrap_or_default();
+    report_bypass_of(env, config, dir, bypass, (name, parsed.and_then(unit::stem)));
+}
+
+/// Tells the server of a run that is handed to the tool, by what it is called and what its outputs begin
+/// with.
+pub fn report_bypass_of(
+    env: &Env,
+    config: &Config,
+    dir: &Path,
+    bypass: &Bypass,
+    (name, stem): (UnitName, Option<String>),
+) {
     let is_left_alone = Faults::new(dir).are_too_many();
     if is_left_alone && config.report.is_none() {
         return;
     }
     let cwd = env.cwd.clone().unwrap_or_default();
-    let mut event = event(env, config, &cwd, parsed);
+    let mut event = engine::event(config, &cwd, name);
+    event.stem = stem;
     event.outcome = Outcome::Bypass;
     event.reason = Some(bypass.reason.to_owned());
     event.detail = Some(bypass.detail.chars().take(400).collect());
-    note(config, &event);
+    engine::note(config, &event);
     if is_left_alone {
         return;
     }
     match local::connect(env, config) {
-        Ok(mut client) => drop(tell(&mut client, &EventsRequest { events: vec![event] })),
+        Ok(mut client) => drop(engine::tell(&mut client, &EventsRequest { events: vec![event] })),
         Err(_) => Faults::new(dir).count(),
     }
 }

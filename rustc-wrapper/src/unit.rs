@@ -16,15 +16,20 @@ use crate::names::OutputNames;
 use crate::roots::Roots;
 use crate::tool::Tool;
 
-/// One run that Kiln may answer.
+/// What one run that Kiln may answer is called.
 #[derive(Debug, Clone)]
-pub struct Unit {
-    /// What people call it.
+pub struct Named {
+    /// By people.
     pub name: UnitName,
-    /// Its key.
+    /// By its key.
     pub key: UnitKey,
     /// What the key is made of.
     pub parts: Vec<UnitPart>,
+}
+
+/// One run of rustc that Kiln may answer.
+#[derive(Debug, Clone)]
+pub struct Unit {
     /// Where its outputs go.
     pub out_dir: PathBuf,
     /// What its outputs are called.
@@ -109,11 +114,11 @@ pub fn wants_native(parsed: &Parsed) -> bool {
 }
 
 impl Unit {
-    /// The unit of an invocation.
+    /// The unit of an invocation, and what it is called.
     ///
     /// # Errors
     /// A bypass when its paths are not UTF-8.
-    pub fn new(identity: &Identity<'_>, cwd: &Path) -> Result<Self, Bypass> {
+    pub fn new(identity: &Identity<'_>, cwd: &Path) -> Result<(Self, Named), Bypass> {
         let parsed = identity.parsed;
         let out_dir = out_dir(parsed, cwd);
         let odd = |path: &Path| Bypass::new("non-utf8-path", path.to_string_lossy());
@@ -125,15 +130,10 @@ impl Unit {
         let placed = |name: &str| matches!(name, "instrument-coverage" | "rpath");
         let remapped = identity.portable && !parsed.codegen.iter().any(|(name, _)| placed(name));
         let parts = parts::list(identity, cwd, remapped);
-        Ok(Self {
-            name: name(identity.env, parsed),
-            key: parts::key(&parts),
-            parts,
-            out_dir,
-            outputs: OutputNames::new(parsed),
-            remapped,
-            clippy: identity.clippy,
-        })
+        let unit =
+            Self { out_dir, outputs: OutputNames::new(parsed), remapped, clippy: identity.clippy };
+        let name = name(identity.env, parsed);
+        Ok((unit, Named { name, key: parts::key(&parts), parts }))
     }
 }
 
@@ -142,11 +142,11 @@ mod tests {
     use super::*;
     use crate::args::parse;
 
-    fn unit(line: &[&str], root: &str) -> Unit {
+    fn unit(line: &[&str], root: &str) -> Named {
         unit_of(line, root, None)
     }
 
-    fn unit_of(line: &[&str], root: &str, source: Option<&str>) -> Unit {
+    fn unit_of(line: &[&str], root: &str, source: Option<&str>) -> Named {
         let words: Vec<String> = line.iter().map(|w| w.replace('@', root)).collect();
         let parsed = parse(&words).unwrap();
         let tool = Tool::of_digest(Digest::of(b"t"), "/s/r".into());
@@ -162,7 +162,7 @@ mod tests {
             processor: None,
             source: source.map(|text| Digest::of(text.as_bytes())),
         };
-        Unit::new(&identity, Path::new(root)).unwrap()
+        Unit::new(&identity, Path::new(root)).unwrap().1
     }
 
     const LINE: &[&str] = &[

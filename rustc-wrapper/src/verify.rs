@@ -336,7 +336,7 @@ fn quarantine(session: &mut Session<'_>, record: &Record, what: &str) -> String 
         return "not quarantined, since KILN_MODE=read stores nothing".into();
     }
     let path = format!("/v1/results/{}/quarantine", record.result_key);
-    let request = QuarantineRequest { unit: session.unit.name.clone(), reason: what.to_owned() };
+    let request = QuarantineRequest { unit: session.named.name.clone(), reason: what.to_owned() };
     let body = serde_json::to_vec(&request).unwrap_or_default();
     let asked = session
         .connect()

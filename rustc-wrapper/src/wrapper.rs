@@ -5,32 +5,32 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use kiln_storage::api::{Outcome, RejectRequest};
-use kiln_storage::limits;
+use kiln_storage::api::Outcome;
 use kiln_storage::record::Record;
 
 use crate::args::{self, Invocation};
 use crate::compile::{self, Finished};
-use crate::config::{Config, Mode};
+use crate::config::{BuildScripts, Config, Mode};
 use crate::diagnostics::{is_artifact_notice, strip_json_ansi};
 use crate::env::Env;
 use crate::inputs::Unknown;
+use crate::limits::OBSERVER_LOG_BYTES;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found};
 use crate::notes::{Note, Notes};
-use crate::observe::{Library, Watch};
+use crate::observe::Library;
+use crate::observe::seen::Subject;
 use crate::outputs::{self, RestoreError};
 use crate::publish::{self, Compiled};
+use crate::scratch::Scratch;
 use crate::session::{Session, report_bypass};
 use crate::stdin::Source;
 use crate::verify::{self, Fresh};
-use crate::{probes, say, stamp, tool};
+use crate::{front, probes, say, stamp, tool, unit};
 
 /// Name of the linker's list in a run's private directory.
 pub const LINK_LIST: &str = "link.d";
@@ -146,7 +146,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         },
     };
     session.end_phase("lookup");
-    let Some(mut private) = Private::create(session.env, session.dir) else {
+    let Some(mut private) = Scratch::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
         session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
         return hand_over(argv, session.source.take());
@@ -161,7 +161,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     // A server closes connections that are idle, and a compile may be long: a new one is made after it.
     session.client = None;
     let library = Library::open(session.config, session.dir, &session.memo);
-    private.watch = library.and_then(|library| library.watch());
+    private.watch = library.and_then(|library| library.watch(OBSERVER_LOG_BYTES));
     let barrier = stamp::barrier(&private.path.join("stamp"));
     let notices = doubted.is_some().then(RefCell::default);
     let finished = match compile(session, &private, link.as_ref(), notices.as_ref()) {
@@ -177,6 +177,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         check(session, &record, &private, link.as_ref(), (&finished, barrier));
         if finished.status.success() {
             say::replay_stderr(&notices.map(RefCell::into_inner).unwrap_or_default());
+            put_front(session);
         }
         return compile::exit_as(finished.status);
     }
@@ -187,6 +188,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     let may_store = session.config.mode != Mode::Read && outcome != Outcome::Error;
     let stored =
         may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
+    put_front(session);
     session.end_phase("publish");
     match stored {
         Ok(key) => session.report(outcome, Some((reason, detail)), key),
@@ -206,12 +208,24 @@ fn is_answer(session: &Session<'_>, finished: &Finished) -> bool {
         && finished.stderr.as_ref().is_some_and(refused)
 }
 
+/// Puts the front before the program of a build script, so that its runs are Kiln's too. Where that cannot
+/// be, the script just runs.
+fn put_front(session: &Session<'_>) {
+    let is_on = session.config.build_scripts == BuildScripts::On;
+    if is_on
+        && front::is_script(&session.parsed, session.env)
+        && let Some(stem) = unit::stem(&session.parsed)
+    {
+        let _ = front::put(session.env, &session.unit.out_dir.join(stem));
+    }
+}
+
 /// Compares a compile that began at a point in file time with the record that a restore would have
 /// used, and reports it.
 fn check(
     session: &mut Session<'_>,
     record: &Record,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     (finished, barrier): (&Finished, io::Result<i128>),
 ) {
@@ -233,14 +247,14 @@ fn check(
 fn store(
     session: &mut Session<'_>,
     finished: &Finished,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     barrier: io::Result<i128>,
 ) -> Result<kiln_storage::ResultKey, Unknown> {
     let started_ns =
         barrier.map_err(|error| Unknown { reason: "no-file-time", detail: error.to_string() })?;
     let seen = match &private.watch {
-        Ok(watch) => watch.read().map_err(|error| error.to_string()),
+        Ok(watch) => watch.read(Subject::Compiler).map_err(|error| error.to_string()),
         Err(why) => Err(why.clone()),
     };
     let seen = seen.as_ref().map_err(String::as_str);
@@ -280,7 +294,7 @@ fn replay(
         }
         Err(RestoreError::Blob(digest, why)) => {
             let reason = format!("blob {digest}: {why}");
-            reject(session, record, &reason);
+            lookup::reject(session, record, &reason);
             return Err((Outcome::Miss, "damaged", reason));
         }
         Err(error) => return Err((Outcome::Error, "restore-failed", error.to_string())),
@@ -289,10 +303,11 @@ fn replay(
     say::replay_stderr(&stderr);
     session.end_phase("restore");
     session.event.cost_ms = record.cost.wall_ms;
-    session.event.pinned = pins(record);
+    session.event.pinned = lookup::pins(record);
     session.event.conservative = record.conservative.clone();
     session.members = Some(record.members.clone());
     let outcome = if remote { Outcome::HitRemote } else { Outcome::HitLocal };
+    put_front(session);
     session.report(outcome, None, Some(record.result_key));
     Ok(())
 }
@@ -304,6 +319,7 @@ fn put_back(
 ) -> Result<outputs::Restored, RestoreError> {
     let unit_dir = session.unit.out_dir.clone();
     let target = |error| RestoreError::Target(unit_dir.clone(), error);
+    let session = &mut session.engine;
     if !unit_dir.is_dir() {
         std::fs::create_dir_all(&unit_dir).map_err(target)?;
     }
@@ -326,28 +342,7 @@ fn put_back(
     }
 }
 
-fn reject(session: &mut Session<'_>, record: &Record, reason: &str) {
-    let path = format!("/v1/results/{}/reject", record.result_key);
-    let body = serde_json::to_vec(&RejectRequest { reason: reason.to_owned() }).unwrap_or_default();
-    if let Ok(client) = session.connect() {
-        // The answer is awaited: what is published next must find the damage gone.
-        if client.request("POST", &path, &body, limits::LOOKUP_TIMEOUT).is_err() {
-            session.client = None;
-        }
-    }
-}
-
-/// What holds a record at one place.
-fn pins(record: &Record) -> Vec<String> {
-    use kiln_storage::record::Member;
-    let root = |member: &Member| match member {
-        Member::Root(name) => Some(format!("<{name}>")),
-        _ => None,
-    };
-    record.members.iter().filter_map(root).collect()
-}
-
-fn plan_link(session: &Session<'_>, private: &Private) -> Result<Option<LinkPlan>, args::Bypass> {
+fn plan_link(session: &Session<'_>, private: &Scratch) -> Result<Option<LinkPlan>, args::Bypass> {
     if !session.parsed.links() {
         return Ok(None);
     }
@@ -356,7 +351,7 @@ fn plan_link(session: &Session<'_>, private: &Private) -> Result<Option<LinkPlan
 }
 
 /// Arguments that Kiln adds to the tool's.
-fn own_arguments(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Vec<String> {
+fn own_arguments(session: &Session<'_>, private: &Scratch, link: Option<&LinkPlan>) -> Vec<String> {
     let parsed = &session.parsed;
     let mut own = Vec::new();
     if session.unit.remapped {
@@ -384,7 +379,7 @@ fn own_arguments(session: &Session<'_>, private: &Private, link: Option<&LinkPla
 /// run once more, and people see one run.
 fn compile(
     session: &mut Session<'_>,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     notices: Option<&RefCell<String>>,
 ) -> io::Result<Finished> {
@@ -427,11 +422,11 @@ fn is_misled(line: &str) -> bool {
 }
 
 /// The compiler with all its arguments, prepared but not started.
-fn tool_command(session: &Session<'_>, private: &Private, link: Option<&LinkPlan>) -> Command {
+fn tool_command(session: &Session<'_>, private: &Scratch, link: Option<&LinkPlan>) -> Command {
     let own = own_arguments(session, private, link);
     let mut command = compile::command(&session.invocation.tool, &session.tool_arguments(own));
     if let Ok(watch) = &private.watch {
-        command.envs(watch.variables(session.env));
+        command.envs(watch.variables(session.env, &[]));
     }
     command
 }
@@ -440,7 +435,7 @@ fn tool_command(session: &Session<'_>, private: &Private, link: Option<&LinkPlan
 /// it, and says what they see.
 fn run_tool(
     session: &Session<'_>,
-    private: &Private,
+    private: &Scratch,
     link: Option<&LinkPlan>,
     show: impl Fn(&str, String) -> String,
 ) -> io::Result<Finished> {
@@ -451,46 +446,4 @@ fn run_tool(
         let shown = session.roots.reveal(line, escape);
         Some(show(line, if strip { strip_json_ansi(&shown) } else { shown }))
     })
-}
-
-/// A directory for the files of one run, removed at its end.
-#[derive(Debug)]
-struct Private {
-    path: PathBuf,
-    /// The observation of this run, or why there is none.
-    watch: Result<Watch, String>,
-}
-
-impl Private {
-    /// In the state directory, or where that is full, read-only or has a path that cannot be
-    /// written into an argument, in a directory for temporary files. None where no place will do:
-    /// a linker whose list cannot be written fails, and with it the build.
-    fn create(env: &Env, dir: &Path) -> Option<Self> {
-        let name = format!("kiln-run-{}-{}", std::process::id(), stamp::now_ns());
-        let plain = |path: &PathBuf| {
-            path.to_str().is_some_and(|p| {
-                !p.contains([',', '=', '"', '\\']) && !p.contains(char::is_whitespace)
-            })
-        };
-        let places = [Some(dir.join("tmp")), env.absolute("TMPDIR"), Some("/tmp".into())];
-        places.into_iter().flatten().filter(plain).find_map(|place| {
-            std::fs::create_dir_all(&place).ok()?;
-            let path = place.join(&name);
-            DirBuilder::new().mode(0o700).create(&path).ok()?;
-            let private = Self { path, watch: Err(String::new()) };
-            private.has_room().then_some(private)
-        })
-    }
-
-    fn has_room(&self) -> bool {
-        rustix::fs::statvfs(&self.path).is_ok_and(|fs| {
-            fs.f_bavail.saturating_mul(fs.f_frsize) >= crate::limits::MIN_SCRATCH_BYTES
-        })
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }

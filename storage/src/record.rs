@@ -51,6 +51,10 @@ pub enum Member {
     Link(TokenPath),
     /// The place that a path is in the end, links followed: the result holds only there.
     Place(TokenPath),
+    /// The place that a path is in the end, with roots as tokens.
+    Resolved(TokenPath),
+    /// The processor of the machine: maker, model and features.
+    Processor,
     /// Many variables at a time, with their names.
     Environment(Variables),
 }
@@ -260,6 +264,8 @@ fn encode_member(encoder: &mut Encoder, member: &Member) {
         Member::DiagnosticWidth => encoder.text("diagnostic-width", ""),
         Member::Link(path) => encoder.text("link", &path.0),
         Member::Place(path) => encoder.text("place", &path.0),
+        Member::Resolved(path) => encoder.text("resolved", &path.0),
+        Member::Processor => encoder.text("processor", ""),
         Member::Environment(which) => encoder.text(
             "environment",
             match which {

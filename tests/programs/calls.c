@@ -44,6 +44,23 @@ static void numbers(const char *which) {
     CASE("symlinkat") SHOW(syscall(SYS_symlinkat, "file", here, "new"));
     CASE("mkdirat") SHOW(syscall(SYS_mkdirat, here, "new", 0700));
     CASE("chdir") SHOW(syscall(SYS_chdir, "dir"));
+    CASE("unlinkat") SHOW(syscall(SYS_unlinkat, here, "file", 0));
+    CASE("fchmodat") SHOW(syscall(SYS_fchmodat, here, "file", 0600));
+    CASE("fchownat") SHOW(syscall(SYS_fchownat, here, "file", -1, -1, 0));
+    CASE("utimensat") {
+        SHOW(syscall(SYS_utimensat, here, "file", NULL, 0));
+        SHOW(syscall(SYS_utimensat, open("dir", O_RDONLY), NULL, NULL, 0));
+    }
+    CASE("mknodat") SHOW(syscall(SYS_mknodat, here, "new", S_IFIFO | 0600, 0));
+    CASE("truncate") SHOW(syscall(SYS_truncate, "file", 3));
+    CASE("lsetxattr") SHOW(syscall(SYS_lsetxattr, "link", "user.a", "b", 1, 0));
+    CASE("changes by descriptor") {
+        int file = open("file", O_RDWR);
+        SHOW(syscall(SYS_ftruncate, file, 3));
+        SHOW(syscall(SYS_fchmod, file, 0600));
+        SHOW(syscall(SYS_fchown, file, -1, -1));
+        SHOW(syscall(SYS_fchmod, 77, 0600));
+    }
     CASE("getdents64") {
         SHOW(syscall(SYS_getdents64, open("dir", O_RDONLY), buffer, sizeof buffer) > 0);
         SHOW(syscall(SYS_getdents64, 77, buffer, sizeof buffer));
@@ -92,6 +109,18 @@ static void old_numbers(const char *which) {
     CASE("link") SHOW(syscall(SYS_link, "file", "new"));
     CASE("symlink") SHOW(syscall(SYS_symlink, "file", "new"));
     CASE("mkdir") SHOW(syscall(SYS_mkdir, "dir", 0700));
+    CASE("unlink") SHOW(syscall(SYS_unlink, "file"));
+    CASE("rmdir") SHOW(syscall(SYS_rmdir, "nothing"));
+    CASE("chmod") SHOW(syscall(SYS_chmod, "file", 0600));
+    CASE("chown") {
+        SHOW(syscall(SYS_chown, "file", -1, -1));
+        SHOW(syscall(SYS_lchown, "link", -1, -1));
+    }
+    CASE("utime") {
+        SHOW(syscall(SYS_utime, "file", NULL));
+        SHOW(syscall(SYS_utimes, "file", NULL));
+    }
+    CASE("mknod") SHOW(syscall(SYS_mknod, "new", S_IFIFO | 0600, 0));
     CASE("getdents") SHOW(syscall(SYS_getdents, open("dir", O_RDONLY), buffer, 8192) > 0);
 }
 #endif

@@ -34,6 +34,10 @@ static void opening(const char *which) {
     CASE("open exclusive") SHOW(open("new", O_RDWR | O_CREAT | O_EXCL, 0600));
     CASE("open what exists") SHOW(open("file", O_RDWR | O_CREAT | O_EXCL, 0600));
     CASE("open for appending") SHOW(open("file", O_WRONLY | O_APPEND));
+    CASE("open for appending what is new") SHOW(open("new", O_WRONLY | O_APPEND | O_CREAT | O_EXCL, 0600));
+    CASE("open for reading and appending") SHOW(open("file", O_RDWR | O_APPEND));
+    CASE("open for reading with the flag of appending") SHOW(open("file", O_RDONLY | O_APPEND));
+    CASE("fopen ax") SHOW_POINTER(fopen("new", "ax"));
     CASE("open for both") SHOW(open("file", O_RDWR));
     CASE("open for writing what is absent") SHOW(open("nothing", O_WRONLY));
     CASE("open without a name") SHOW(open(".", O_TMPFILE | O_RDWR, 0600) >= -1);

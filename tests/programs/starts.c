@@ -105,6 +105,26 @@ static void spawns(const char *which, const char *show) {
     }
 }
 
+/* Programs whose starter gives them a lead of its own, as the variables tell. */
+static void leads(const char *which, const char *show) {
+    if (!strstr(which, "with a lead")) return;
+    char *own[] = {"A=1", getenv("LEAD"), "B=2", getenv("LEAD_PRELOAD"), NULL};
+    pid_t child;
+    CASE("execve with a lead") SHOW(execve(show, argv_of, own));
+    CASE("execvpe with a lead") SHOW(execvpe("show", argv_of, own));
+    CASE("execve by number with a lead") SHOW(syscall(SYS_execve, show, argv_of, own));
+    CASE("execv with a lead") {
+        putenv(own[1]);
+        putenv(own[3]);
+        SHOW(execv(show, argv_of));
+    }
+    CASE("posix_spawn with a lead") {
+        int result = posix_spawn(&child, show, NULL, NULL, argv_of, own);
+        show_end(child);
+        SHOW(result);
+    }
+}
+
 static void copies(const char *which) {
     CASE("clone by number") {
         pid_t child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
@@ -153,6 +173,7 @@ int main(int argc, char **argv) {
     lists(which, show);
     vectors(which, show);
     spawns(which, show);
+    leads(which, show);
     copies(which);
     loads(which, show, plugin);
     return 0;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -21,6 +21,17 @@ pub struct Call {
     log: Option<PathBuf>,
     stdin: Option<Vec<u8>>,
     under: Vec<OsString>,
+}
+
+/// Starts a program. Another test of this process may fork while it holds a copy of the program open
+/// for writing; that is over as soon as its child becomes another program.
+fn spawn(command: &mut Command) -> Child {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            started => return started.expect("the program starts"),
+        }
+    }
 }
 
 impl Call {
@@ -119,7 +130,7 @@ impl Call {
             command.stdin(Stdio::piped());
         }
         let began = Instant::now();
-        let mut child = command.spawn().expect("the program starts");
+        let mut child = spawn(&mut command);
         if let (Some(bytes), Some(mut pipe)) = (&self.stdin, child.stdin.take()) {
             // A program that does not read it hangs up.
             let _ = pipe.write_all(bytes);

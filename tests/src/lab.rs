@@ -60,12 +60,15 @@ pub struct Program {
     pub env: Vec<(String, OsString)>,
     /// Its standard input.
     pub stdin: Vec<u8>,
+    /// Prefix maps for C compilers, as a lead has them.
+    pub maps: String,
 }
 
 impl Program {
     /// A program without arguments.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), args: Vec::new(), env: Vec::new(), stdin: Vec::new() }
+        let (args, env, stdin) = (Vec::new(), Vec::new(), Vec::new());
+        Self { path: path.to_owned(), args, env, stdin, maps: String::new() }
     }
 
     /// With arguments.
@@ -77,6 +80,12 @@ impl Program {
     /// With a variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// With prefix maps.
+    pub fn maps(mut self, maps: &str) -> Self {
+        maps.clone_into(&mut self.maps);
         self
     }
 
@@ -174,7 +183,10 @@ impl Lab {
             preload.push(":");
             preload.push(others);
         }
-        let lead = format!("0:r:{}:{}", self.library.display(), log.display());
+        let mut lead = format!("0:r:{}:{}", self.library.display(), log.display());
+        if !program.maps.is_empty() {
+            lead.push_str(&format!(":{}", program.maps));
+        }
         command.env("LD_PRELOAD", preload).env(log::VARIABLE, lead);
         finish(command, &program.stdin)
     }
@@ -210,7 +222,7 @@ impl Lab {
 
     /// Facts as lines of text, without those of how programs start: `read dir/inner`. Paths below the
     /// lab's directory are relative to it. Behind the kind stand `?` for what is absent, `!` for another failure,
-    /// `@` for a link itself, `~` for what is kept.
+    /// `@` for a link itself, `~` for what is kept, `+` for what is fresh, `>` for what is appended to.
     pub fn lines(&self, seen: &Seen) -> Vec<String> {
         let start = |fact: &&Fact| fact.kind == Kind::Process || fact.has(flags::START);
         seen.facts.iter().filter(|fact| !start(fact)).map(|fact| self.line(fact)).collect()
@@ -223,12 +235,16 @@ impl Lab {
         let name = match name.strip_prefix(work) {
             Some("") => ".".to_owned(),
             Some(rest) if rest.starts_with('/') => rest.trim_start_matches('/').to_owned(),
-            _ => name,
+            _ => name.replace(&format!("unix:{work}/"), "unix:"),
         };
         let mut kind = format!("{:?}", fact.kind).to_lowercase();
-        for (bit, mark) in
-            [(flags::ABSENT, '?'), (flags::LINK, '@'), (flags::KEPT, '~'), (flags::FRESH, '+')]
-        {
+        for (bit, mark) in [
+            (flags::ABSENT, '?'),
+            (flags::LINK, '@'),
+            (flags::KEPT, '~'),
+            (flags::FRESH, '+'),
+            (flags::APPEND, '>'),
+        ] {
             if fact.has(bit) {
                 kind.push(mark);
             }
@@ -249,7 +265,7 @@ pub fn read_log(path: &Path) -> Result<Seen, String> {
     let head = log::head(&bytes).map_err(|_| "not a log")?;
     let end = head.entries_at + head.entries;
     let entries = bytes.get(head.entries_at..end).ok_or("too short")?;
-    Ok(seen::read(entries, head.lost))
+    Ok(seen::read(entries, head.lost, seen::Subject::Compiler))
 }
 
 /// The names of what was lost.

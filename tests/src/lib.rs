@@ -20,13 +20,17 @@ pub mod checking;
 pub mod direct;
 pub mod host;
 pub mod lab;
+pub mod left;
 pub mod mount;
+pub mod native;
 pub mod project;
 pub mod registry;
 pub mod runs;
 pub mod samples;
+pub mod script;
 pub mod server;
 pub mod toolchain;
+pub mod tools;
 pub mod trap;
 pub mod world;
 

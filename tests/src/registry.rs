@@ -38,6 +38,25 @@ pub const PROBING: &[(&str, &str)] = &[
     ("libc", "\"0.2\""),
 ];
 
+/// Packages whose build scripts compile C, run `rustc`, or look at the machine.
+pub const NATIVE: &[(&str, &str)] = &[
+    ("libsqlite3-sys", "{ version = \"0.30\", features = [\"bundled\"] }"),
+    ("zstd-sys", "\"2\""),
+    ("libgit2-sys", "{ version = \"0.18\", default-features = false, features = [\"vendored\"] }"),
+    ("onig_sys", "{ version = \"69\", default-features = false }"),
+    ("ring", "\"0.17\""),
+    ("serde", "\"1\""),
+    ("proc-macro2", "\"1\""),
+    ("libc", "\"0.2\""),
+    ("anyhow", "\"1\""),
+    ("thiserror", "\"2\""),
+    ("rustix", "\"1\""),
+    ("typenum", "\"1\""),
+    ("crc32fast", "\"1\""),
+    ("num-traits", "\"0.2\""),
+    ("parking_lot_core", "\"0.9\""),
+];
+
 /// Sources that are on this machine, or why they are not.
 pub type Fetched = Result<Project, String>;
 
@@ -120,6 +139,12 @@ pub fn macros(world: &World) -> &'static Fetched {
 pub fn probing(world: &World) -> &'static Fetched {
     static PROBING_SET: OnceLock<Fetched> = OnceLock::new();
     PROBING_SET.get_or_init(|| package(&world.programs.shared, "probing", PROBING))
+}
+
+/// [`NATIVE`], fetched once for each test program.
+pub fn native(world: &World) -> &'static Fetched {
+    static NATIVE_SET: OnceLock<Fetched> = OnceLock::new();
+    NATIVE_SET.get_or_init(|| package(&world.programs.shared, "native", NATIVE))
 }
 
 /// A published program with its own lock file, and all that it needs.

@@ -55,7 +55,9 @@ impl Run {
     /// Whether a build script started it, not cargo.
     pub fn is_of_build_script(&self) -> bool {
         let below_cargo = self.ancestors.iter().take_while(|name| *name != "cargo");
-        below_cargo.into_iter().any(|name| name.starts_with("build-script"))
+        // The second is the program behind Kiln's front.
+        let is_script = |n: &String| n.starts_with("build-script") || n.starts_with("build_script");
+        below_cargo.into_iter().any(is_script)
     }
 
     /// Crate and kind, e.g. `app bin`, `dep lib (check)`.
@@ -127,6 +129,7 @@ mod tests {
     #[test]
     fn compiles_of_build_scripts_are_told() {
         assert!(run(&[], &["kiln", "build-script-bu", "cargo"]).is_of_build_script());
+        assert!(run(&[], &["sh", "build_script_bu", "kiln", "cargo"]).is_of_build_script());
         assert!(!run(&[], &["kiln", "cargo", "build-script-bu"]).is_of_build_script());
     }
 }

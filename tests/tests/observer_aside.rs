@@ -3,8 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use kiln_tests::lab;
-use kiln_tests::lab::Program;
+use kiln_tests::{Lab, Program, lab};
 
 const CHANGING: &[(&str, &[&str])] = &[
     ("unlink", &["look~ file"]),
@@ -17,6 +16,67 @@ const CHANGING: &[(&str, &[&str])] = &[
     ("chmod", &["look~ file"]),
     ("fchmodat", &["look~ file"]),
 ];
+
+const TOUCHING: &[(&str, &[&str])] = &[
+    ("utimensat", &["look~ file"]),
+    ("utimensat absent", &["look?~ nothing"]),
+    ("utime", &["look~ file"]),
+    ("utimes", &["look~ file"]),
+    ("lutimes", &["look@~ link"]),
+    ("chown", &["look~ file"]),
+    ("lchown", &["look@~ link"]),
+    ("setxattr", &["look?~ nothing"]),
+    ("lsetxattr", &["look?@~ nothing"]),
+    ("mknod", &["write+ new"]),
+    ("mknodat", &["write+ new"]),
+    ("mkfifo", &["write+ new"]),
+    ("mkfifo what exists", &["look file"]),
+    ("mkfifoat", &["write+ new"]),
+];
+
+/// Their programs begin by opening a file.
+const TOUCHING_OPEN: &[(&str, &[&str])] = &[
+    ("futimesat", &["look~ file"]),
+    ("fchownat", &["look~ file"]),
+    ("fchownat a descriptor", &["read dir", "look~ dir"]),
+    ("fchmod", &["look~ file"]),
+    ("fchown", &["look~ file"]),
+    ("futimens", &["look~ file"]),
+    ("futimes", &["look~ file"]),
+    ("ftruncate", &["look~ file"]),
+    ("ftruncate64", &["look~ file"]),
+    ("fchmod of nothing", &[]),
+    ("ftruncate without a name", &[]),
+];
+
+#[track_caller]
+fn check(lab: &Lab, cases: &[(&str, &[&str])], opened: &[&str]) {
+    let path = lab.compile("touches.c");
+    for (case, want) in cases {
+        let seen = lab.compared(&Program::new(&path).args(&[case]));
+        let mut lines = lab.lines(&seen);
+        lines.retain(|line| !opened.contains(&line.as_str()));
+        assert_eq!(lines, *want, "{case}");
+        assert_eq!(seen.lost, 0, "{case}");
+    }
+}
+
+#[test]
+fn touching() {
+    let lab = lab!();
+    check(&lab, TOUCHING, &[]);
+    check(&lab, TOUCHING_OPEN, &["read file", "write~ file"]);
+    if cfg!(target_arch = "x86_64") {
+        check(&lab, &[("__xmknod", &["write+ new"]), ("__xmknodat", &["write+ new"])], &[]);
+    }
+}
+
+#[test]
+fn touching_under_musl() {
+    let lab = lab!("musl-gcc");
+    check(&lab, TOUCHING, &[]);
+    check(&lab, TOUCHING_OPEN, &["read file", "write~ file"]);
+}
 
 #[test]
 fn changing() {

@@ -248,6 +248,8 @@ fn each_function_is_tested() {
         lab.compile("files.c"),
         lab.compile("calls.c"),
         lab.compile("aside.c"),
+        lab.compile("touches.c"),
+        lab.compile("network.c"),
         lab.compile_as("starts", "starts.c", &["-ldl"]),
     ];
     let symbols = |path: &Path| {

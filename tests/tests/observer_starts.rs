@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln::observe::seen::{Origin, Seen};
-use kiln_observer::log::Kind;
+use kiln_observer::log::{Kind, VARIABLE};
 use kiln_tests::host::SYSTEM_PATH;
-use kiln_tests::lab::lost;
+use kiln_tests::lab::{CAPACITY, SLOTS, lost, read_log};
 use kiln_tests::{Lab, Program, lab};
 
 /// A lab with the programs.
@@ -25,11 +25,14 @@ impl Stage {
         Self { lab, starts, show, plugin }
     }
 
-    fn run(&self, case: &str) -> Seen {
+    fn program(&self, case: &str) -> Program {
         let path = format!("{}:{SYSTEM_PATH}", self.lab.at("").display());
         let program = Program::new(self.starts.as_ref());
-        let program = program.args(&[case, &self.show, &self.plugin]).env("PATH", path);
-        self.lab.compared(&program.env("Z", "z"))
+        program.args(&[case, &self.show, &self.plugin]).env("PATH", path).env("Z", "z")
+    }
+
+    fn run(&self, case: &str) -> Seen {
+        self.lab.compared(&self.program(case))
     }
 
     /// What was noted, with the programs' paths as names, sorted: a child may be first to note.
@@ -170,4 +173,64 @@ fn objects() {
 #[test]
 fn objects_under_musl() {
     loading(&Stage::new(lab!("musl-gcc")));
+}
+
+/// Ways of starting a program with an environment that leads elsewhere.
+const LEADS: &[&str] = &[
+    "execve with a lead",
+    "execvpe with a lead",
+    "execve by number with a lead",
+    "execv with a lead",
+    "posix_spawn with a lead",
+];
+
+fn leads(stage: &Stage) {
+    let library = stage.lab.library().to_str().unwrap();
+    for case in LEADS {
+        let log = stage.lab.new_log("inner", CAPACITY, SLOTS);
+        let lead = |lead: String| {
+            let program = stage.program(case).env("LEAD", format!("{VARIABLE}={lead}"));
+            program.env("LEAD_PRELOAD", format!("LD_PRELOAD={library}"))
+        };
+        let program = lead(format!("0:r:{library}:{}", log.display()));
+        let (plain, (ended, outer)) = (stage.lab.plain(&program), stage.lab.watched(&program));
+        assert_eq!(ended, plain, "{case}");
+        assert!(!shows_lead(&ended.text()), "{case}: {}", ended.text());
+        // Once without observation around it and once with it.
+        let inner = read_log(&log).unwrap();
+        assert_eq!(processes(&inner), [stage.show.as_str(), &stage.show], "{case}");
+        let reads = inner.facts.iter().filter(|fact| fact.kind == Kind::Read);
+        assert_eq!(reads.count(), 2, "{case}: {inner:?}");
+        not_followed(stage, case, &outer);
+        // An empty lead: nobody observes it, and it sees nothing of that.
+        let program = lead(String::new());
+        let outer = stage.lab.compared(&program);
+        let text = stage.lab.plain(&program).text();
+        assert!(!shows_lead(&text), "{case}: {text}");
+        not_followed(stage, case, &outer);
+    }
+}
+
+/// Whether a program printed one of the two variables.
+fn shows_lead(text: &str) -> bool {
+    text.contains(&format!("{{{VARIABLE}")) || text.contains("{LD_PRELOAD")
+}
+
+#[track_caller]
+fn not_followed(stage: &Stage, case: &str, seen: &Seen) {
+    assert_eq!(processes(seen), [stage.starts.as_str()], "{case}");
+    let program = if case.contains("execvpe") { "show" } else { &stage.show };
+    assert_eq!(seen.unobserved, [(Origin::Tool, program.into())], "{case}");
+    assert!(!stage.lines(seen).contains(&"read file".to_owned()), "{case}");
+    assert_eq!(lost(seen), [""; 0], "{case}");
+}
+
+#[test]
+fn programs_with_a_lead_of_their_own() {
+    leads(&Stage::new(lab!()));
+}
+
+#[test]
+fn programs_with_a_lead_of_their_own_under_musl() {
+    leads(&Stage::new(lab!("musl-gcc")));
 }

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use kiln_tests::mount::Mount;
-use kiln_tests::project::files_below;
+use kiln_tests::project::{Project, files_below};
 use kiln_tests::samples::{build_app, check_app, small_app};
+use kiln_tests::server::wait_until;
 use kiln_tests::{World, skip, world};
 
 /// Files of the store, and of the index when that is wanted.
@@ -33,6 +34,14 @@ fn halve(path: &Path) {
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(size / 2).unwrap();
 }
 
+/// Builds the program, and waits until the server has taken its outputs over: what is damaged while it
+/// is written is another matter.
+#[track_caller]
+fn fill(world: &World, project: &Project) {
+    build_app(world, project);
+    wait_until("both units are stored", || world.stats()["store"]["results"] == 2);
+}
+
 /// Damages a filled cache: the next build is right, the one after comes from the cache again. Once
 /// with the server running on, once with a new one.
 #[track_caller]
@@ -40,7 +49,7 @@ fn check(index: bool, damage: impl Fn(&Path)) {
     for stop in [false, true] {
         let world = world!();
         let project = small_app(&world, "app");
-        build_app(&world, &project);
+        fill(&world, &project);
         if stop {
             world.stop_server();
         }
@@ -86,7 +95,7 @@ fn everything_replaced_by_garbage() {
     for stop in [true, false] {
         let world = world!();
         let project = small_app(&world, "app");
-        build_app(&world, &project);
+        fill(&world, &project);
         if stop {
             world.stop_server();
         }
@@ -113,7 +122,7 @@ fn the_whole_store_removed() {
     for stop in [false, true] {
         let world = world!();
         let project = small_app(&world, "app");
-        build_app(&world, &project);
+        fill(&world, &project);
         if stop {
             world.stop_server();
         }
@@ -128,7 +137,7 @@ fn the_whole_store_removed() {
 fn the_index_removed() {
     let world = world!();
     let project = small_app(&world, "app");
-    build_app(&world, &project);
+    fill(&world, &project);
     world.stop_server();
     for path in std::fs::read_dir(world.kiln_dir()).unwrap().flatten().map(|e| e.path()) {
         if path.to_str().unwrap().contains("index.sqlite") {

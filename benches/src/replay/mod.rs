@@ -1,6 +1,6 @@
 //! The blind replay: a `RUSTC_WRAPPER` that records what each rustc run left and, from then on,
 //! puts it back. No hash of any content, no check, no server: the least that a wrapper can do, and
-//! so what a cache is compared with.
+//! so what a cache is compared with. Runs of build scripts are recorded and put back in the same way.
 //!
 //! `KILN_BENCH_REPLAY_DIR` holds the recordings, `KILN_BENCH_REPLAY_MODE` is `record`, `copy` or
 //! `link`. Like Kiln it hands the questions that cargo asks before a build (no `--crate-name`, or
@@ -8,6 +8,7 @@
 
 mod key;
 mod recording;
+mod script;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -55,10 +56,18 @@ pub fn main() -> ExitCode {
     let argv = environment::arguments();
     let dir = environment::one(DIR).map(PathBuf::from);
     let mode = environment::one(MODE).and_then(|word| Mode::of_word(word.to_str()?));
-    let (Some(dir), Some(mode), false) = (dir, mode, argv.is_empty()) else {
+    let real = script::real_program();
+    let (Some(dir), Some(mode)) = (dir, mode) else {
         report::complaint(&format!("replay-wrapper: {DIR} and {MODE} must be set"));
         return ExitCode::from(2);
     };
+    if let Some(real) = real {
+        return script::run(&dir, mode, &real, &argv);
+    }
+    if argv.is_empty() {
+        report::complaint("replay-wrapper: no compiler is named");
+        return ExitCode::from(2);
+    }
     if is_probe(&argv) {
         return become_tool(&argv);
     }
@@ -68,9 +77,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Puts the front of a build script in place, after a compile.
+fn put_front(argv: &[OsString]) -> ExitCode {
+    match script::put_front(argv) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::complaint(&format!("replay-wrapper: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
 fn put_back(dir: &Path, mode: Mode, argv: &[OsString]) -> ExitCode {
     match recording::restore(&dir.join(key(argv)), mode, argv) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => put_front(argv),
         Err(_) => become_tool(argv),
     }
 }

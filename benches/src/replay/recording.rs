@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use super::{Mode, key, out_dir, owns};
 use crate::{environment, report};
@@ -38,8 +38,14 @@ pub(super) fn record(dir: &Path, argv: &[OsString]) -> ExitCode {
             report::complaint(&format!("replay-wrapper: {error}"));
             return ExitCode::from(2);
         }
+        return super::put_front(argv);
     }
-    let code = output.status.code().unwrap_or(128 + output.status.signal().unwrap_or(0));
+    exit_code(output.status)
+}
+
+/// The exit code that says how a program ended.
+pub(super) fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or(128 + status.signal().unwrap_or(0));
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 

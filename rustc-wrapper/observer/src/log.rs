@@ -42,8 +42,16 @@ pub const MAX_CAPACITY: usize = 256 * 1024 * 1024;
 /// Most slots.
 pub const MAX_SLOTS: usize = 1024 * 1024;
 
-/// The variable that leads a process to its log: `PARENT:HOW:LIBRARY:LOG`, where PARENT is the number
-/// of the process that started this one and HOW a letter of [`How`]. Nobody but the library sees it.
+/// Most bytes of prefix maps in a lead.
+pub const MAX_MAPS: usize = 3 * 1024;
+
+/// The variable that leads a process to its log: `PARENT:HOW:LIBRARY:LOG[:MAPS]`, where PARENT is the
+/// number of the process that started this one and HOW a letter of [`How`]. Nobody but the library
+/// sees it. MAPS, for C compilers, are pairs `OLD=NEW` with colons between them, up to [`MAX_MAPS`]
+/// bytes.
+///
+/// Empty, it means that a process is not observed. A program that is started with the variable in its
+/// environment keeps what its starter put there: a wrapper within an observed run observes on its own.
 pub const VARIABLE: &str = "KILN_OBSERVER";
 
 /// Bits beside the kind of an entry.
@@ -65,6 +73,8 @@ pub mod flags {
     /// Of [`super::Kind::Write`]: there was nothing of that name before; it could not have been made
     /// otherwise.
     pub const FRESH: u8 = 64;
+    /// Of [`super::Kind::Write`]: what is written goes behind what is there.
+    pub const APPEND: u8 = 128;
 }
 
 /// Why something could not be noted: bits.
@@ -110,6 +120,9 @@ pub enum Kind {
     Object = 10,
     /// The working directory was asked for; the name is what it is.
     Cwd = 11,
+    /// Somebody else was asked or told, or may ask: `network`, `host:NAME` whose address was looked up,
+    /// `unix:PATH` or `unix:@NAME` for a socket of this machine, `family:NUMBER` for any other.
+    Network = 12,
 }
 
 impl Kind {
@@ -127,6 +140,7 @@ impl Kind {
             9 => Self::Process,
             10 => Self::Object,
             11 => Self::Cwd,
+            12 => Self::Network,
             _ => return None,
         })
     }

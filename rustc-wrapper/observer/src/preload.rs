@@ -23,9 +23,12 @@
 mod export;
 
 pub mod aside;
+pub mod handed;
 pub mod hooks;
 pub mod loads;
 pub mod makes;
+pub mod maps;
+pub mod network;
 pub mod paths;
 pub mod program;
 pub mod raw;

@@ -10,7 +10,7 @@ use kiln_storage::api::{Cause, NearestUnit};
 use kiln_storage::record::{UnitName, UnitPart};
 
 use super::Causes;
-use crate::unit::Unit;
+use crate::unit::Named;
 use crate::unit::parts::{
     CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH,
     WORKING_DIRECTORY, kept,
@@ -33,7 +33,7 @@ enum Rank {
 }
 
 /// What differs from the nearest of some earlier units of the crate.
-pub fn compare(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
+pub fn compare(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     if earlier.first().is_some_and(|first| first.unit_key == unit.key) {
         return Causes::one("gone");
     }
@@ -71,7 +71,7 @@ pub fn compare(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
 
 /// A unit without an earlier one of its kind; another kind of unit of the crate is named. A build
 /// script is called by the name of its package, and is another program.
-fn first(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
+fn first(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     let is_script = |name: &UnitName| name.kind.starts_with("build-script");
     let other = earlier.iter().find(|other| is_script(&other.unit) == is_script(&unit.name));
     let called = |unit: &UnitName| format!("{} for {}", unit.kind, unit.target);
@@ -82,7 +82,7 @@ fn first(unit: &Unit, earlier: &[NearestUnit]) -> Causes {
 
 /// Whether an earlier unit was made of the same target of the package: a test of the library is none
 /// of the program, and a build script tries many sources under one name.
-fn is_same_target(unit: &Unit, other: &NearestUnit) -> bool {
+fn is_same_target(unit: &Named, other: &NearestUnit) -> bool {
     let value = |parts: &[UnitPart], group: &str, name: &str| {
         let found = parts.iter().find(|part| part.group == group && part.name == name);
         found.and_then(|part| part.value.clone())
@@ -254,15 +254,11 @@ mod tests {
         }
     }
 
-    fn unit(lines: &[&str]) -> Unit {
-        Unit {
+    fn unit(lines: &[&str]) -> Named {
+        Named {
             name: name("1", "lib"),
             key: key(lines),
             parts: lines.iter().map(|line| part(line)).collect(),
-            out_dir: "/x".into(),
-            outputs: crate::names::OutputNames::default(),
-            remapped: true,
-            clippy: false,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::local::{self, Faults};
 use crate::members::find_program;
 use crate::memo::Memo;
 use crate::observe::Library;
+use crate::observe::seen::Subject;
 use crate::{say, stamp};
 
 /// How a check ended.
@@ -116,14 +117,14 @@ fn observation(env: &Env, config: &Config, dir: &Path, lines: &mut Lines) {
 }
 
 fn try_out(env: &Env, library: &Library) -> Result<(), String> {
-    let watch = library.watch()?;
+    let watch = library.watch(crate::limits::OBSERVER_LOG_BYTES)?;
     let tool = env.get("RUSTC").unwrap_or(OsStr::new("rustc"));
     let mut rustc = Command::new(tool);
-    rustc.arg("-vV").envs(watch.variables(env)).stdin(Stdio::null());
+    rustc.arg("-vV").envs(watch.variables(env, &[])).stdin(Stdio::null());
     rustc.stdout(Stdio::null()).stderr(Stdio::null());
     let name = tool.to_string_lossy();
     rustc.status().map_err(|error| format!("{name}: {error}"))?;
-    match watch.read() {
+    match watch.read(Subject::Compiler) {
         Ok(seen) if seen.began => Ok(()),
         Ok(_) => Err(format!("{name} does not load the observer (is it linked statically?)")),
         Err(error) => Err(format!("{name}: {error}")),

@@ -82,6 +82,7 @@ fn text(cause: &Cause) -> String {
         "environment" => "other variables than before".to_owned(),
         "place" => format!("the place of {name}: the earlier result holds at its own place only"),
         "width" => "the width of diagnostics".to_owned(),
+        "processor" => "another processor, for which code was made".to_owned(),
         "compiler" => format!("another compiler: {before} -> {after}"),
         "version" => format!("another version: {before} -> {after}"),
         "feature" => toggled(&format!("feature \"{name}\""), then, now),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_observer::log::{Kind, Lost, flags};
 
+use super::made::Made;
 use super::rules::{Around, Verdict, verdict};
 use super::seen::{Fact, Origin, Seen};
 
@@ -44,7 +45,7 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
     let mut found = Found { doubts: doubts(seen), ..Found::default() };
     // Nor can it be told which variables such a program read.
     found.environment = seen.unobserved.iter().any(|(origin, _)| origin.is_foreign());
-    let (mut written, mut kept) = (BTreeSet::new(), BTreeSet::new());
+    let mut made = Made::default();
     for fact in &seen.facts {
         let Ok(name) = std::str::from_utf8(&fact.name) else {
             if counts_unnamed(fact, around) {
@@ -53,12 +54,8 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
             continue;
         };
         let foreign = fact.origin.is_foreign();
+        made.note(fact, name);
         if fact.kind == Kind::Write {
-            // What is read there later may be what was there before, or elsewhere.
-            match foreign && fact.has(flags::KEPT) {
-                true => kept.insert(name),
-                false => written.insert(name),
-            };
             if foreign {
                 found.written.insert(name.to_owned());
             }
@@ -66,7 +63,7 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
                 found.made.insert(name.to_owned());
             }
         }
-        if fact.kind != Kind::Variable && is_written(&written, &kept, name) {
+        if fact.kind != Kind::Variable && made.covers(name) {
             continue;
         }
         let object = matches!(fact.kind, Kind::Object | Kind::Process);
@@ -76,7 +73,7 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
         let is_code = match fact.origin {
             Origin::Tool => fact.kind == Kind::Object && !fact.has(flags::START),
             Origin::Plugin | Origin::Helper => object,
-            Origin::Proxy | Origin::Linker | Origin::Script => false,
+            Origin::Proxy | Origin::Linker | Origin::Script | Origin::Own => false,
         };
         if is_code && name.starts_with('/') && !(around.covered)(name) {
             found.code.insert(name.to_owned());
@@ -105,24 +102,6 @@ fn counts_unnamed(fact: &Fact, around: &Around<'_>) -> bool {
     verdict(fact, &String::from_utf8_lossy(&fact.name), around) != Verdict::Ignore
 }
 
-/// Whether a path was made by this run itself, or lies in a directory that was; but not where it goes
-/// through something that leads elsewhere, or was there before.
-fn is_written(written: &BTreeSet<&str>, kept: &BTreeSet<&str>, path: &str) -> bool {
-    let mut place = path;
-    loop {
-        if kept.contains(place) {
-            return false;
-        }
-        if written.contains(place) {
-            return true;
-        }
-        match place.rsplit_once('/') {
-            Some((above, _)) if !above.is_empty() => place = above,
-            _ => return false,
-        }
-    }
-}
-
 fn take(found: &mut Found, fact: &Fact, name: &str, verdict: Verdict) {
     match verdict {
         Verdict::Ignore => {}
@@ -146,7 +125,8 @@ fn take(found: &mut Found, fact: &Fact, name: &str, verdict: Verdict) {
     }
 }
 
-fn doubts(seen: &Seen) -> Vec<String> {
+/// Why it is not known what was read.
+pub fn doubts(seen: &Seen) -> Vec<String> {
     let mut doubts = Vec::new();
     if !seen.began {
         doubts.push("no compiler was seen to load the observer".to_owned());

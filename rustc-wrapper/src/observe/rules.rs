@@ -123,10 +123,13 @@ const NEUTRAL: &[(&str, &str)] = &[
 /// Variables that carry the jobserver, whoever reads them.
 pub const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 
+/// The file of the kernel that tells of the processor. A build script that reads it makes code for it.
+pub const PROCESSOR: &str = "/proc/cpuinfo";
+
 /// Files of the kernel that tell of this process and of the machine's size: allocators, thread pools
 /// and traces of the stack read them.
 const MACHINE: &[&str] = &[
-    "/proc/cpuinfo",
+    PROCESSOR,
     "/proc/filesystems",
     "/proc/meminfo",
     "/proc/mounts",
@@ -147,6 +150,23 @@ const MACHINE: &[&str] = &[
 /// Devices that hold nothing of their own.
 const DEVICES: &[&str] =
     &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+
+/// Whether a variable carries the jobserver.
+pub fn carries_jobserver(name: &str) -> bool {
+    JOBSERVER.contains(&name)
+}
+
+/// Whether what was asked for holds nothing of its own: a device, what is open already, or what the kernel
+/// tells of this process and the size of the machine.
+pub fn tells_nothing(name: &str) -> bool {
+    let open = ["/dev/fd", "/proc/self/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"];
+    DEVICES.contains(&name) || MACHINE.iter().chain(&open).any(|place| below(name, place))
+}
+
+/// Whether it is the environment as the kernel shows it.
+pub fn is_environ_file(fact: &Fact, name: &str) -> bool {
+    fact.kind == Kind::Read && below(name, "/proc") && name.ends_with("/environ")
+}
 
 fn below(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -204,6 +224,12 @@ pub const RULES: &[Rule] = &[
         Verdict::Ignore,
         |f, _, _| f.kind == Kind::Write,
         "what is written is no input",
+    ),
+    rule(
+        "network",
+        Verdict::Ignore,
+        |f, _, _| f.kind == Kind::Network,
+        "what comes from there is no input of a compile",
     ),
     rule(
         "tool-output",
@@ -287,7 +313,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "environ-file",
         Verdict::Environment,
-        |f, p, _| f.kind == Kind::Read && below(p, "/proc") && p.ends_with("/environ"),
+        |f, p, _| is_environ_file(f, p),
         "the environment as the kernel shows it",
     ),
     rule(
@@ -299,7 +325,7 @@ pub const RULES: &[Rule] = &[
     rule(
         "jobserver",
         Verdict::Ignore,
-        |f, p, _| f.kind == Kind::Variable && JOBSERVER.contains(&p),
+        |f, p, _| f.kind == Kind::Variable && carries_jobserver(p),
         "how many may run at once",
     ),
     rule("variable", Verdict::Value, |f, _, _| f.kind == Kind::Variable, "read by a plugin"),
@@ -420,6 +446,8 @@ mod tests {
         (Origin::Script, Kind::Program, 0, "cc", "program"),
         (Origin::Tool, Kind::Write, 0, "/ws/target/liba.rmeta", "writing"),
         (Origin::Helper, Kind::Write, 0, "/ws/note", "writing"),
+        (Origin::Tool, Kind::Network, 0, "network", "network"),
+        (Origin::Helper, Kind::Network, flags::ABSENT, "unix:/run/watchman", "network"),
         (Origin::Tool, Kind::Look, flags::ABSENT, "/out/liba.rlib", "tool-output"),
         (Origin::Tool, Kind::Read, 0, "/out/liba.rlib", "tool-output"),
         (Origin::Tool, Kind::Read, 0, "/sysroot/libstd.rlib", "tool-itself"),

@@ -1,7 +1,8 @@
 //! [`Seen`]: what a log tells, with the processes put in order. Pure.
 //!
 //! A log names processes by number. Here each entry gets an [`Origin`] instead: whether the compiler
-//! itself asked, a plugin in it, its linker, or something that a plugin started.
+//! itself asked, a plugin in it, its linker, or something that a plugin started. Of a build script's run
+//! all counts as a plugin's does, but for what Kiln itself asks for in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ pub enum Origin {
     Proxy,
     /// The compiler's own code.
     Tool,
-    /// Code that the compiler loaded: procedural macros.
+    /// Code that the compiler loaded: procedural macros. Or a build script.
     Plugin,
     /// A program that the compiler's own code started: the linker, and what that starts.
     Linker,
@@ -24,6 +25,17 @@ pub enum Origin {
     Script,
     /// A program that a plugin started, and what that starts.
     Helper,
+    /// Kiln, asked by a build script for a compile: it says itself what that read.
+    Own,
+}
+
+/// What ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A compiler.
+    Compiler,
+    /// A build script; and the path of the program that is Kiln.
+    Script(&'a [u8]),
 }
 
 impl Origin {
@@ -62,8 +74,10 @@ pub struct Seen {
     pub unobserved: Vec<(Origin, Vec<u8>)>,
     /// What was lost: bits of [`Lost`].
     pub lost: u32,
-    /// Whether the compiler was observed at all.
+    /// Whether the compiler, or the script, was observed at all.
     pub began: bool,
+    /// The system's numbers of processes that were Kiln.
+    pub own: Vec<u32>,
 }
 
 /// What every compiler loads when it starts, and nothing else does.
@@ -78,6 +92,8 @@ struct Known {
     driver: bool,
     /// Whether it runs scripts.
     interpreter: bool,
+    /// Whether it is Kiln.
+    own: bool,
 }
 
 /// Programs that run scripts, by the begin of their names.
@@ -98,16 +114,15 @@ fn is_interpreter(program: &[u8]) -> bool {
 struct Processes(BTreeMap<u16, Known>);
 
 impl Processes {
-    fn read(bytes: &[u8]) -> Self {
+    fn read(bytes: &[u8], subject: Subject<'_>) -> Self {
         let mut processes = Self::default();
         for entry in Entries::new(bytes).flatten() {
             if entry.kind == Kind::Process
                 && let Some((Process { parent, how, .. }, path)) = Process::decode(entry.name)
             {
-                let interpreter = is_interpreter(path);
-                processes
-                    .0
-                    .insert(entry.process, Known { parent, how, driver: false, interpreter });
+                let (interpreter, own) = (is_interpreter(path), subject == Subject::Script(path));
+                let known = Known { parent, how, driver: false, interpreter, own };
+                processes.0.insert(entry.process, known);
             }
             if entry.kind == Kind::Object
                 && entry.has(flags::START)
@@ -136,7 +151,25 @@ impl Processes {
         self.0.iter().find(|(_, known)| known.driver).map(|(number, _)| *number)
     }
 
-    /// Whose doing the own code of each process is.
+    /// Whose doing the own code of each process of a build script's run is.
+    fn origins_of_script(&self) -> BTreeMap<u16, Origin> {
+        let mut origins = BTreeMap::new();
+        for (number, known) in &self.0 {
+            let parent = origins.get(&known.parent).copied();
+            let origin = match (parent, known.how) {
+                _ if known.own => Origin::Own,
+                (_, How::Root) => Origin::Plugin,
+                // It became the compiler that it was asked to be; what else it starts is its own.
+                (Some(Origin::Own), How::Became) => Origin::Helper,
+                (Some(Origin::Own), _) => Origin::Own,
+                _ => Origin::Helper,
+            };
+            origins.insert(*number, origin);
+        }
+        origins
+    }
+
+    /// Whose doing the own code of each process of a compile is.
     fn origins(&self) -> BTreeMap<u16, Origin> {
         // Where none is recognised, the first one is taken for it.
         let compiler = self.compiler().or_else(|| self.0.keys().next().copied());
@@ -175,6 +208,8 @@ struct Reader<'a> {
     started: BTreeMap<(u32, &'a [u8]), Vec<Start>>,
     /// How often each of these introduced itself.
     introduced: BTreeMap<u32, usize>,
+    /// Numbers of processes that are Kiln.
+    own: BTreeSet<u16>,
 }
 
 impl<'a> Reader<'a> {
@@ -206,6 +241,9 @@ impl<'a> Reader<'a> {
         };
         if process.how != How::Root {
             *self.introduced.entry(process.pid).or_default() += 1;
+        }
+        if self.own.contains(&entry.process) {
+            self.seen.own.push(process.pid);
         }
         self.note(entry, program);
     }
@@ -241,11 +279,18 @@ impl<'a> Reader<'a> {
 }
 
 /// Reads the entries of a log.
-pub fn read(bytes: &[u8], lost: Lost) -> Seen {
-    let processes = Processes::read(bytes);
-    let seen = Seen { lost: lost.0, began: processes.compiler().is_some(), ..Seen::default() };
-    let (origins, started) = (processes.origins(), BTreeMap::new());
-    let mut reader = Reader { seen, origins, started, introduced: BTreeMap::new() };
+pub fn read(bytes: &[u8], lost: Lost, subject: Subject<'_>) -> Seen {
+    let processes = Processes::read(bytes, subject);
+    let (began, origins) = match subject {
+        Subject::Compiler => (processes.compiler().is_some(), processes.origins()),
+        Subject::Script(_) => {
+            (processes.0.values().any(|p| p.how == How::Root), processes.origins_of_script())
+        }
+    };
+    let own = processes.0.iter().filter(|(_, p)| p.own).map(|(number, _)| *number).collect();
+    let seen = Seen { lost: lost.0, began, ..Seen::default() };
+    let mut reader =
+        Reader { seen, origins, started: BTreeMap::new(), introduced: BTreeMap::new(), own };
     for entry in Entries::new(bytes) {
         match entry {
             Ok(entry) => reader.take(&entry),
@@ -299,7 +344,7 @@ mod tests {
         }
 
         fn read(self) -> Seen {
-            super::read(&self.0, Lost(0))
+            super::read(&self.0, Lost(0), Subject::Compiler)
         }
     }
 
@@ -326,6 +371,32 @@ mod tests {
         use Origin::{Helper, Linker, Plugin, Tool};
         assert_eq!(origins(&seen), [Tool, Plugin, Linker, Helper, Helper, Helper]);
         assert!(seen.began && seen.unobserved.is_empty() && seen.lost == 0);
+    }
+
+    #[test]
+    fn kiln_in_a_build_script_tells_itself_what_it_read() {
+        let kiln = |script: Script, number, parent, pid| {
+            let mut name = Process { parent, how: How::Child, pid }.encode().to_vec();
+            name.extend(b"/bin/kiln");
+            script.add(number, Kind::Process, 0, &name)
+        };
+        let script = Script::default()
+            .process(1, 0, How::Root, 10)
+            .add(1, Kind::Read, flags::LATER, b"/the script's")
+            .process(2, 1, How::Child, 11)
+            .add(2, Kind::Read, 0, b"/a tool's");
+        let script = kiln(kiln(script, 3, 1, 12), 4, 1, 13)
+            .add(3, Kind::Read, 0, b"/kiln's")
+            .program(3, (Kind::Program, 0), 14, "/rustc, observed by itself")
+            .process(5, 4, How::Became, 13)
+            .add(5, Kind::Read, 0, b"/a compiler's")
+            .process(6, 3, How::Child, 15)
+            .add(6, Kind::Read, 0, b"/a server's");
+        let seen = super::read(&script.0, Lost(0), Subject::Script(b"/bin/kiln"));
+        use Origin::{Helper, Own, Plugin};
+        assert_eq!(origins(&seen), [Plugin, Helper, Own, Helper, Own]);
+        assert_eq!(seen.unobserved, [(Own, b"/rustc, observed by itself".to_vec())]);
+        assert_eq!((seen.own, seen.began), (vec![12, 13], true));
     }
 
     #[test]
@@ -432,7 +503,7 @@ mod tests {
                 script.0[at + 6] = *kind;
             }
             script.0.extend(&tail);
-            let seen = super::read(&script.0, Lost(lost));
+            let seen = super::read(&script.0, Lost(lost), Subject::Compiler);
             prop_assert!(seen.facts.len() + seen.unobserved.len() <= 2 * (entries.len() + 1));
             prop_assert_eq!(seen.lost & lost, lost);
         }

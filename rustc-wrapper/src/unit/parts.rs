@@ -16,7 +16,7 @@ use crate::args::Parsed;
 use crate::roots::Roots;
 
 /// Version of everything that decides what a unit's outputs are: keys, remaps, stored templates.
-const FORMAT: &str = "2";
+pub(crate) const FORMAT: &str = "2";
 
 /// The compiler: what it says of itself, and its content.
 pub const COMPILER: &str = "compiler";
@@ -164,7 +164,7 @@ fn options(parts: &mut Parts<'_>, parsed: &Parsed) {
 }
 
 /// The key of a unit with these parts.
-pub(super) fn key(parts: &[UnitPart]) -> UnitKey {
+pub(crate) fn key(parts: &[UnitPart]) -> UnitKey {
     let mut encoder = Encoder::new("kiln unit key v2");
     encoder.number("parts", parts.len() as u64);
     for part in parts {

@@ -34,3 +34,36 @@ macro_rules! export_each {
         export! { $name => $name::hook; }
     )*};
 }
+
+/// The same for functions with six arguments: the caller's address is the seventh.
+macro_rules! export_six {
+    ($generic:ident: $($name:ident)*) => {$(
+        #[allow(non_snake_case, reason = "libc's own name")]
+        mod $name {
+            use super::*;
+            #[allow(clippy::too_many_arguments, reason = "as many as libc's function has, and one")]
+            pub(super) unsafe extern "C" fn hook(
+                a: usize, b: usize, c: usize, d: usize, e: usize, f: usize, caller: usize,
+            ) -> usize {
+                // SAFETY: the module `preload` says why.
+                unsafe { $generic(Real::$name, [a, b, c, d, e, f], caller) }
+            }
+        }
+
+        /// Stands in front of libc's function of this name.
+        #[cfg_attr(preload, unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            // The seventh argument: on the stack, or in the seventh register.
+            #[cfg(target_arch = "x86_64")]
+            core::arch::naked_asm!(
+                "mov rax, [rsp]", "sub rsp, 8", "mov [rsp], rax",
+                "call {to}",
+                "add rsp, 8", "ret",
+                to = sym $name::hook,
+            );
+            #[cfg(target_arch = "aarch64")]
+            core::arch::naked_asm!("mov x6, x30", "b {to}", to = sym $name::hook);
+        }
+    )*};
+}

@@ -15,7 +15,8 @@ use crate::log::{Kind, Lost, flags};
 const ENOENT: c_int = 2;
 const EEXIST: c_int = 17;
 const ENOTDIR: c_int = 20;
-const ENOSYS: isize = 38;
+/// The error number of what the system does not have.
+pub(super) const NO_SUCH_CALL: isize = 38;
 
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
@@ -31,9 +32,8 @@ pub(super) fn answer(result: isize) -> usize {
     result as usize
 }
 
-/// Calls a real function with up to five arguments.
-pub(super) unsafe fn real(which: Real, a: [usize; 5]) -> usize {
-    type Function = unsafe extern "C" fn(usize, usize, usize, usize, usize) -> usize;
+/// The address of a real function; 0 when there is none.
+pub(super) fn address(which: Real) -> usize {
     let mut address = which.address();
     if address == 0 {
         // Another object's start calls this before the library's own has run.
@@ -45,14 +45,27 @@ pub(super) unsafe fn real(which: Real, a: [usize; 5]) -> usize {
         symbols::resolve_again();
         address = which.address();
     }
+    address
+}
+
+/// Calls a real function with up to five arguments.
+pub(super) unsafe fn real(which: Real, a: [usize; 5]) -> usize {
+    // SAFETY: the module `preload` says why.
+    unsafe { real_of_six(which, [a[0], a[1], a[2], a[3], a[4], 0]) }
+}
+
+/// Calls a real function with up to six arguments.
+pub(super) unsafe fn real_of_six(which: Real, a: [usize; 6]) -> usize {
+    type Function = unsafe extern "C" fn(usize, usize, usize, usize, usize, usize) -> usize;
+    let address = address(which);
     if address == 0 {
-        let failed = answer(-ENOSYS);
+        let failed = answer(-NO_SUCH_CALL);
         return if which.returns_pointer() { 0 } else { failed };
     }
     // SAFETY: the module `preload` says why. Integers and pointers are passed alike, functions with
     // a variable number of them take them in the same registers, and further registers are not
     // looked at.
-    unsafe { core::mem::transmute::<usize, Function>(address)(a[0], a[1], a[2], a[3], a[4]) }
+    unsafe { core::mem::transmute::<usize, Function>(address)(a[0], a[1], a[2], a[3], a[4], a[5]) }
 }
 
 /// Bits for how a call ended, and who made it.
@@ -78,6 +91,7 @@ const ACCESS_MODE: usize = 3;
 const CREATE: usize = 0o100;
 const EXCLUSIVE: usize = 0o200;
 const TRUNCATE: usize = 0o1000;
+const APPEND: usize = 0o2000;
 /// Beside the bit for directories, which differs between processors: a file without a name.
 const UNNAMED: usize = 0o20_000_000;
 
@@ -100,6 +114,8 @@ pub(super) fn note_open(dir: i32, path: usize, how: usize, bits: u8) {
             false if how & TRUNCATE != 0 => 0,
             false => flags::KEPT,
         };
+        let appends = mode != 0 && how & APPEND != 0;
+        let more = if appends { more | flags::APPEND } else { more };
         if mode == WRITE_ONLY && how & CREATE == 0 {
             // It ends well only where there is something.
             look(dir, path as usize, false, bits | flags::KEPT);
@@ -146,7 +162,7 @@ unsafe fn mode_flags(mode: usize) -> usize {
     let written = if both { 2 } else { WRITE_ONLY };
     match mode.first() {
         Some(b'w') => CREATE | TRUNCATE | exclusive | written,
-        Some(b'a') => CREATE | exclusive | written,
+        Some(b'a') => CREATE | APPEND | exclusive | written,
         _ if both => 2,
         _ => 0,
     }

@@ -3,10 +3,10 @@
 //! That one fails may tell whether something is there, and what is given another name is read.
 
 use super::hooks::{failed_look, look, outcome, real};
-use super::paths::note;
+use super::paths::{note, note_named_descriptor};
 use super::state::context;
 use super::symbols::Real;
-use super::sys::AT_FDCWD;
+use super::sys::{self, AT_FDCWD};
 use crate::log::{Kind, flags};
 
 fn is_error(result: usize) -> bool {
@@ -45,7 +45,23 @@ pub(super) fn moved(failed: bool, (from, to): (At, At), renamed: bool, bits: u8)
 
 /// Notes a call that changes or removes what it names: how it ends tells whether there was something.
 pub(super) fn touched(At(dir, path): At, bits: u8) {
-    look(dir as i32, path, false, bits | flags::KEPT);
+    // Without a path the descriptor itself is meant.
+    let text = path as *const u8;
+    // SAFETY: the module `preload` says why.
+    let no_path = || path == 0 || sys::is_text(text) && unsafe { *text } == 0;
+    if dir as i32 >= 0 && no_path() {
+        return touched_open(bits & flags::FAILED != 0, dir, bits);
+    }
+    look(dir as i32, path, bits & flags::LINK != 0, bits | flags::KEPT);
+}
+
+/// Notes a change of what is open; what has no name is nobody else's.
+pub(super) fn touched_open(failed: bool, fd: usize, bits: u8) {
+    if let Some(context) = context()
+        && !failed
+    {
+        note_named_descriptor(context, Kind::Look, bits | flags::KEPT, fd as i32);
+    }
 }
 
 unsafe fn make_directory(which: Real, a: [usize; 5], caller: usize) -> usize {
@@ -91,10 +107,41 @@ unsafe fn change(which: Real, a: [usize; 5], caller: usize) -> usize {
     // SAFETY: the module `preload` says why.
     let result = unsafe { real(which, a) };
     let at = match which {
-        Real::unlinkat | Real::fchmodat => At(a[0], a[1]),
+        Real::unlinkat | Real::fchmodat | Real::fchownat | Real::utimensat | Real::futimesat => {
+            At(a[0], a[1])
+        }
         _ => At(HERE, a[0]),
     };
     touched(at, outcome(is_error(result), caller));
+    result
+}
+
+/// A change of a link itself.
+unsafe fn change_link(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    touched(At(HERE, a[0]), outcome(is_error(result), caller) | flags::LINK);
+    result
+}
+
+unsafe fn change_open(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    touched_open(is_error(result), a[0], outcome(is_error(result), caller));
+    result
+}
+
+/// Makes a pipe, a socket or a device.
+unsafe fn make_special(which: Real, a: [usize; 5], caller: usize) -> usize {
+    // SAFETY: the module `preload` says why.
+    let result = unsafe { real(which, a) };
+    let at = match which {
+        Real::mknodat | Real::mkfifoat => At(a[0], a[1]),
+        Real::__xmknod => At(HERE, a[1]),
+        Real::__xmknodat => At(a[1], a[2]),
+        _ => At(HERE, a[0]),
+    };
+    made(is_error(result), at, outcome(is_error(result), caller) | flags::FRESH);
     result
 }
 
@@ -104,3 +151,7 @@ export_each! { make_temporary: mkstemps mkstemps64 mkostemps mkostemps64 }
 export_each! { give_name: rename renameat renameat2 link linkat }
 export_each! { make_link: symlink symlinkat }
 export_each! { change: unlink unlinkat rmdir remove truncate truncate64 chmod fchmodat }
+export_each! { change: chown fchownat utime utimes utimensat futimesat setxattr }
+export_each! { change_link: lchown lutimes lsetxattr }
+export_each! { change_open: fchmod fchown futimens futimes ftruncate ftruncate64 }
+export_each! { make_special: mknod mknodat __xmknod __xmknodat mkfifo mkfifoat }

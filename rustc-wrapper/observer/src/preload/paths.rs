@@ -50,6 +50,21 @@ pub fn note_descriptor(context: &Context, kind: Kind, bits: u8, fd: i32) {
     }
 }
 
+/// Notes what an open descriptor is, when that has a name.
+pub fn note_named_descriptor(context: &Context, kind: Kind, bits: u8, fd: i32) {
+    let _ = with_place(fd, |path| context.note(kind, bits, path));
+}
+
+/// Notes a socket by its path.
+pub fn note_socket(context: &Context, bits: u8, path: &[u8]) {
+    let note = |parts: &[&[u8]]| context.log.note(context.number, Kind::Network, bits, parts);
+    if path.is_empty() || path.first() == Some(&b'/') {
+        note(&[b"unix:", path]);
+    } else if with_place(sys::AT_FDCWD, |base| note(&[b"unix:", base, b"/", path])).is_none() {
+        context.log.lose(Lost::PATH);
+    }
+}
+
 #[inline(never)]
 fn relative(context: &Context, (kind, bits): (Kind, u8), dir: i32, path: &[u8]) {
     let note = |base: &[u8]| context.log.note(context.number, kind, bits, &[base, b"/", path]);

@@ -3,10 +3,12 @@
 use core::arch::naked_asm;
 use core::ffi::c_char;
 
+use super::handed::{Given, List};
 use super::hooks::{answer, enter, look, note_open, outcome};
-use super::makes::{At, HERE, made, moved};
+use super::makes::{At, HERE, made, moved, touched, touched_open};
+use super::network::{Address, connected, listens, sent, sent_message, sent_messages};
 use super::paths::{note, note_descriptor};
-use super::start::{Variables, become_program};
+use super::start::become_program;
 use super::state::context;
 use super::sys::{self, AT_FDCWD, number};
 use crate::log::{Kind, Lost, flags};
@@ -28,10 +30,12 @@ unsafe extern "C" fn syscall_hook(
     unsafe {
         match n {
             number::EXECVE => {
-                let run = |variables: Variables| {
-                    answer(sys::call(n, [a[0], a[1], variables as usize, 0, 0, 0]))
+                let (argv, variables) = (a[1] as List, a[2] as List);
+                let program = a[0] as *const c_char;
+                let run = |argv: List, variables: List| {
+                    answer(sys::call(n, [a[0], argv as usize, variables as usize, 0, 0, 0]))
                 };
-                become_program((a[0] as *const c_char, false), a[2] as Variables, caller, run)
+                become_program(Given { program, search: false, argv, variables }, caller, run)
             }
             number::CHDIR => enter(a[0], caller, || answer(sys::call(n, a))),
             _ => {
@@ -93,7 +97,45 @@ unsafe fn note_call(n: usize, a: [usize; 6], result: usize, caller: usize) {
         number::GETDENTS | number::GETDENTS64 if !failed => lists(a[0], bits()),
         // SAFETY: the module `preload` says why. The call succeeded, so the text is there.
         number::GETCWD if !failed => unsafe { told(a[0], bits()) },
+        _ => {
+            note_change(n, a, failed, bits);
+            // SAFETY: as above.
+            unsafe { note_network(n, a, result, caller) };
+        }
+    }
+}
+
+/// Notes calls that change what they name.
+fn note_change(n: usize, a: [usize; 6], failed: bool, bits: impl Fn() -> u8) {
+    match n {
+        number::UNLINK | number::RMDIR | number::TRUNCATE | number::CHMOD | number::CHOWN => {
+            touched(At(HERE, a[0]), bits());
+        }
+        number::UTIME | number::UTIMES | number::SETXATTR => touched(At(HERE, a[0]), bits()),
+        number::LCHOWN | number::LSETXATTR => touched(At(HERE, a[0]), bits() | flags::LINK),
+        number::UNLINKAT | number::FCHMODAT | number::FCHOWNAT => touched(At(a[0], a[1]), bits()),
+        number::UTIMENSAT | number::FUTIMESAT => touched(At(a[0], a[1]), bits()),
+        number::FTRUNCATE | number::FCHMOD | number::FCHOWN => touched_open(failed, a[0], bits()),
+        number::MKNOD => made(failed, At(HERE, a[0]), bits() | flags::FRESH),
+        number::MKNODAT => made(failed, At(a[0], a[1]), bits() | flags::FRESH),
         _ => {}
+    }
+}
+
+/// Notes calls that reach others.
+unsafe fn note_network(n: usize, a: [usize; 6], result: usize, caller: usize) {
+    let failed = result as isize == -1;
+    // SAFETY: the module `preload` says why; see the functions.
+    unsafe {
+        match n {
+            number::CONNECT => connected(Address(a[1], a[2]), failed, caller),
+            number::BIND => sent(Address(a[1], a[2]), failed, caller),
+            number::SENDTO => sent(Address(a[4], a[5]), failed, caller),
+            number::LISTEN => listens(a[0], failed, caller),
+            number::SENDMSG => sent_message(a[1], failed, caller),
+            number::SENDMMSG => sent_messages(a[1], a[2], result, caller),
+            _ => {}
+        }
     }
 }
 

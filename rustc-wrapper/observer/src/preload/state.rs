@@ -5,10 +5,12 @@ use core::ffi::c_char;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::{symbols, sys, writer::Log};
-use crate::log::{How, Kind, Lost, Process, VARIABLE, flags};
+use crate::log::{How, Kind, Lost, MAX_MAPS, Process, VARIABLE, flags};
 
 /// Longest path of the library, and of the log.
 pub const MAX_OWN_PATH: usize = 1024;
+/// Bytes for both and for the prefix maps, with zeros between them.
+const OWN_BYTES: usize = 2 * MAX_OWN_PATH + 2 + MAX_MAPS;
 /// Most variables that are looked through.
 const MAX_VARIABLES: usize = 1 << 20;
 
@@ -28,9 +30,10 @@ pub struct Context {
     pub number: u16,
     /// The system's number of it, when it began.
     pub pid: u32,
-    own: [u8; 2 * MAX_OWN_PATH + 2],
+    own: [u8; OWN_BYTES],
     library: usize,
     path: usize,
+    maps: usize,
 }
 
 impl Context {
@@ -42,6 +45,12 @@ impl Context {
     /// Path of the log.
     pub fn path(&self) -> &[u8] {
         self.own.get(self.library + 1..self.library + 1 + self.path).unwrap_or_default()
+    }
+
+    /// Prefix maps for C compilers, as the lead has them.
+    pub fn maps(&self) -> &[u8] {
+        let from = self.library + self.path + 2;
+        self.own.get(from..from + self.maps).unwrap_or_default()
     }
 
     /// Whether a loader could open the library here and now: there may be no descriptor left, or this
@@ -184,27 +193,36 @@ static BORN: Born = Born(AtomicU32::new(0));
 unsafe fn take_over(variables: *mut *mut c_char) -> Option<Context> {
     // SAFETY: the module `preload` says why.
     unsafe {
-        let own = find(variables, VARIABLE.as_bytes())?;
-        let value = value(*variables.add(own), VARIABLE.len())?;
-        let mut parts = value.splitn(4, |byte| *byte == b':');
-        let (parent, how) = (number(parts.next()?)?, How::of(*parts.next()?.first()?)?);
-        let (library, path) = (parts.next()?, parts.next()?);
-        if library.len() >= MAX_OWN_PATH || path.len() >= MAX_OWN_PATH {
+        let lead = find(variables, VARIABLE.as_bytes())?;
+        let value = value(*variables.add(lead), VARIABLE.len())?;
+        if value.is_empty() {
+            // Whoever started this wants it unobserved, and nothing left to see of that.
+            remove(variables, lead);
+            let library = symbols::own_path()?;
+            forget_library(variables, find(variables, PRELOAD)?, library);
             return None;
         }
-        let mut own_paths = [0; 2 * MAX_OWN_PATH + 2];
-        for (place, byte) in own_paths.iter_mut().zip(library.iter().chain(b"\0").chain(path)) {
+        let mut parts = value.splitn(5, |byte| *byte == b':');
+        let (parent, how) = (number(parts.next()?)?, How::of(*parts.next()?.first()?)?);
+        let (library, path) = (parts.next()?, parts.next()?);
+        let maps = parts.next().unwrap_or_default();
+        let long = library.len() >= MAX_OWN_PATH || path.len() >= MAX_OWN_PATH;
+        if long || maps.len() > MAX_MAPS {
+            return None;
+        }
+        let mut own = [0; OWN_BYTES];
+        let texts = library.iter().chain(b"\0").chain(path).chain(b"\0").chain(maps);
+        for (place, byte) in own.iter_mut().zip(texts) {
             *place = *byte;
         }
-        let (library, path) = (library.len(), path.len());
+        let (library, path, maps) = (library.len(), path.len(), maps.len());
         BORN.set(parent, how);
-        remove(variables, own);
+        remove(variables, lead);
         if let Some(preload) = find(variables, PRELOAD) {
-            forget_library(variables, preload, own_paths.get(..library)?);
+            forget_library(variables, preload, own.get(..library)?);
         }
-        let log = map(own_paths.get(library + 1..library + 1 + path)?)?;
-        let mut context =
-            Context { log, number: 0, pid: sys::getpid(), own: own_paths, library, path };
+        let log = map(own.get(library + 1..library + 1 + path)?)?;
+        let mut context = Context { log, number: 0, pid: sys::getpid(), own, library, path, maps };
         context.number = match context.log.next_process() {
             Some(number) => number,
             None => {
@@ -250,7 +268,7 @@ fn number(text: &[u8]) -> Option<u16> {
 /// The value in `NAME=value`, the text of a variable of the environment.
 unsafe fn value<'a>(text: *const c_char, name: usize) -> Option<&'a [u8]> {
     // SAFETY: the module `preload` says why.
-    unsafe { sys::text(text.cast::<u8>(), 4 * MAX_OWN_PATH) }?.get(name + 1..)
+    unsafe { sys::text(text.cast::<u8>(), 2 * OWN_BYTES) }?.get(name + 1..)
 }
 
 /// Where a variable is in an environment.

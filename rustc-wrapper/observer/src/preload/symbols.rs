@@ -34,6 +34,11 @@ real_functions! {
     execve execvpe fexecve execveat posix_spawn posix_spawnp posix_spawn_file_actions_addopen
     ftw ftw64 nftw nftw64 fts_open fts64_open glob glob64 scandirat scandirat64 wordexp
     unlink unlinkat rmdir remove truncate truncate64 chmod fchmodat
+    utime utimes lutimes utimensat futimesat chown lchown fchownat setxattr lsetxattr
+    fchmod fchown futimens futimes ftruncate ftruncate64
+    mknod mknodat __xmknod __xmknodat mkfifo mkfifoat
+    connect bind listen sendto sendmsg sendmmsg
+    getaddrinfo gethostbyname gethostbyname2 gethostbyname_r gethostbyname2_r
     localtime localtime_r mktime timelocal tzset ctime ctime_r strftime strftime_l
     setlocale newlocale
     getpwnam getpwnam_r getpwuid getpwuid_r getgrnam getgrnam_r getgrgid getgrgid_r
@@ -88,6 +93,8 @@ impl Real {
                 | Self::getpwuid
                 | Self::getgrnam
                 | Self::getgrgid
+                | Self::gethostbyname
+                | Self::gethostbyname2
         )
     }
 }
@@ -164,6 +171,38 @@ pub fn resolve_again() {
     walk(|_| {}, true);
 }
 
+/// The path of this library, as the loader has it.
+pub fn own_path() -> Option<&'static [u8]> {
+    struct Search {
+        own: usize,
+        name: *const c_char,
+    }
+    unsafe extern "C" fn visit(info: *mut Info, _size: usize, search: *mut c_void) -> c_int {
+        // SAFETY: the module `preload` says why.
+        let (info, search) = unsafe { (&*info, &mut *search.cast::<Search>()) };
+        // SAFETY: as above.
+        let headers = unsafe { core::slice::from_raw_parts(info.headers, info.count.into()) };
+        if place(info.base, headers).contains(&search.own) {
+            search.name = info.name;
+        }
+        0
+    }
+    let mut search = Search { own: resolve as *const () as usize, name: core::ptr::null() };
+    // SAFETY: as above. The loader keeps the name of an object as long as it is loaded.
+    unsafe {
+        dl_iterate_phdr(visit, (&raw mut search).cast());
+        super::sys::text(search.name.cast(), 4096)
+    }
+}
+
+/// Where an object lies.
+fn place(base: usize, headers: &[ProgramHeader]) -> core::ops::Range<usize> {
+    let at = |header: &ProgramHeader| base.wrapping_add(header.address as usize);
+    let loads = || headers.iter().filter(|h| h.kind == LOAD);
+    let end = loads().map(|h| at(h).wrapping_add(h.in_memory as usize)).max();
+    loads().map(at).min().unwrap_or(0)..end.unwrap_or(0)
+}
+
 fn walk(tell: fn(&[u8]), again: bool) {
     let own = resolve as *const () as usize;
     let mut walk = Walk { own, behind: false, objects: 0, tell, again };
@@ -192,15 +231,13 @@ unsafe extern "C" fn visit(info: *mut Info, _size: usize, walk: *mut c_void) -> 
     // SAFETY: as above.
     let headers = unsafe { core::slice::from_raw_parts(info.headers, info.count.into()) };
     let at = |header: &ProgramHeader| info.base.wrapping_add(header.address as usize);
-    let loads = || headers.iter().filter(|h| h.kind == LOAD);
-    let begin = loads().map(at).min().unwrap_or(0);
-    let end = loads().map(|h| at(h).wrapping_add(h.in_memory as usize)).max().unwrap_or(0);
+    let place = place(info.base, headers);
     if let (false, Some([first, last])) = (walk.again, PLACES.get(walk.objects)) {
-        first.store(begin, Ordering::Relaxed);
-        last.store(end, Ordering::Relaxed);
+        first.store(place.start, Ordering::Relaxed);
+        last.store(place.end, Ordering::Relaxed);
     }
     walk.objects += 1;
-    if (begin..end).contains(&walk.own) {
+    if place.contains(&walk.own) {
         walk.behind = true;
         return 0;
     }

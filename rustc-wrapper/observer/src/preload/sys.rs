@@ -53,6 +53,33 @@ pub mod number {
     pub const UNSHARE: usize = 272;
     pub const SETNS: usize = 308;
     pub const CLONE3: usize = 435;
+    pub const GETSOCKNAME: usize = 51;
+    pub const CONNECT: usize = 42;
+    pub const SENDTO: usize = 44;
+    pub const SENDMSG: usize = 46;
+    pub const BIND: usize = 49;
+    pub const LISTEN: usize = 50;
+    pub const SENDMMSG: usize = 307;
+    pub const TRUNCATE: usize = 76;
+    pub const FTRUNCATE: usize = 77;
+    pub const RMDIR: usize = 84;
+    pub const UNLINK: usize = 87;
+    pub const CHMOD: usize = 90;
+    pub const FCHMOD: usize = 91;
+    pub const CHOWN: usize = 92;
+    pub const FCHOWN: usize = 93;
+    pub const LCHOWN: usize = 94;
+    pub const UTIME: usize = 132;
+    pub const MKNOD: usize = 133;
+    pub const SETXATTR: usize = 188;
+    pub const LSETXATTR: usize = 189;
+    pub const UTIMES: usize = 235;
+    pub const MKNODAT: usize = 259;
+    pub const FCHOWNAT: usize = 260;
+    pub const FUTIMESAT: usize = 261;
+    pub const UNLINKAT: usize = 263;
+    pub const FCHMODAT: usize = 268;
+    pub const UTIMENSAT: usize = 280;
 }
 
 /// Numbers of system calls. Those that this processor does not have are out of range.
@@ -104,6 +131,33 @@ pub mod number {
     pub const SETNS: usize = 268;
     pub const CLONE: usize = 220;
     pub const CLONE3: usize = 435;
+    pub const GETSOCKNAME: usize = 204;
+    pub const CONNECT: usize = 203;
+    pub const SENDTO: usize = 206;
+    pub const SENDMSG: usize = 211;
+    pub const BIND: usize = 200;
+    pub const LISTEN: usize = 201;
+    pub const SENDMMSG: usize = 269;
+    pub const TRUNCATE: usize = 45;
+    pub const FTRUNCATE: usize = 46;
+    pub const RMDIR: usize = NONE - 11;
+    pub const UNLINK: usize = NONE - 12;
+    pub const CHMOD: usize = NONE - 13;
+    pub const FCHMOD: usize = 52;
+    pub const CHOWN: usize = NONE - 14;
+    pub const FCHOWN: usize = 55;
+    pub const LCHOWN: usize = NONE - 15;
+    pub const UTIME: usize = NONE - 16;
+    pub const MKNOD: usize = NONE - 17;
+    pub const SETXATTR: usize = 5;
+    pub const LSETXATTR: usize = 6;
+    pub const UTIMES: usize = NONE - 18;
+    pub const MKNODAT: usize = 33;
+    pub const FCHOWNAT: usize = 54;
+    pub const FUTIMESAT: usize = NONE - 19;
+    pub const UNLINKAT: usize = 35;
+    pub const FCHMODAT: usize = 53;
+    pub const UTIMENSAT: usize = 88;
 }
 
 /// The bit of `open` that wants a directory.

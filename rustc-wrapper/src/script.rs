@@ -1,0 +1,358 @@
+//! A run of a build script, from the front that cargo starts to the event: looked up, put back, or run
+//! under observation and stored.
+//!
+//! What the stages of a compile are for rustc, these are for a script: [`mod@unit`] says what it is called,
+//! [`inputs`] what it read, [`effects`] whether it did what a hit would not do, [`tree`] what it left. The
+//! engine between them is the same. Whatever is in doubt, the script just runs.
+
+pub mod effects;
+pub mod inputs;
+pub mod tree;
+pub mod unit;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use kiln_storage::api::{Outcome, PublishRequest, QUARANTINED_STATUS};
+use kiln_storage::record::{
+    Member, Producer, RECORD_VERSION, Record, TokenPath, TreeFilter, result_key,
+};
+use kiln_storage::{Digest, ResultKey};
+
+use crate::args::Bypass;
+use crate::client::ClientError;
+use crate::compile::{self, Finished};
+use crate::config::{BuildScripts, Config, Mode, Paths};
+use crate::engine::Engine;
+use crate::env::Env;
+use crate::inputs::Unknown;
+use crate::limits::SCRIPT_LOG_BYTES;
+use crate::lookup::{self, Found};
+use crate::notes::Notes;
+use crate::objects::Classes;
+use crate::observe::Library;
+use crate::observe::seen::Subject;
+use crate::outputs::{RestoreError, Source};
+use crate::roots::Escape;
+use crate::scratch::Scratch;
+use crate::{publish, say, session, stamp};
+
+/// The word that a front calls Kiln with.
+pub const WORD: &str = "run-build-script";
+
+/// A script to run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The real program.
+    pub real: PathBuf,
+    /// What it is called by cargo.
+    pub called: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+}
+
+impl Program {
+    fn command(&self) -> Command {
+        let mut command = compile::command(&self.real.clone().into_os_string(), &self.args);
+        command.arg0(&self.called);
+        command
+    }
+
+    /// Replaces this process by the script. Returns only when that fails.
+    fn become_it(&self) -> ExitCode {
+        let error = self.command().exec();
+        say::error(&format!("cannot run {}: {error}", self.real.display()), &[]);
+        ExitCode::from(126)
+    }
+}
+
+/// One run of a script.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What every run has.
+    pub engine: Engine<'a>,
+    /// The script.
+    pub program: Program,
+    /// The directory it writes to.
+    pub out: PathBuf,
+}
+
+/// Runs `kiln run-build-script REAL CALLED ARGS…`.
+pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
+    let [real, called, args @ ..] = arguments else {
+        say::error("a front of a build script calls this; it is of no use otherwise", &[]);
+        return ExitCode::from(2);
+    };
+    let program = Program { real: real.into(), called: called.clone(), args: args.to_vec() };
+    let config = match Config::resolve(env) {
+        Ok(config) => config,
+        Err(error) => {
+            say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
+            return ExitCode::from(2);
+        }
+    };
+    let usable = config.dir.as_deref().filter(|dir| crate::local::create_dir(dir).is_ok());
+    let is_on = config.mode != Mode::Off && config.build_scripts == BuildScripts::On;
+    let Some(dir) = usable.filter(|_| is_on) else {
+        return program.become_it();
+    };
+    match Run::open(env, &config, dir, program.clone()) {
+        Ok(run) => answer(run),
+        Err(bypass) => {
+            session::report_bypass_of(env, &config, dir, &bypass, (unit::name(env), None));
+            program.become_it()
+        }
+    }
+}
+
+/// Answers a run: from the cache, or by the script.
+fn answer(mut run: Run<'_>) -> ExitCode {
+    let (outcome, reason, detail) = match run.engine.config.mode {
+        Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
+        _ => match lookup::lookup(&mut run.engine) {
+            Found::Record(record, store) => {
+                run.engine.end_phase("lookup");
+                match replay(&mut run, &record, store) {
+                    Ok(()) => return ExitCode::SUCCESS,
+                    Err(failure) => failure,
+                }
+            }
+            Found::Nothing(reason, detail) => (Outcome::Miss, reason, detail),
+            Found::Fault(reason, detail) => (Outcome::Error, reason, detail),
+        },
+    };
+    run.engine.end_phase("lookup");
+    let stores = run.engine.config.mode != Mode::Read && outcome != Outcome::Error;
+    let watched = stores.then(|| Watched::begin(&mut run));
+    // A server closes connections that are idle, and a script may take long: a new one is made after it.
+    run.engine.client = None;
+    let command = watched.as_ref().map_or_else(|| run.program.command(), |w| w.command(&run));
+    let finished = match compile::run(command, None, |_| None) {
+        Ok(finished) => finished,
+        Err(_) => return run.program.become_it(),
+    };
+    run.engine.end_phase("compile");
+    run.engine.event.cost_ms = finished.cost.wall_ms;
+    if !finished.status.success() {
+        run.engine.report(outcome, Some(("script-failed", detail)), None);
+        return compile::exit_as(finished.status);
+    }
+    let stored = watched.map(|watched| store(&mut run, &finished, watched)).transpose();
+    run.engine.end_phase("publish");
+    match stored {
+        Ok(key) => run.engine.report(outcome, Some((reason, detail)), key),
+        Err(unknown) => run.engine.report(outcome, Some((unknown.reason, unknown.detail)), None),
+    }
+    compile::exit_as(finished.status)
+}
+
+/// Puts back what a record's run left and says again what it said.
+fn replay(
+    run: &mut Run<'_>,
+    record: &Record,
+    store: Option<PathBuf>,
+) -> Result<(), (Outcome, &'static str, String)> {
+    let odd = || (Outcome::Miss, "odd-output", String::new());
+    let fill = |text: &str| run.engine.roots.fill(text, Escape::Plain).ok_or_else(odd);
+    let (stdout, stderr) = (fill(&record.stdout)?, fill(&record.stderr)?);
+    let is_remote = store.is_none();
+    let restored = match &store {
+        Some(store) => {
+            tree::restore(record, &run.out, &run.engine.roots, &mut Source::Store(store))
+        }
+        None => match run.engine.client.as_mut() {
+            Some(client) => {
+                tree::restore(record, &run.out, &run.engine.roots, &mut Source::Server(client))
+            }
+            None => return Err((Outcome::Error, "restore-failed", "no connection".into())),
+        },
+    };
+    match restored {
+        Ok(restored) => {
+            run.engine.event.bytes = restored.bytes;
+            run.engine.memo.probe(&run.out);
+            for (meta, digest) in &restored.files {
+                run.engine.memo.put(meta, stamp::coarse_now_ns(), digest);
+            }
+        }
+        Err(RestoreError::Blob(digest, why)) => {
+            let reason = format!("blob {digest}: {why}");
+            lookup::reject(&mut run.engine, record, &reason);
+            return Err((Outcome::Miss, "damaged", reason));
+        }
+        Err(error) => return Err((Outcome::Error, "restore-failed", error.to_string())),
+    }
+    say::replay_stdout(&stdout);
+    say::replay_stderr(&stderr);
+    run.engine.end_phase("restore");
+    run.engine.event.cost_ms = record.cost.wall_ms;
+    run.engine.event.pinned = lookup::pins(record);
+    let outcome = if is_remote { Outcome::HitRemote } else { Outcome::HitLocal };
+    run.engine.report(outcome, None, Some(record.result_key));
+    Ok(())
+}
+
+/// What is prepared for a run that is observed, or why it is not.
+struct Watched {
+    scratch: Option<Scratch>,
+    notes: Option<Notes>,
+    started_ns: Result<i128, String>,
+}
+
+impl Watched {
+    fn begin(run: &mut Run<'_>) -> Self {
+        let none = |why: &str| Self { scratch: None, notes: None, started_ns: Err(why.to_owned()) };
+        let Some(mut scratch) = Scratch::create(run.engine.env, run.engine.dir) else {
+            return none("no directory for temporary files has room");
+        };
+        let library = Library::open(run.engine.config, run.engine.dir, &run.engine.memo);
+        scratch.watch = library.and_then(|library| library.watch(SCRIPT_LOG_BYTES));
+        let notes = match Notes::begin(run.engine.dir, &run.out) {
+            Ok(notes) => notes,
+            Err(error) => return none(&format!("notes of compiles: {error}")),
+        };
+        let prior = Member::Tree(TokenPath("<out>".into()), TreeFilter::All);
+        let Some(value) = run.engine.evaluator().value(&prior) else {
+            return none("what is in OUT_DIR already cannot be read");
+        };
+        run.engine.before.push((prior, value));
+        let barrier = stamp::barrier(&scratch.path.join("stamp"));
+        let started_ns = barrier.map_err(|error| format!("file times: {error}"));
+        Self { scratch: Some(scratch), notes: Some(notes), started_ns }
+    }
+
+    fn command(&self, run: &Run<'_>) -> Command {
+        let mut command = run.program.command();
+        if let Some(Ok(watch)) = self.scratch.as_ref().map(|scratch| &scratch.watch) {
+            let portable = run.engine.config.paths == Paths::Portable;
+            let maps = if portable { run.engine.roots.remaps() } else { Vec::new() };
+            command.envs(watch.variables(run.engine.env, &maps));
+        }
+        command
+    }
+}
+
+fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
+    Unknown { reason, detail: detail.to_string() }
+}
+
+/// Stores what a script left; its key.
+fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<ResultKey, Unknown> {
+    let unobserved = |why: &dyn ToString| unknown("not-observed", why.to_string());
+    let started_ns = watched.started_ns.as_ref().map_err(|why| unobserved(why))?;
+    let (Some(scratch), Some(notes)) = (&watched.scratch, &watched.notes) else {
+        return Err(unobserved(&"nothing was prepared"));
+    };
+    let watch = scratch.watch.as_ref().map_err(|why| unobserved(why))?;
+    let kiln = run.engine.env.program.clone().unwrap_or_default();
+    let seen = watch.read(Subject::Script(kiln.as_os_str().as_encoded_bytes()));
+    let seen = seen.map_err(|error| unobserved(&error))?;
+    let notes = notes.read().map_err(|error| unobserved(&error))?;
+    let observed = inputs::Observed {
+        seen: &seen,
+        notes: &notes,
+        classes: &Classes::open(run.engine.dir),
+        started_ns: *started_ns,
+    };
+    let mut inputs = inputs::find(run, &observed)?;
+    let out = run.out.clone();
+    run.engine.memo.probe(&out);
+    let made = tree::collect(run, &mut inputs)?;
+    let stdout = said(run, finished.stdout.as_ref(), &mut inputs)?;
+    let stderr = said(run, finished.stderr.as_ref(), &mut inputs)?;
+    let members: Vec<Member> = inputs.members.into_iter().collect();
+    let values = publish::evaluate(&run.engine, &members, *started_ns)?;
+    run.engine.event.pinned = inputs.pinned;
+    let record = record(run, finished, (members, values), made.outputs, (stdout, stderr));
+    send(run, record, made.offers)
+}
+
+fn record(
+    run: &mut Run<'_>,
+    finished: &Finished,
+    (members, values): (Vec<Member>, Vec<Digest>),
+    outputs: Vec<kiln_storage::record::Output>,
+    (stdout, stderr): (String, String),
+) -> Record {
+    let named = &run.engine.named;
+    let record = Record {
+        version: RECORD_VERSION,
+        unit_key: named.key,
+        result_key: result_key(&named.key, &members, &values),
+        unit: named.name.clone(),
+        parts: crate::unit::parts::kept(&named.parts),
+        members,
+        values,
+        outputs,
+        status: 0,
+        stdout,
+        stderr,
+        cost: finished.cost,
+        producer: Producer {
+            run: run.engine.event.run.clone(),
+            job: run.engine.event.job.clone(),
+            toolchain: String::new(),
+            created_at_ms: run.engine.event.at_ms,
+        },
+        conservative: Vec::new(),
+    };
+    run.engine.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
+    record
+}
+
+fn send(
+    run: &mut Run<'_>,
+    record: Record,
+    offers: Vec<kiln_storage::api::Offer>,
+) -> Result<ResultKey, Unknown> {
+    let key = record.result_key;
+    let replace = run.engine.config.mode == Mode::Refresh;
+    let request = PublishRequest { record, offers, replace };
+    publish::send(&mut run.engine, &request).map_err(|error| match error {
+        ClientError::Refused(QUARANTINED_STATUS, why) => unknown("quarantined", why),
+        error => unknown("publish-failed", error),
+    })?;
+    Ok(key)
+}
+
+/// What a script said, as a template. A place of a root that is left in it pins the result.
+fn said(
+    run: &Run<'_>,
+    text: Option<&String>,
+    inputs: &mut inputs::Inputs,
+) -> Result<String, Unknown> {
+    let text = text.ok_or_else(|| unknown("long-output", "over its bound or not UTF-8"))?;
+    let roots = &run.engine.roots;
+    let template = roots.template(text, Escape::Plain);
+    let template = template.ok_or_else(|| unknown("odd-output", "control character"))?;
+    for (name, place) in publish::places(&run.engine) {
+        if template.contains(&place) {
+            inputs.pin(name);
+        }
+    }
+    Ok(template)
+}
+
+impl<'a> Run<'a> {
+    /// The real program's path and its directory's front are no inputs of their own: the program counts by
+    /// content.
+    pub fn is_program(&self, path: &str) -> bool {
+        let path = Path::new(path);
+        path == self.program.real || path == Path::new(&self.program.called)
+    }
+
+    /// Understands a run: everything up to the unit.
+    ///
+    /// # Errors
+    /// A bypass.
+    pub fn open(
+        env: &'a Env,
+        config: &'a Config,
+        dir: &'a Path,
+        program: Program,
+    ) -> Result<Self, Bypass> {
+        unit::open(env, config, dir, program)
+    }
+}

@@ -1,0 +1,391 @@
+//! What a run of a build script read: all that the script and the programs it started asked for, and what
+//! the compiles read that Kiln answered for it.
+//!
+//! Nothing is taken on trust: what could not be observed is a reason not to store. OUT_DIR is one member,
+//! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
+//! cannot be told that the script would ask for the same file there, the result is pinned to its place.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use kiln_observer::log::{Kind, flags};
+use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter, Variables};
+use memchr::memmem;
+
+use super::{Run, effects, unknown};
+use crate::inputs::Unknown;
+use crate::notes::Note;
+use crate::objects::Classes;
+use crate::observe::found;
+use crate::observe::made::Made;
+use crate::observe::rules;
+use crate::observe::seen::{Fact, Origin, Seen};
+use crate::observe::unseen;
+use crate::publish;
+
+/// Variables that libc itself reads, where nobody can be seen to ask: for the locale, the time zone, how
+/// options are read, and what its loader puts together.
+const OF_LIBC: &[&str] = &[
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LC_MESSAGES",
+    "LC_MONETARY",
+    "LC_NUMERIC",
+    "LC_TIME",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "LOCPATH",
+    "POSIXLY_CORRECT",
+    "TZ",
+];
+
+/// Directories that are where they are on every machine, with all that is in them.
+const SYSTEM: &[&str] =
+    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/proc", "/sys", "/dev"];
+
+/// The roots that a path may be below.
+const ROOTS: [&str; 7] = ["workspace", "package", "out", "target", "cargo", "home", "tmp"];
+
+/// Largest file that is looked through for places of roots, bytes.
+const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What is known of a run that ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Observed<'a> {
+    /// The log.
+    pub seen: &'a Seen,
+    /// What Kiln's own compiles within the run told.
+    pub notes: &'a [Note],
+    /// What is known of programs and shared objects.
+    pub classes: &'a Classes,
+    /// A [`crate::stamp::barrier`] right before it was started, nanoseconds.
+    pub started_ns: i128,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// The members.
+    pub members: BTreeSet<Member>,
+    /// What holds the result at its place, for people.
+    pub pinned: Vec<String>,
+}
+
+impl Inputs {
+    /// Pins the result to the place of a root.
+    pub fn pin(&mut self, root: &str) {
+        if self.members.insert(Member::Root(root.to_owned())) {
+            self.pinned.push(format!("<{root}>"));
+        }
+    }
+}
+
+/// Finds the input set of a run.
+///
+/// # Errors
+/// Why it is not stored: something unobserved, or something that a hit would not do.
+pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
+    let seen = observed.seen;
+    if let Some(doubt) = found::doubts(seen).into_iter().next() {
+        return Err(unknown("not-observed", doubt));
+    }
+    effects::check(run, seen, observed.started_ns)?;
+    let mut finder = Finder {
+        run,
+        elsewhere: elsewhere(run),
+        jobserver: jobserver(run),
+        inputs: Inputs::default(),
+        made: Made::default(),
+        code: BTreeSet::new(),
+        helpers: BTreeSet::new(),
+    };
+    for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
+        finder.take(fact)?;
+    }
+    finder.compiles(observed)?;
+    finder.code(observed)?;
+    let prior = Member::Tree(TokenPath("<out>".into()), TreeFilter::All);
+    finder.inputs.members.insert(prior);
+    if !finder.helpers.is_empty() {
+        let variables = OF_LIBC.iter().map(|name| Member::Env((*name).into(), EnvForm::Tokens));
+        finder.inputs.members.extend(variables);
+    }
+    finder.pins();
+    Ok(finder.inputs)
+}
+
+/// Where the shell was that started cargo. Tools ask for it to call their own directory as people do, and
+/// use it only when it is that.
+const PWD: &str = "PWD";
+
+struct Finder<'a> {
+    run: &'a Run<'a>,
+    /// The value of [`PWD`] when it is another directory than the package.
+    elsewhere: Option<&'a str>,
+    /// The pipe that the jobserver is.
+    jobserver: Option<&'a str>,
+    inputs: Inputs,
+    made: Made<'a>,
+    /// Programs and shared objects that ran.
+    code: BTreeSet<PathBuf>,
+    /// Those of them that were started as programs.
+    helpers: BTreeSet<PathBuf>,
+}
+
+impl<'a> Finder<'a> {
+    fn take(&mut self, fact: &'a Fact) -> Result<(), Unknown> {
+        let odd = || unknown("unknown-input", String::from_utf8_lossy(&fact.name));
+        let name = std::str::from_utf8(&fact.name).map_err(|_| odd())?;
+        if fact.kind == Kind::Variable {
+            if name.contains('=') {
+                return Err(odd());
+            }
+            let stale = fact.origin == Origin::Helper && name == PWD && self.elsewhere.is_some();
+            if !rules::carries_jobserver(name) && !stale {
+                self.variable(name);
+            }
+            return Ok(());
+        }
+        self.made.note(fact, name);
+        let is_code = matches!(fact.kind, Kind::Object | Kind::Process);
+        if is_code && name.starts_with('/') && !self.run.is_program(name) {
+            self.code.insert(name.into());
+        }
+        if fact.kind == Kind::Process && fact.origin == Origin::Helper {
+            self.helpers.insert(name.into());
+        }
+        if rules::is_environ_file(fact, name) {
+            self.inputs.members.insert(Member::Environment(Variables::All));
+        }
+        if name == rules::PROCESSOR && fact.kind == Kind::Read {
+            self.inputs.members.insert(Member::Processor);
+        }
+        let ignored = matches!(fact.kind, Kind::Write | Kind::Network | Kind::Cwd)
+            || self.made.covers(name)
+            || self.is_out(name)
+            || rules::tells_nothing(name)
+            || self.elsewhere == Some(name)
+            || self.jobserver == Some(name)
+            || self.run.is_program(name);
+        if !ignored {
+            self.path(fact, name)?;
+        }
+        Ok(())
+    }
+
+    fn path(&mut self, fact: &Fact, name: &str) -> Result<(), Unknown> {
+        let path = self.token(name);
+        let members = &mut self.inputs.members;
+        match fact.kind {
+            Kind::List => drop(members.insert(Member::Listing(path))),
+            Kind::Resolve if fact.has(flags::LINK) => drop(members.insert(Member::Link(path))),
+            Kind::Resolve => drop(members.insert(Member::Resolved(path))),
+            Kind::Program if !name.contains('/') => {
+                members.insert(Member::Program(name.to_owned()));
+            }
+            Kind::Program if !name.starts_with('/') => {
+                // It is relative to wherever it was started, mostly where the script was.
+                let path = self.run.engine.cwd.join(name);
+                let path = path.to_string_lossy();
+                if !self.made.covers(&path) && !self.is_out(&path) {
+                    let member = Member::File(self.token(&path));
+                    self.inputs.members.insert(member);
+                }
+            }
+            Kind::Object if !name.starts_with('/') => {
+                return Err(unknown("not-observed", format!("{name} was loaded by its name")));
+            }
+            _ => {
+                if fact.has(flags::LINK) {
+                    members.insert(Member::Link(path.clone()));
+                }
+                let looked = matches!(fact.kind, Kind::Read | Kind::Look);
+                if looked && path.0.starts_with('<') && !fact.has(flags::FAILED) {
+                    members.insert(Member::Mode(path.clone()));
+                }
+                members.insert(Member::File(path));
+            }
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str) {
+        self.inputs.members.insert(Member::Env(name.to_owned(), EnvForm::Tokens));
+    }
+
+    fn token(&self, path: &str) -> TokenPath {
+        let plain = Path::new(path).components().collect::<PathBuf>();
+        TokenPath(self.run.engine.roots.tokenise(plain.to_str().unwrap_or(path)))
+    }
+
+    fn is_out(&self, path: &str) -> bool {
+        Path::new(path).starts_with(&self.run.out)
+    }
+
+    /// What the compiles read that Kiln answered. Each of its processes has to have told.
+    fn compiles(&mut self, observed: &Observed<'_>) -> Result<(), Unknown> {
+        for pid in &observed.seen.own {
+            let Some(note) = observed.notes.iter().find(|note| note.pid == *pid) else {
+                return Err(unknown("not-observed", "a compile did not tell what it read"));
+            };
+            if let Some(why) = &note.refused {
+                return Err(unknown("not-observed", format!("a compile in it: {why}")));
+            }
+            for member in &note.members {
+                let member = self.of_compile(member);
+                self.inputs.members.extend(member);
+            }
+        }
+        Ok(())
+    }
+
+    /// A member of a compile, with this run's tokens; none for what the script itself made.
+    fn of_compile(&self, member: &Member) -> Option<Member> {
+        let own = |path: &TokenPath| {
+            let is_own = self.made.covers(&path.0) || self.is_out(&path.0);
+            (!is_own).then(|| self.token(&path.0))
+        };
+        Some(match member {
+            Member::File(path) => Member::File(own(path)?),
+            Member::Listing(path) => Member::Listing(own(path)?),
+            Member::Tree(path, filter) => Member::Tree(own(path)?, *filter),
+            Member::Mode(path) => Member::Mode(own(path)?),
+            Member::Upward(path, names) => Member::Upward(own(path)?, names.clone()),
+            Member::Link(path) => Member::Link(own(path)?),
+            Member::Place(path) => Member::Place(own(path)?),
+            Member::Resolved(path) => Member::Resolved(own(path)?),
+            Member::Env(name, _) => Member::Env(name.clone(), EnvForm::Tokens),
+            Member::Program(_) | Member::Environment(_) | Member::Processor => member.clone(),
+            Member::Root(_) | Member::DiagnosticWidth => return None,
+        })
+    }
+
+    /// What code may have done that was not seen.
+    fn code(&mut self, observed: &Observed<'_>) -> Result<(), Unknown> {
+        let memo = &self.run.engine.memo;
+        let code = self.code.iter().map(PathBuf::as_path).chain([self.run.program.real.as_path()]);
+        for path in code {
+            let helper = self.helpers.contains(path) || path == self.run.program.real;
+            let unseen = unseen::of(path, helper, observed.classes, memo)
+                .map_err(|error| unknown("not-observed", format!("{}: {error}", path.display())))?;
+            if let Some(why) = unseen.doubt(&self.code) {
+                return Err(unknown("not-observed", format!("{} {why}", path.display())));
+            }
+            self.inputs.members.extend(unseen.variables.map(Member::Environment));
+        }
+        Ok(())
+    }
+
+    /// Pins the roots that a script may have got the place of in other ways than from cargo, so that
+    /// elsewhere it would ask for the same path, and not for the same file below another root.
+    fn pins(&mut self) {
+        let mut pins: BTreeSet<&'static str> = BTreeSet::new();
+        let values: Vec<&str> = self.values().collect();
+        let paths = self.inputs.members.iter().filter_map(path_of);
+        for TokenPath(path) in paths {
+            match path.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+                Some((root, _)) => pins.extend(self.untold(root, &values)),
+                None if is_system(path) || named_in(&values, path) => {}
+                // It may have been named relative to the package.
+                None => pins.extend(["workspace", "package"]),
+            }
+        }
+        pins.extend(self.written_in_files());
+        for root in pins.into_iter().filter(|root| self.run.engine.roots.place(root).is_some()) {
+            self.inputs.pin(root);
+        }
+    }
+
+    /// The values of the variables that were read, and of PATH, which finds programs.
+    fn values(&self) -> impl Iterator<Item = &'a str> {
+        let names = self.inputs.members.iter().filter_map(|member| match member {
+            Member::Env(name, _) => Some(name.as_str()),
+            _ => None,
+        });
+        let run = self.run;
+        let names: BTreeSet<&str> = names.chain(["PATH"]).collect();
+        names
+            .into_iter()
+            .filter_map(|name| run.engine.env.get(name)?.to_str())
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// A root whose place nothing told the script: neither cargo, which tells the package and OUT_DIR
+    /// (and so what lies above them), nor a variable.
+    fn untold(&self, root: &str, values: &[&str]) -> Option<&'static str> {
+        let root = ROOTS.into_iter().find(|name| *name == root)?;
+        let place = self.run.engine.roots.place(root)?;
+        let known = [&self.run.engine.cwd, &self.run.out];
+        let told = known.iter().any(|inner| inner.starts_with(place))
+            || values.iter().any(|value| value.contains(place));
+        (!told).then_some(root)
+    }
+
+    /// Roots whose places are written in a file that was read.
+    fn written_in_files(&self) -> BTreeSet<&'static str> {
+        let roots = publish::places(&self.run.engine);
+        let mut found = BTreeSet::new();
+        for member in &self.inputs.members {
+            let Member::File(token) = member else { continue };
+            let Some(path) = self.run.engine.roots.resolve(&token.0) else { continue };
+            if is_system(&token.0) || self.code.contains(&path) {
+                continue;
+            }
+            let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_TEXT_BYTES);
+            let Some(bytes) = small.then(|| std::fs::read(&path).ok()).flatten() else { continue };
+            let written =
+                roots.iter().filter(|(_, place)| memmem::find(&bytes, place.as_bytes()).is_some());
+            found.extend(
+                written.filter_map(|(root, _)| ROOTS.into_iter().find(|name| name == root)),
+            );
+        }
+        found
+    }
+}
+
+fn elsewhere<'a>(run: &'a Run<'_>) -> Option<&'a str> {
+    let pwd = run.engine.env.text(PWD)?;
+    let real = |path: &Path| path.canonicalize().ok();
+    (real(Path::new(pwd)) != real(&run.engine.cwd)).then_some(pwd)
+}
+
+fn jobserver<'a>(run: &'a Run<'_>) -> Option<&'a str> {
+    let flags = run.engine.env.text("CARGO_MAKEFLAGS")?;
+    let (_, path) = flags.split_once("--jobserver-auth=fifo:")?;
+    path.split(' ').next()
+}
+
+fn path_of(member: &Member) -> Option<&TokenPath> {
+    match member {
+        Member::File(path)
+        | Member::Listing(path)
+        | Member::Tree(path, _)
+        | Member::Mode(path)
+        | Member::Upward(path, _)
+        | Member::Link(path)
+        | Member::Place(path)
+        | Member::Resolved(path) => Some(path),
+        Member::Env(..)
+        | Member::Program(_)
+        | Member::Root(_)
+        | Member::DiagnosticWidth
+        | Member::Processor
+        | Member::Environment(_) => None,
+    }
+}
+
+fn is_system(path: &str) -> bool {
+    // What lies right below the top is where it is, too.
+    path.rfind('/') == Some(0) || SYSTEM.iter().any(|dir| Path::new(path).starts_with(dir))
+}
+
+/// Whether a directory that holds a path, of two components at least, is named in one of some values.
+fn named_in(values: &[&str], path: &str) -> bool {
+    let deep = |dir: &&Path| dir.components().count() > 2;
+    let mut above = Path::new(path).ancestors().take_while(deep);
+    above.any(|dir| dir.to_str().is_some_and(|dir| values.iter().any(|value| value.contains(dir))))
+}
