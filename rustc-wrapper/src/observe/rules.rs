@@ -121,7 +121,7 @@ const NEUTRAL: &[(&str, &str)] = &[
 ];
 
 /// Variables that carry the jobserver, whoever reads them.
-const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+pub const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 
 /// The file of the kernel that tells of the processor. A build script that reads it makes code for it.
 pub const PROCESSOR: &str = "/proc/cpuinfo";
@@ -170,6 +170,12 @@ pub fn is_environ_file(fact: &Fact, name: &str) -> bool {
 
 fn below(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a path is one that tells of this process and the machine's size, or a device that holds
+/// nothing.
+pub fn is_of_machine(path: &str) -> bool {
+    DEVICES.contains(&path) || MACHINE.iter().any(|place| below(path, place))
 }
 
 fn by(fact: &Fact, origin: Origin) -> bool {
