@@ -207,7 +207,7 @@ impl Done {
     /// The units that were really compiled for cargo, sorted; those that build scripts compile for
     /// themselves are not among them.
     pub fn compiled(&self) -> Vec<String> {
-        let compiles = self.runs.iter().filter(|run| run.is_compile() && !run.is_of_build_script());
+        let compiles = self.runs.iter().filter(|run| run.is_compile() && !run.of_build_script);
         let mut names: Vec<String> = compiles.map(Run::name).collect();
         names.sort_unstable();
         names

@@ -86,7 +86,7 @@ fn note_runs(sources: &Path, tally: &Tally) -> usize {
         };
         let note = format!(
             " {{ use std::io::Write as _; \
-             std::fs::OpenOptions::new().append(true).open({:?}).unwrap()\
+             std::fs::OpenOptions::new().create(true).append(true).open({:?}).unwrap()\
              .write_all(concat!(env!(\"CARGO_PKG_NAME\"), \"\\n\").as_bytes()).unwrap(); }} ",
             tally.path()
         );

@@ -15,8 +15,8 @@ pub struct Run {
     pub cwd: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// The programs above it, nearest first.
-    pub ancestors: Vec<String>,
+    /// Whether a build script started it, not cargo.
+    pub of_build_script: bool,
 }
 
 impl Run {
@@ -30,7 +30,7 @@ impl Run {
             pid: value["pid"].as_u64().and_then(|p| p.try_into().ok()).unwrap_or(0),
             cwd: text(&value["cwd"]),
             args: texts(&value["args"]),
-            ancestors: texts(&value["ancestors"]),
+            of_build_script: value["of_build_script"].as_bool().unwrap_or(false),
         }
     }
 
@@ -50,14 +50,6 @@ impl Run {
         !self.args.is_empty()
             && !self.args.iter().any(asks)
             && self.value("--crate-name") != Some("___")
-    }
-
-    /// Whether a build script started it, not cargo.
-    pub fn is_of_build_script(&self) -> bool {
-        let below_cargo = self.ancestors.iter().take_while(|name| *name != "cargo");
-        // The second is the program behind Kiln's front.
-        let is_script = |n: &String| n.starts_with("build-script") || n.starts_with("build_script");
-        below_cargo.into_iter().any(is_script)
     }
 
     /// Crate and kind, e.g. `app bin`, `dep lib (check)`.
@@ -101,35 +93,28 @@ impl<'a> Log<'a> {
 mod tests {
     use super::*;
 
-    fn run(args: &[&str], ancestors: &[&str]) -> Run {
+    fn run(args: &[&str]) -> Run {
         let words = |w: &[&str]| w.iter().map(ToString::to_string).collect();
         Run {
             program: "rustc".into(),
             pid: 1,
             cwd: "/".into(),
             args: words(args),
-            ancestors: words(ancestors),
+            of_build_script: false,
         }
     }
 
     #[test]
     fn probes_are_told_from_compiles() {
-        assert!(!run(&["-vV"], &[]).is_compile());
-        assert!(!run(&["-", "--crate-name", "___", "--print=file-names"], &[]).is_compile());
-        assert!(run(&["--crate-name", "x", "x.rs"], &[]).is_compile());
+        assert!(!run(&["-vV"]).is_compile());
+        assert!(!run(&["-", "--crate-name", "___", "--print=file-names"]).is_compile());
+        assert!(run(&["--crate-name", "x", "x.rs"]).is_compile());
     }
 
     #[test]
     fn units_are_named() {
         let args = ["--crate-name", "x", "--crate-type", "lib", "--emit=dep-info,metadata"];
-        assert_eq!(run(&args, &[]).name(), "x lib (check)");
-        assert_eq!(run(&["--crate-name", "x", "--test", "--emit=link"], &[]).name(), "x test");
-    }
-
-    #[test]
-    fn compiles_of_build_scripts_are_told() {
-        assert!(run(&[], &["kiln", "build-script-bu", "cargo"]).is_of_build_script());
-        assert!(run(&[], &["sh", "build_script_bu", "kiln", "cargo"]).is_of_build_script());
-        assert!(!run(&[], &["kiln", "cargo", "build-script-bu"]).is_of_build_script());
+        assert_eq!(run(&args).name(), "x lib (check)");
+        assert_eq!(run(&["--crate-name", "x", "--test", "--emit=link"]).name(), "x test");
     }
 }

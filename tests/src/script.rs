@@ -51,7 +51,7 @@ fn run(command: &mut Command) -> String {
 fn sh(script: &str) -> String { run(Command::new("sh").args(["-c", script])) }
 /// Notes this run.
 fn tally() {
-    let mut log = OpenOptions::new().append(true).open("@TALLY@").unwrap();
+    let mut log = OpenOptions::new().create(true).append(true).open("@TALLY@").unwrap();
     log.write_all(concat!(env!("CARGO_PKG_NAME"), "\n").as_bytes()).unwrap();
 }
 "#;

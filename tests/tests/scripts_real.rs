@@ -89,7 +89,7 @@ impl Story {
         let scripts = self.native.tally.take().into_iter().map(|name| format!("script of {name}"));
         let tools = self.native.tools.take().into_iter();
         let tools = tools.map(|run| format!("{} {}", run.program, run.args.join(" ")));
-        let by_rustc = done.runs.iter().filter(|run| run.is_compile() || run.is_of_build_script());
+        let by_rustc = done.runs.iter().filter(|run| run.is_compile() || run.of_build_script);
         let by_rustc = by_rustc.map(|run| format!("{} {}", run.program, run.args.join(" ")));
         let mut found: Vec<String> = scripts.chain(tools).chain(by_rustc).collect();
         if !found.is_empty() {

@@ -183,7 +183,7 @@ fn a_build_that_is_ended_meanwhile() {
 fn stopping(code: &str) -> String {
     format!(
         "extern \"C\" {{ fn raise(signal: i32) -> i32; }} let value = {{ {code} }}; \
-         OpenOptions::new().append(true).open(\"@TALLY@.pid\").unwrap().write_all(format!(\"{{}}\\n\", std::process::id()).as_bytes()).unwrap(); \
+         OpenOptions::new().create(true).append(true).open(\"@TALLY@.pid\").unwrap().write_all(format!(\"{{}}\\n\", std::process::id()).as_bytes()).unwrap(); \
          unsafe {{ raise(19) }}; value"
     )
 }
