@@ -22,6 +22,8 @@ pub enum Environment {
     One,
     /// None; but it hands all of them to programs that it starts.
     Passed,
+    /// It keeps a copy of all of them, in which it looks single ones up.
+    Kept,
     /// It goes through all of them.
     Whole,
     /// Perhaps all of them.
@@ -31,7 +33,7 @@ pub enum Environment {
 impl Environment {
     /// Whether all variables may be read.
     pub fn may_be_whole(self) -> bool {
-        matches!(self, Self::Whole | Self::Unknown)
+        matches!(self, Self::Kept | Self::Whole | Self::Unknown)
     }
 }
 
@@ -78,11 +80,11 @@ pub(super) fn of(
     if !ENVIRONMENT.iter().any(|name| has(name)) {
         return Environment::One;
     }
-    if functions.iter().any(|function| in_std(function.name).is_some_and(iterates)) {
-        return Environment::Whole;
-    }
-    match is_only_passed(elf, dynamic, functions) {
-        Ok(true) => Environment::Passed,
+    let is_stepped = functions.iter().any(|f| in_std(f.name).is_some_and(iterates));
+    match (ways(elf, dynamic, functions), is_stepped) {
+        (Ok(Ways::Kept), _) => Environment::Kept,
+        (Ok(Ways::Passed), false) => Environment::Passed,
+        (_, true) => Environment::Whole,
         _ => Environment::Unknown,
     }
 }
@@ -156,14 +158,29 @@ fn iterates(name: &[u8]) -> bool {
     of_variables && memchr::memmem::find(name, b"4next").is_some()
 }
 
-/// Whether every way to `environ` is that of the standard library to the programs it starts.
-fn is_only_passed(
+/// Code that copies all variables to look single ones up, as its functions are called: the crate `cc`, which
+/// every build script uses that compiles C.
+const KEEPERS: &[&[u8]] = &[b"cc..build_env..EnvSnapshot", b"2cc9build_env"];
+
+/// Who is on the ways to `environ`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ways {
+    /// The standard library alone, for the programs it starts.
+    Passed,
+    /// A [`KEEPERS`], too.
+    Kept,
+    /// Somebody else, perhaps.
+    Other,
+}
+
+/// Who is on the ways to `environ`: who refers to it, who calls what does, and so on.
+fn ways(
     elf: &Elf<'_>,
     dynamic: &Dynamic<'_>,
     functions: &[Function<'_>],
-) -> Result<bool, Unreadable> {
+) -> Result<Ways, Unreadable> {
     if elf.machine != Machine::X86_64 || !elf.is_movable() || dynamic.has_packed_relocations() {
-        return Ok(false);
+        return Ok(Ways::Other);
     }
     let (relocations, tables) = (dynamic.relocations()?, elf.address_tables()?);
     let in_table = |place: u64| tables.iter().any(|table| table.contains(&place));
@@ -172,50 +189,56 @@ fn is_only_passed(
         let named = dynamic.symbol_name(relocation.symbol);
         if named.is_ok_and(|name| ENVIRONMENT.contains(&name)) {
             if relocation.kind != GLOB_DAT || !in_table(relocation.place) {
-                return Ok(false);
+                return Ok(Ways::Other);
             }
             targets.data.insert(relocation.place);
         }
     }
     let (code, exports) = (elf.code()?, elf.exports()?);
-    let mut taking = BTreeSet::new();
+    let (mut taking, mut ways) = (BTreeSet::new(), Ways::Passed);
     while !targets.is_empty() {
         let mut next = BTreeSet::new();
         for place in code.iter().flat_map(|code| targets.references(code.address, code.bytes)) {
-            let Some(takers) = takers_at(functions, place) else { return Ok(false) };
+            let Some(takers) = takers_at(functions, place, &mut ways) else {
+                return Ok(Ways::Other);
+            };
             next.extend(takers.into_iter().filter(|taker| taking.insert(*taker)));
         }
         targets = Targets::default();
         for function in next {
             if exports.iter().any(|export| export.address == function) {
-                return Ok(false);
+                return Ok(Ways::Other);
             }
             targets.functions.insert(function);
             for address in relocations.iter().filter(|r| r.addend == function) {
                 if address.kind != RELATIVE || !in_table(address.place) {
-                    return Ok(false);
+                    return Ok(Ways::Other);
                 }
                 targets.data.insert(address.place);
             }
         }
     }
-    Ok(true)
+    Ok(ways)
 }
 
 /// The functions at a place that take the environment for who calls them; none when one there is
-/// neither that nor one that starts programs.
-fn takers_at(functions: &[Function<'_>], place: u64) -> Option<Vec<u64>> {
+/// neither that, nor one that starts programs, nor one that keeps a copy.
+fn takers_at(functions: &[Function<'_>], place: u64, ways: &mut Ways) -> Option<Vec<u64>> {
     let there = functions.iter().filter(|f| f.address <= place && place < f.end);
     let mut takers = Vec::new();
     let mut any = false;
     for function in there {
+        any = true;
+        if KEEPERS.iter().any(|keeper| memchr::memmem::find(function.name, keeper).is_some()) {
+            *ways = Ways::Kept;
+            continue;
+        }
         let name = in_std(function.name)?;
         if begins(name, TAKING) {
             takers.push(function.address);
         } else if !begins(name, PASSING) {
             return None;
         }
-        any = true;
     }
     any.then_some(takers)
 }

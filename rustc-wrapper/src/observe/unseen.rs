@@ -2,7 +2,7 @@
 //! content.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_storage::record::Variables;
 
@@ -26,7 +26,8 @@ pub struct Unseen {
 /// # Errors
 /// What reading it fails with.
 pub fn of(path: &Path, is_program: bool, classes: &Classes, memo: &Memo) -> io::Result<Unseen> {
-    if super::is_system_library(path) {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if super::is_system_library(path) || is_of_compiler(name) {
         return Ok(Unseen::default());
     }
     let class = classes.of(path, memo)?;
@@ -41,17 +42,30 @@ pub fn of(path: &Path, is_program: bool, classes: &Classes, memo: &Memo) -> io::
     };
     let foreign =
         |name: &String| !super::is_system_library(Path::new(name)) && !is_of_compiler(name);
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     Ok(Unseen {
         variables: may.then_some(which),
-        calls: class.inline_syscalls && !is_of_compiler(name),
+        calls: class.inline_syscalls,
         needed: class.needed.into_iter().filter(foreign).collect(),
     })
 }
 
-/// Whether an object is a part of rustc: what it makes system calls for are temporary directories.
+/// Whether an object is a part of rustc: what it makes system calls for are temporary directories, and it asks
+/// for single variables.
 fn is_of_compiler(name: &str) -> bool {
     ["librustc_driver-", "libLLVM", "libstd-", "libtest-"]
         .iter()
         .any(|start| name.starts_with(start))
+}
+
+/// Where the loader finds a library that a library of the system asks for by name; none for libraries from
+/// elsewhere, which may be looked for anywhere.
+pub fn find_library(by: &Path, name: &str) -> Option<PathBuf> {
+    let real = by.canonicalize().ok()?;
+    let of_system = real.to_str().is_some_and(crate::silent::is_system_dir);
+    let beside = real.parent().filter(|_| of_system)?;
+    let triple = ["x86_64-linux-gnu", "aarch64-linux-gnu"];
+    let dirs =
+        triple.iter().flat_map(|triple| ["/lib", "/usr/lib"].map(|d| Path::new(d).join(triple)));
+    let dirs = dirs.chain(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(PathBuf::from));
+    dirs.chain([beside.to_owned()]).map(|dir| dir.join(name)).find(|path| path.is_file())
 }

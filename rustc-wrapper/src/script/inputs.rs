@@ -264,23 +264,31 @@ impl<'a> Finder<'a> {
         })
     }
 
-    /// What code may have done that was not seen.
+    /// What code may have done that was not seen; and what a library loaded by name brought along.
     fn code(&mut self, observed: &Observed<'_>) -> Result<(), Unknown> {
         let memo = &self.run.engine.memo;
-        let code = self.code.iter().map(PathBuf::as_path).chain([self.run.program.real.as_path()]);
-        for path in code {
-            let helper = self.helpers.contains(path) || path == self.run.program.real;
+        let own = self.run.program.real.clone();
+        let mut left: Vec<PathBuf> = self.code.iter().cloned().chain([own.clone()]).collect();
+        while let Some(path) = left.pop() {
             let doubt = |why: &str| unknown("not-observed", format!("{} {why}", path.display()));
-            let unseen = unseen::of(path, helper, observed.classes, memo)
+            let is_program = self.helpers.contains(&path) || path == own;
+            let unseen = unseen::of(&path, is_program, observed.classes, memo)
                 .map_err(|error| doubt(&error.to_string()))?;
             if unseen.calls {
                 return Err(doubt("makes system calls past libc"));
             }
-            let loaded = |name: &String| self.code.iter().any(|code| code.ends_with(name));
-            if let Some(name) = unseen.needed.iter().find(|name| !loaded(name)) {
-                return Err(doubt(&format!("loads {name}")));
-            }
             self.inputs.members.extend(unseen.variables.map(Member::Environment));
+            for name in &unseen.needed {
+                if self.code.iter().any(|code| code.ends_with(name)) {
+                    continue;
+                }
+                let library = unseen::find_library(&path, name);
+                let library = library.ok_or_else(|| doubt(&format!("loads {name}")))?;
+                let member = Member::File(self.token(&library.to_string_lossy()));
+                self.inputs.members.insert(member);
+                self.code.insert(library.clone());
+                left.push(library);
+            }
         }
         Ok(())
     }
