@@ -77,6 +77,8 @@ scripts! {
     a_file_of_the_package: Everywhere, "read(at(\"data/n\"))", one, two;
     /// By a path that is relative to the directory that cargo starts scripts in.
     a_file_by_a_relative_path: Everywhere, "read(\"data/n\")", one, two;
+    /// The way leads through its own directory, and out of it again.
+    a_file_on_a_way_through_its_directory: Everywhere, "read(out(\"../../../../../pk/data/n\"))", one, two;
     a_file_that_appears: Everywhere, "fs::read_to_string(\"data/n\").unwrap_or(\"none\".into())",
         |_| {}, two;
     a_directory_that_appears: Everywhere, "at(\"data\").is_dir().to_string()", |_| {}, one;

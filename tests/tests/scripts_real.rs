@@ -96,6 +96,8 @@ impl Story {
             let stats = self.world.stats();
             let missed = stats["missed"].as_array().into_iter().flatten();
             found.extend(missed.map(|m| format!("missed {} {}", m["unit"], m["reason"])));
+            let explained = self.world.kiln(&["explain"]).run().stdout;
+            found.extend(explained.lines().map(|line| format!("explained {line}")));
             let pinned = stats["pinned"].as_array().into_iter().flatten();
             found.extend(pinned.map(|p| format!("pinned {} {}", p["unit"], p["by"])));
         }
