@@ -58,6 +58,14 @@ pub struct Invocation {
     pub args: Vec<OsString>,
 }
 
+impl Invocation {
+    /// The words that it was told apart from.
+    pub fn argv(&self) -> Vec<OsString> {
+        let inner = self.inner.iter();
+        [&self.tool].into_iter().chain(inner).chain(&self.args).cloned().collect()
+    }
+}
+
 fn stem(path: &OsStr) -> String {
     let name = PathBuf::from(path);
     name.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned())
@@ -149,6 +157,7 @@ mod tests {
         let plain = split(&os(&["/t/rustc", "--crate-name", "x", "src/lib.rs"])).unwrap();
         assert_eq!((plain.inner, plain.args.len()), (None, 3));
         let clippy = split(&os(&["/t/clippy-driver", "/t/rustc", "--crate-name", "x"])).unwrap();
+        assert_eq!(clippy.argv(), os(&["/t/clippy-driver", "/t/rustc", "--crate-name", "x"]));
         assert_eq!((clippy.inner, clippy.args.len()), (Some("/t/rustc".into()), 2));
         assert_eq!(
             split(&os(&["/t/other", "rustc", "-vV"])).unwrap_err().reason,

@@ -13,6 +13,7 @@ use kiln_storage::limits::MAX_STREAM_BYTES;
 use kiln_storage::record::Cost;
 
 use crate::spawn;
+use crate::stdin::Source;
 
 /// Variables that tools must not see.
 const HIDDEN: &[&str] = &["KILN_TOKEN"];
@@ -81,35 +82,47 @@ fn pump(from: impl Read, mut to: impl Write, show: impl Fn(&str) -> Option<Strin
     }
 }
 
-/// Runs a command to its end. `show` turns a line of standard error into what people see; none
-/// leaves it as it is.
+/// Runs a command to its end, with these bytes as its standard input where there are some. `show` turns
+/// a line of standard error into what people see; none leaves it as it is.
 ///
 /// # Errors
 /// When the tool cannot be started.
-pub fn run(command: Command, show: impl Fn(&str) -> Option<String>) -> io::Result<Finished> {
-    run_to(command, io::stdout(), io::stderr(), show)
+pub fn run(
+    command: Command,
+    stdin: Option<&[u8]>,
+    show: impl Fn(&str) -> Option<String>,
+) -> io::Result<Finished> {
+    run_to(command, stdin, (io::stdout(), io::stderr()), show)
 }
 
 /// Runs a command to its end; people see nothing of it.
 ///
 /// # Errors
 /// When the tool cannot be started.
-pub fn run_unseen(command: Command) -> io::Result<Finished> {
-    run_to(command, io::sink(), io::sink(), |_| None)
+pub fn run_unseen(command: Command, stdin: Option<&[u8]>) -> io::Result<Finished> {
+    run_to(command, stdin, (io::sink(), io::sink()), |_| None)
 }
 
 fn run_to(
     mut command: Command,
-    to_stdout: impl Write + Send,
-    to_stderr: impl Write,
+    stdin: Option<&[u8]>,
+    (to_stdout, to_stderr): (impl Write + Send, impl Write),
     show: impl Fn(&str) -> Option<String>,
 ) -> io::Result<Finished> {
+    if stdin.is_some() {
+        command.stdin(Stdio::piped());
+    }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     spawn::die_with_parent(&mut command);
     let began = Instant::now();
     let mut child = command.spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let pipe = child.stdin.take();
     let (out, err) = std::thread::scope(|scope| {
+        if let (Some(mut pipe), Some(bytes)) = (pipe, stdin) {
+            // A tool that does not read all of it hangs up.
+            scope.spawn(move || drop(pipe.write_all(bytes)));
+        }
         let out = scope.spawn(|| stdout.map(|pipe| pump(pipe, to_stdout, |_| None)));
         let err = stderr.map(|pipe| pump(pipe, to_stderr, show));
         (out.join().ok().flatten(), err)
@@ -156,6 +169,33 @@ pub fn become_tool(argv: &[OsString]) -> ExitCode {
     match error.kind() {
         io::ErrorKind::NotFound => ExitCode::from(127),
         _ => ExitCode::from(126),
+    }
+}
+
+/// Runs the tool in place of this process, which has read of its standard input already.
+pub fn stand_in(argv: &[OsString], source: Source) -> ExitCode {
+    let Some((tool, args)) = argv.split_first() else {
+        return ExitCode::FAILURE;
+    };
+    let mut command = command(tool, args);
+    command.stdin(Stdio::piped());
+    spawn::die_with_parent(&mut command);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(_) => return become_tool(argv),
+    };
+    if let Some(mut pipe) = child.stdin.take() {
+        // Not waited for: whoever writes to standard input may never end, and the tool may not care.
+        std::thread::spawn(move || {
+            let begun = pipe.write_all(&source.bytes);
+            if begun.is_ok() && !source.whole {
+                let _ = io::copy(&mut io::stdin(), &mut pipe);
+            }
+        });
+    }
+    match child.wait() {
+        Ok(status) => exit_as(status),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

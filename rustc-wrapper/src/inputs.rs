@@ -5,6 +5,7 @@
 //!
 //! Errs on the side of more inputs: a superfluous one costs a miss, a missing one a false hit.
 
+mod failed;
 mod foreign;
 mod natives;
 mod observed;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter, Variables};
 
+pub use self::failed::find_of_failure;
 use self::observed::Doubts;
 use crate::args::Parsed;
 use crate::closure::{closure, is_crate_file, mentions};
@@ -24,6 +26,7 @@ use crate::names::OutputNames;
 use crate::objects::Classes;
 use crate::observe::seen::Seen;
 use crate::roots::Roots;
+use crate::stdin::Source;
 use crate::tool::Tool;
 use crate::{depinfo, envuse, silent, sources};
 
@@ -47,6 +50,8 @@ pub struct Run<'a> {
     pub out_dir: &'a Path,
     /// Whether clippy-driver ran.
     pub clippy: bool,
+    /// The source, where it comes from standard input.
+    pub source: Option<&'a Source>,
     /// The text of the dep-info file.
     pub dep_info: &'a str,
     /// For a link step: the linker and its helpers, and the linker's list.
@@ -240,7 +245,9 @@ fn read_sources(run: &Run<'_>, info: &depinfo::DepInfo) -> Sources {
         let text = text.or_else(|| file.ends_with(".rs").then(|| UNSCANNED.to_owned()))?;
         Some((file.clone(), text))
     };
-    info.files.iter().filter_map(read).collect()
+    let given =
+        run.source.map(|source| ("-".to_owned(), source.text().unwrap_or(UNSCANNED).into()));
+    info.files.iter().filter_map(read).chain(given).collect()
 }
 
 /// The crates given and all that their metadata mentions. Whether procedural macros are among

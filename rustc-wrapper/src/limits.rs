@@ -11,6 +11,12 @@ pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Longest the wrapper waits until the server has taken an event.
 pub const EVENT_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Largest source on standard input that is part of a unit key, bytes; it is read into memory.
+pub const MAX_STDIN_BYTES: usize = 1024 * 1024;
+
+/// Longest notes of what was read on behalf of one build script, bytes.
+pub const MAX_NOTES_BYTES: u64 = 64 * 1024 * 1024;
+
 /// Bytes for entries in the log of an observed run. A file of this size is made, of which only what
 /// is written takes room.
 pub const OBSERVER_LOG_BYTES: u32 = 8 * 1024 * 1024;

@@ -8,11 +8,13 @@
 //! Not seen, and nobody's promise: code that a program makes or loads from elsewhere while it runs,
 //! and an object made to deceive.
 //!
-//! [`elf`] takes files apart; [`x86`] and [`aarch64`] find system calls in code.
+//! [`elf`] takes files apart; [`x86`] and [`aarch64`] find system calls in code, [`environment`] who
+//! reads variables.
 
 pub mod aarch64;
 pub mod classes;
 pub mod elf;
+pub mod environment;
 #[cfg(test)]
 mod sample;
 pub mod x86;
@@ -20,12 +22,13 @@ pub mod x86;
 use serde::{Deserialize, Serialize};
 
 pub use classes::Classes;
+pub use environment::Environment;
 
 use crate::objects::elf::{Elf, Machine, Unreadable};
 
 /// What is kept under a content's digest is worth nothing to another version of the classifier.
 /// Change this number with every change of what [`classify`] answers.
-pub const CLASSIFIER_VERSION: u64 = 3;
+pub const CLASSIFIER_VERSION: u64 = 4;
 
 /// As much of a script's first line as the kernel looks at, bytes.
 const SCRIPT_LINE_BYTES: usize = 256;
@@ -59,8 +62,11 @@ pub struct Class {
     pub kind: Kind,
     /// Whether its own code makes system calls, past libc.
     pub inline_syscalls: bool,
-    /// Whether it can reach the whole environment past libc's functions for one variable.
-    pub whole_environment: bool,
+    /// Which variables it may read past libc's functions for one variable. A program that is not known to
+    /// be one of Rust gets all of them as an argument.
+    pub environment: Environment,
+    /// Whether rustc made it: a program with Rust's runtime, or an object with its standard library.
+    pub is_rust: bool,
     /// The objects that it asks the loader for, by name.
     pub needed: Vec<String>,
 }
@@ -71,23 +77,11 @@ impl Class {
         Self {
             kind: Kind::Other,
             inline_syscalls: true,
-            whole_environment: true,
+            environment: Environment::Unknown,
+            is_rust: false,
             needed: Vec::new(),
         }
     }
-}
-
-/// Names of the variable through which libc shows the whole environment.
-const ENVIRONMENT: &[&[u8]] = &[b"environ", b"__environ", b"_environ"];
-
-/// Functions that find a variable of libc by its name.
-const LOOKUPS: &[&[u8]] = &[b"dlsym", b"dlvsym"];
-
-/// Whether the name of that variable is in a file: the word, and not the begin of a longer one.
-fn names_environment(bytes: &[u8]) -> bool {
-    let word = b"environ";
-    memchr::memmem::find_iter(bytes, word)
-        .any(|at| !bytes.get(at + word.len()).is_some_and(u8::is_ascii_lowercase))
 }
 
 /// Classifies a file by its bytes.
@@ -120,7 +114,8 @@ fn script(bytes: &[u8]) -> Option<Class> {
         interpreter: String::from_utf8(interpreter.to_owned()).ok()?,
         argument: (!argument.is_empty()).then(|| argument.to_owned()),
     };
-    Some(Class { kind, inline_syscalls: false, whole_environment: false, ..Class::unknown() })
+    let environment = Environment::One;
+    Some(Class { kind, inline_syscalls: false, environment, ..Class::unknown() })
 }
 
 fn object(elf: &Elf<'_>) -> Result<Class, Unreadable> {
@@ -132,15 +127,16 @@ fn object(elf: &Elf<'_>) -> Result<Class, Unreadable> {
     let Some(dynamic) = elf.dynamic()?.filter(|dynamic| !elf.is_static_program(dynamic)) else {
         return Ok(Class { kind: Kind::Static, inline_syscalls, ..Class::unknown() });
     };
-    let imports = dynamic.imports()?;
-    let has = |name: &[u8]| imports.binary_search(&name).is_ok();
-    Ok(Class {
-        kind: Kind::Dynamic { interpreter: elf.interpreter()? },
-        inline_syscalls,
-        whole_environment: ENVIRONMENT.iter().any(|name| has(name))
-            || (LOOKUPS.iter().any(|name| has(name)) && names_environment(elf.bytes())),
-        needed: dynamic.needed()?,
-    })
+    let (imports, interpreter) = (dynamic.imports()?, elf.interpreter()?);
+    let functions = elf.functions().unwrap_or_default();
+    let is_program = interpreter.is_some();
+    let is_rust = environment::is_rust(is_program, &imports, &functions);
+    let environment = match environment::of(elf, &dynamic, &imports, &functions) {
+        Environment::One if is_program && !is_rust => Environment::Unknown,
+        environment => environment,
+    };
+    let kind = Kind::Dynamic { interpreter };
+    Ok(Class { kind, inline_syscalls, environment, is_rust, needed: dynamic.needed()? })
 }
 
 #[cfg(test)]
@@ -162,7 +158,8 @@ mod tests {
         Class {
             kind: dynamic(None),
             inline_syscalls: false,
-            whole_environment: false,
+            environment: Environment::One,
+            is_rust: false,
             needed: vec!["libc.so.6".into()],
         }
     }
@@ -182,7 +179,7 @@ mod tests {
             let class = classify(text.as_bytes());
             assert_eq!(class.kind, kind.clone().unwrap_or(Kind::Other), "{text:?}");
             assert_eq!(
-                class.inline_syscalls || class.whole_environment,
+                class.inline_syscalls || class.environment != Environment::One,
                 kind.is_none(),
                 "{text:?}"
             );
@@ -207,9 +204,12 @@ mod tests {
         let library = Sample::library();
         check(library.clone(), plain());
         let program = Sample { interpreter: Some(LOADER), ..library.clone() };
-        check(program.clone(), Class { kind: dynamic(Some(LOADER)), ..plain() });
+        // `main` gets all variables.
+        let environment = Environment::Unknown;
+        let class = Class { kind: dynamic(Some(LOADER)), environment, ..plain() };
+        check(program.clone(), class.clone());
         let program = Sample { kind: ET_EXEC, tags: vec![PIE], ..program };
-        check(program, Class { kind: dynamic(Some(LOADER)), ..plain() });
+        check(program, class);
         let several = Sample { needed: vec!["liba.so", "libb.so.1"], ..library };
         check(several, Class { needed: vec!["liba.so".into(), "libb.so.1".into()], ..plain() });
     }
@@ -256,7 +256,7 @@ mod tests {
                 symbols: symbols.to_vec(),
                 ..Sample::library()
             };
-            let whole = Class { whole_environment: true, ..plain() };
+            let whole = Class { environment: Environment::Unknown, ..plain() };
             for name in ["environ", "__environ", "_environ"] {
                 check(with(&[("read", Symbol::Import), (name, Symbol::Import)]), whole.clone());
                 check(with(&[(name, Symbol::Copy)]), whole.clone());
@@ -347,7 +347,7 @@ mod tests {
     fn a_part_of_a_file_is_nothing_or_the_whole() {
         let bytes = rich();
         let class = classify(&bytes);
-        assert!(class.inline_syscalls && class.whole_environment);
+        assert!(class.inline_syscalls && class.environment == Environment::Unknown);
         let kind = |len: usize| classify(&bytes[..len]).kind;
         let whole = (0..bytes.len()).filter(|len| kind(*len) != Kind::Other);
         assert_eq!(whole.collect::<Vec<_>>(), (bytes.len() - 128..bytes.len()).collect::<Vec<_>>());

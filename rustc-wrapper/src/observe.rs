@@ -2,13 +2,14 @@
 //! for; from the log come the inputs that nobody declared.
 //!
 //! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log,
-//! [`rules`] decides what counts, [`found`] is what did. What a preloaded library cannot see is known by the content of
+//! [`rules`] decides what counts, [`found`] is what did, [`programs`] knows some by name. What a preloaded library cannot see is known by the content of
 //! what was loaded ([`crate::objects`]): then [`Found::doubts`] says why, and the unit's inputs are
 //! found the conservative way. Called by [`crate::wrapper`] around a compile, by [`crate::inputs`]
 //! after it.
 
 pub mod found;
 pub mod made;
+pub mod programs;
 pub mod rules;
 pub mod seen;
 pub mod unseen;
@@ -182,6 +183,7 @@ impl Observed {
     /// Applies the rules to what was seen, and asks what the code that ran may have done unseen.
     pub fn new(seen: &seen::Seen, around: &Around<'_>, classes: &Classes, memo: &Memo) -> Self {
         let mut found = found::apply(seen, around);
+        found.environment |= found.helpers.iter().any(|path| reads_all(path, classes, memo));
         for path in found.code.clone() {
             let path = Path::new(&path);
             if is_system_library(path) {
@@ -194,6 +196,14 @@ impl Observed {
         }
         Self { found }
     }
+}
+
+/// Whether a program that a plugin started may have read any of the variables it got.
+fn reads_all(program: &str, classes: &Classes, memo: &Memo) -> bool {
+    let path = Path::new(program);
+    let class = path.is_absolute().then(|| classes.of(path, memo));
+    let Some(Ok(class)) = class else { return true };
+    programs::may_read_all(path, &class, memo)
 }
 
 /// Notes what code may have done that a preloaded library does not see.
@@ -211,7 +221,9 @@ fn judge(found: &mut Found, path: &Path, class: &Class) {
             || found.code.iter().any(|code| Path::new(code).ends_with(name))
     };
     let needed = class.needed.iter().find(|name| !known(name)).cloned();
-    found.environment |= class.whole_environment;
+    // For a program that was started this has been decided.
+    let is_helper = path.to_str().is_some_and(|path| found.helpers.contains(path));
+    found.environment |= !is_helper && programs::library_may_read_all(path, class);
     if let Some(name) = needed {
         found.doubts.push(format!("{} loads {name}", path.display()));
     }

@@ -48,23 +48,11 @@ fn unknown(reason: &'static str, detail: impl ToString) -> Unknown {
 /// # Errors
 /// Why it was not stored.
 pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<ResultKey, Unknown> {
-    let made = outputs::collect(&session.unit, compiled.started_ns)
-        .map_err(|error| unknown("unreadable-output", error))?;
-    if let Some(name) =
-        session.unit.outputs.required.iter().find(|n| made.iter().all(|m| m.name != **n))
-    {
-        return Err(unknown("missing-output", name));
-    }
-    if session.parsed.emit.iter().any(|e| e == "link")
-        && made.iter().all(|m| m.name.ends_with(".d") || m.name.ends_with(".rmeta"))
-    {
-        return Err(unknown("missing-output", "the linked file"));
-    }
-    let dep_info = dep_info(session, compiled)?;
-    let out_dir = session.unit.out_dir.clone();
-    session.memo.probe(&out_dir);
-    let mut inputs = find_inputs(session, compiled, &dep_info, &made)?;
-    let (record_outputs, offers) = describe_outputs(session, &made, &mut inputs)?;
+    let refused = !compiled.finished.status.success();
+    let (mut inputs, record_outputs, offers) = match refused {
+        false => made(session, compiled)?,
+        true => (refusal(session, compiled)?, Vec::new(), Vec::new()),
+    };
     let text = |text: &Option<String>| -> Result<String, Unknown> {
         let text =
             text.as_ref().ok_or_else(|| unknown("long-output", "over its bound or not UTF-8"))?;
@@ -88,7 +76,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         members,
         values,
         outputs: record_outputs,
-        status: 0,
+        status: refused.into(),
         stdout,
         stderr,
         cost: compiled.finished.cost,
@@ -103,13 +91,79 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     session.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
     session.event.pinned = inputs.pinned;
     session.event.conservative = inputs.conservative;
-    let key = record.result_key;
+    let (key, members) = (record.result_key, record.members.clone());
     let request = PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
     send(session, &request).map_err(|error| match error {
         ClientError::Refused(QUARANTINED_STATUS, why) => unknown("quarantined", why),
         error => unknown("publish-failed", error),
     })?;
+    session.members = Some(members);
     Ok(key)
+}
+
+/// The input set of a compile that succeeded, and its outputs.
+fn made(
+    session: &mut Session<'_>,
+    compiled: &Compiled<'_>,
+) -> Result<(Inputs, Vec<Output>, Vec<Offer>), Unknown> {
+    let made = outputs::collect(&session.unit, compiled.started_ns)
+        .map_err(|error| unknown("unreadable-output", error))?;
+    if let Some(name) =
+        session.unit.outputs.required.iter().find(|n| made.iter().all(|m| m.name != **n))
+    {
+        return Err(unknown("missing-output", name));
+    }
+    if session.parsed.emit.iter().any(|e| e == "link")
+        && made.iter().all(|m| m.name.ends_with(".d") || m.name.ends_with(".rmeta"))
+    {
+        return Err(unknown("missing-output", "the linked file"));
+    }
+    let dep_info = dep_info(session, compiled)?;
+    let out_dir = session.unit.out_dir.clone();
+    session.memo.probe(&out_dir);
+    let list = linker_list(compiled)?;
+    let names: Vec<String> = made.iter().map(|m| m.name.clone()).collect();
+    let classes = Classes::open(session.dir);
+    let run = run(session, compiled, (&dep_info, &list), &names, &classes);
+    let mut inputs = inputs::find(&run)?;
+    let (outputs, offers) = describe_outputs(session, &made, &mut inputs)?;
+    Ok((inputs, outputs, offers))
+}
+
+/// The input set of a compile that was refused. It leaves nothing, as a hit will: dep-info, which the
+/// compiler writes before it looks at types, is taken away.
+fn refusal(session: &Session<'_>, compiled: &Compiled<'_>) -> Result<Inputs, Unknown> {
+    let made = outputs::collect(&session.unit, compiled.started_ns);
+    let made = match made {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        made => made.map_err(|error| unknown("unreadable-output", error))?,
+    };
+    let (notes, left): (Vec<&Made>, Vec<&Made>) = made.iter().partition(|m| m.name.ends_with(".d"));
+    if let Some(file) = left.first() {
+        return Err(unknown("failure-left-output", &file.name));
+    }
+    if session.unit.out_dir.is_dir() != session.had_out_dir {
+        return Err(unknown("failure-left-output", "the output directory"));
+    }
+    // One in the output directory may be of an earlier run.
+    let asked = session.parsed.emit.iter().any(|kind| kind == "dep-info");
+    let dep_info = match asked && notes.is_empty() {
+        true => String::new(),
+        false => dep_info(session, compiled).unwrap_or_default(),
+    };
+    let classes = Classes::open(session.dir);
+    let run = run(session, compiled, (&dep_info, ""), &[], &classes);
+    let mut inputs = inputs::find_of_failure(&run)?;
+    if !session.unit.remapped {
+        for root in session.roots.iter() {
+            inputs.members.insert(Member::Root(root.name.to_owned()));
+            inputs.pinned.push(format!("<{}>", root.name));
+        }
+    }
+    for file in notes {
+        std::fs::remove_file(&file.path).map_err(|error| unknown("unreadable-output", error))?;
+    }
+    Ok(inputs)
 }
 
 /// How paths are written in what the tool prints.
@@ -126,21 +180,23 @@ fn dep_info(session: &Session<'_>, compiled: &Compiled<'_>) -> Result<String, Un
     std::fs::read_to_string(path).map_err(|error| unknown("no-dep-info", error))
 }
 
-fn find_inputs(
-    session: &Session<'_>,
-    compiled: &Compiled<'_>,
-    dep_info: &str,
-    made: &[Made],
-) -> Result<Inputs, Unknown> {
+fn linker_list(compiled: &Compiled<'_>) -> Result<String, Unknown> {
+    if compiled.link.is_none() {
+        return Ok(String::new());
+    }
     let list = compiled.private.join(crate::wrapper::LINK_LIST);
-    let list = match compiled.link {
-        Some(_) => {
-            std::fs::read_to_string(list).map_err(|error| unknown("no-linker-list", error))?
-        }
-        None => String::new(),
-    };
-    let names: Vec<String> = made.iter().map(|m| m.name.clone()).collect();
-    inputs::find(&Run {
+    std::fs::read_to_string(list).map_err(|error| unknown("no-linker-list", error))
+}
+
+/// The run of the tool, with its dep-info and the linker's list, and the names of its outputs.
+fn run<'a>(
+    session: &'a Session<'_>,
+    compiled: &'a Compiled<'_>,
+    (dep_info, list): (&'a str, &'a str),
+    outputs: &'a [String],
+    classes: &'a Classes,
+) -> Run<'a> {
+    Run {
         parsed: &session.parsed,
         tool: &session.tool,
         roots: &session.roots,
@@ -148,15 +204,16 @@ fn find_inputs(
         cwd: &session.cwd,
         out_dir: &session.unit.out_dir,
         clippy: session.unit.clippy,
+        source: session.source.as_ref(),
         dep_info,
-        link: compiled.link.map(|plan| (plan.members.as_slice(), list.as_str())),
-        outputs: &names,
+        link: compiled.link.map(|plan| (plan.members.as_slice(), list)),
+        outputs,
         names: &session.unit.outputs,
         private: compiled.private,
         seen: compiled.seen,
-        known: (&Classes::open(session.dir), &session.memo),
+        known: (classes, &session.memo),
         started_ns: compiled.started_ns,
-    })
+    }
 }
 
 /// The places of all roots, as they are named and as the file system knows them.

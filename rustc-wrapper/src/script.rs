@@ -129,7 +129,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
     // A server closes connections that are idle, and a script may take long: a new one is made after it.
     run.engine.client = None;
     let command = watched.as_ref().map_or_else(|| run.program.command(), |w| w.command(&run));
-    let finished = match compile::run(command, |_| None) {
+    let finished = match compile::run(command, None, |_| None) {
         Ok(finished) => finished,
         Err(_) => return run.program.become_it(),
     };

@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 
 use kiln_storage::Digest;
 use kiln_storage::encode::Encoder;
+use kiln_storage::record::{EnvForm, Member, TokenPath};
 use serde::{Deserialize, Serialize};
 
 use crate::args::{Bypass, Parsed};
@@ -27,6 +28,17 @@ use crate::stamp::stamp;
 
 /// Deepest directory below the sysroot that is looked at.
 const MAX_DEPTH: usize = 4;
+
+/// What a rustup proxy chooses by.
+const PROXY_VARIABLES: [&str; 2] = ["RUSTUP_TOOLCHAIN", "RUSTUP_HOME"];
+/// What may change the version that a compiler tells.
+const VERSION_VARIABLES: &[&str] = &[
+    "RUSTC_BOOTSTRAP",
+    "RUSTC_FORCE_RUSTC_VERSION",
+    "RUSTC_OVERRIDE_VERSION_STRING",
+    "RUSTC_LOG",
+    "LD_PRELOAD",
+];
 
 /// A compiler, identified.
 #[derive(Debug, Clone)]
@@ -52,6 +64,11 @@ impl Tool {
         Self { digest, version, sysroot, std_suffixes: Vec::new(), files: BTreeSet::new() }
     }
 
+    /// What its identity depends on.
+    pub fn members(&self) -> Vec<Member> {
+        members(self.files.iter())
+    }
+
     /// Whether a file is part of the compiler as it is identified. A path may hold `..`.
     pub fn covers(&self, path: &str) -> bool {
         let mut plain = PathBuf::new();
@@ -63,6 +80,93 @@ impl Tool {
         }
         self.files.contains(&plain)
     }
+}
+
+/// A question for the version of a compiler whose files are all known.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// What it said to the same question when it was made of the same files; none when it was not asked.
+    pub text: Option<String>,
+    /// Where the answer is kept.
+    path: PathBuf,
+    /// When the newest of its files was changed, nanoseconds since 1970.
+    newest_ns: i128,
+    /// Its files.
+    parts: Vec<(String, PathBuf)>,
+}
+
+impl Said {
+    /// Keeps the answer of a tool that was started at a time of the coarse clock, nanoseconds, and is
+    /// `now` still made of the same files.
+    pub fn keep(&self, text: &str, started_ns: i128, now: Option<&Self>) {
+        let same = now.is_some_and(|now| now.path == self.path);
+        if same && self.newest_ns < started_ns {
+            write_whole(&self.path, text.as_bytes());
+        }
+    }
+
+    /// What the answer depends on.
+    pub fn members(&self) -> Vec<Member> {
+        members(self.parts.iter().map(|(_, path)| path))
+    }
+}
+
+/// Files of a compiler as members, and the names in their directories: one more library there is
+/// another compiler.
+fn members<'a>(files: impl Iterator<Item = &'a PathBuf> + Clone) -> Vec<Member> {
+    let token = |path: &Path| Some(TokenPath(path.to_str()?.to_owned()));
+    let libraries = files.clone().filter_map(|file| file.parent()).filter(|dir| {
+        !dir.ends_with("bin") && dir.components().any(|part| part.as_os_str() == "lib")
+    });
+    let listings = libraries.collect::<BTreeSet<_>>().into_iter().filter_map(token);
+    let files = files.filter_map(|file| token(file)).map(Member::File);
+    files.chain(listings.map(Member::Listing)).collect()
+}
+
+/// The compiler as it was named on the command line, and what decides which one a proxy takes.
+pub fn named(env: &Env, tool: &OsStr) -> Vec<Member> {
+    let program = match tool.to_str() {
+        Some(name) if !name.contains('/') => Some(Member::Program(name.to_owned())),
+        _ => locate(env, tool)
+            .and_then(|path| Some(Member::File(TokenPath(path.to_str()?.to_owned())))),
+    };
+    let variables = PROXY_VARIABLES.map(|name| Member::Env(name.to_owned(), EnvForm::Raw));
+    program.into_iter().chain(variables).collect()
+}
+
+/// What a compiler said to a question, if the same files have been asked before. Starts nothing. None
+/// when the compiler is not known yet, is a script, or a proxy that has to choose.
+pub fn said(dir: &Path, env: &Env, tool: &OsStr, question: &str) -> Option<Said> {
+    let program = locate(env, tool)?;
+    let known = read_facts(&facts_path(dir, env, &program))?;
+    let same = text_stamp(&program).is_some_and(|stamp| stamp == known.program);
+    if !same
+        || known.script
+        || !known.version.starts_with("rustc ")
+        || is_undecided_proxy(env, &program)
+    {
+        return None;
+    }
+    let home = PathBuf::from(known.sysroot.trim_end());
+    let mut key = Encoder::new("kiln tool said v1");
+    key.text("question", question).text("program", program.to_str()?);
+    // A stand-in that runs another compiler now is found out by a probe of cargo.
+    key.text("version", &known.version).text("sysroot", &known.sysroot);
+    for name in PROXY_VARIABLES.iter().chain(VERSION_VARIABLES) {
+        key.optional(name, env.get(name).map(OsStr::as_encoded_bytes));
+    }
+    let host = host(&known.version);
+    let mut parts = vec![("program".to_owned(), program)];
+    parts.extend(files(&home, &home, host, host));
+    let mut newest_ns = 0;
+    for (label, path) in &parts {
+        let meta = std::fs::metadata(path).ok();
+        newest_ns = meta.as_ref().map_or(0, crate::stamp::changed_ns).max(newest_ns);
+        let stamp = meta.as_ref().map(stamp);
+        key.text("part", label).optional("stamp", stamp.as_ref().map(<[u8; 56]>::as_slice));
+    }
+    let path = dir.join("tools").join(format!("said-{}", key.finish()));
+    Some(Said { text: std::fs::read_to_string(&path).ok(), path, newest_ns, parts })
 }
 
 /// What a program says of itself.
@@ -115,7 +219,7 @@ fn is_undecided_proxy(env: &Env, program: &Path) -> bool {
 fn facts_path(dir: &Path, env: &Env, program: &Path) -> PathBuf {
     let mut encoder = Encoder::new("kiln tool facts v2");
     encoder.text("program", &program.to_string_lossy());
-    for name in ["RUSTUP_TOOLCHAIN", "RUSTUP_HOME"] {
+    for name in PROXY_VARIABLES {
         encoder.optional(name, env.get(name).map(OsStr::as_encoded_bytes));
     }
     dir.join("tools").join(encoder.finish().to_string())

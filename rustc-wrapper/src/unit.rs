@@ -7,8 +7,8 @@ pub mod parts;
 
 use std::path::{Path, PathBuf};
 
-use kiln_storage::UnitKey;
 use kiln_storage::record::{UnitName, UnitPart};
+use kiln_storage::{Digest, UnitKey};
 
 use crate::args::{Bypass, Parsed};
 use crate::env::Env;
@@ -102,6 +102,8 @@ pub struct Identity<'a> {
     pub color: &'a str,
     /// What this machine's processor is, for units compiled for it (`target-cpu=native`).
     pub processor: Option<&'a str>,
+    /// The source, where it comes from standard input.
+    pub source: Option<Digest>,
 }
 
 /// Whether code is generated for the processor of this machine.
@@ -139,9 +141,12 @@ impl Unit {
 mod tests {
     use super::*;
     use crate::args::parse;
-    use kiln_storage::Digest;
 
     fn unit(line: &[&str], root: &str) -> Named {
+        unit_of(line, root, None)
+    }
+
+    fn unit_of(line: &[&str], root: &str, source: Option<&str>) -> Named {
         let words: Vec<String> = line.iter().map(|w| w.replace('@', root)).collect();
         let parsed = parse(&words).unwrap();
         let tool = Tool::of_digest(Digest::of(b"t"), "/s/r".into());
@@ -155,6 +160,7 @@ mod tests {
             portable: true,
             color: "never",
             processor: None,
+            source: source.map(|text| Digest::of(text.as_bytes())),
         };
         Unit::new(&identity, Path::new(root)).unwrap().1
     }
@@ -185,6 +191,14 @@ mod tests {
     #[test]
     fn another_place_has_the_same_key() {
         assert_eq!(unit(LINE, "/a/one").key, unit(LINE, "/b/c/two").key);
+    }
+
+    #[test]
+    fn a_source_on_standard_input_is_in_the_key() {
+        let key = |source| unit_of(&["-", "--crate-name=x"], "/a/one", Some(source)).key;
+        assert_eq!(key("a"), key("a"));
+        assert_ne!(key("a"), key("b"));
+        assert_ne!(key(""), unit(&["-", "--crate-name=x"], "/a/one").key);
     }
 
     #[test]

@@ -62,9 +62,9 @@ impl Finding {
     }
 }
 
-/// Whether this hit is checked.
+/// Whether this hit is checked. One of a compile that was refused has no outputs to compare, and is not.
 pub fn is_chosen(session: &Session<'_>, record: &Record) -> bool {
-    chooses(session.config.verify, &record.result_key, &session.event.build)
+    record.status == 0 && chooses(session.config.verify, &record.result_key, &session.event.build)
 }
 
 /// Whether a share of the hits has this one in it: by chance, and the same for the same build.

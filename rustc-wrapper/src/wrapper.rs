@@ -21,14 +21,16 @@ use crate::inputs::Unknown;
 use crate::limits::OBSERVER_LOG_BYTES;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found};
+use crate::notes::{Note, Notes};
 use crate::observe::Library;
 use crate::observe::seen::Subject;
-use crate::outputs::{self, RestoreError, Source};
+use crate::outputs::{self, RestoreError};
 use crate::publish::{self, Compiled};
 use crate::scratch::Scratch;
 use crate::session::{Session, report_bypass};
+use crate::stdin::Source;
 use crate::verify::{self, Fresh};
-use crate::{front, say, stamp, tool, unit};
+use crate::{front, probes, say, stamp, tool, unit};
 
 /// Name of the linker's list in a run's private directory.
 pub const LINK_LIST: &str = "link.d";
@@ -46,6 +48,7 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
     };
     let usable = config.dir.as_deref().filter(|dir| crate::local::create_dir(dir).is_ok());
     let Some(dir) = usable.filter(|_| config.mode != Mode::Off) else {
+        became(env, config.dir.as_deref());
         return compile::become_tool(argv);
     };
     let invocation = match args::split(argv) {
@@ -54,36 +57,70 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
             if !args::is_probe(argv.get(1..).unwrap_or_default()) {
                 report_bypass(env, &config, dir, &bypass, None);
             }
+            became(env, Some(dir));
             return compile::become_tool(argv);
         }
     };
     if args::is_probe(&invocation.args) {
-        return probe(env, dir, &invocation, argv);
+        return probe(env, &config, dir, &invocation);
     }
     match Session::open(env, &config, dir, invocation) {
         Ok(mut session) => unit(&mut session, argv),
         Err(refused) => {
-            let (bypass, parsed) = *refused;
-            report_bypass(env, &config, dir, &bypass, parsed.as_ref());
-            compile::become_tool(argv)
+            report_bypass(env, &config, dir, &refused.bypass, refused.parsed.as_ref());
+            became(env, Some(dir));
+            hand_over(argv, refused.source)
         }
     }
 }
 
-/// A question to the tool passes through; what it says of itself is noted.
-fn probe(env: &Env, dir: &Path, invocation: &Invocation, argv: &[OsString]) -> ExitCode {
-    let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
-    if invocation.inner.is_some() || !invocation.args.iter().any(telling) {
-        return compile::become_tool(argv);
+/// Tells the Kiln around a build script that the tool itself is what it sees.
+fn became(env: &Env, dir: Option<&Path>) {
+    if let Some(notes) = dir.and_then(|dir| Notes::within(env, dir)) {
+        // Without a note nothing of the script is kept.
+        let _ = notes.append(&Note::became());
     }
+}
+
+/// A question to the tool passes through; what it says of itself is noted. The version is told without
+/// it to a build script, when nothing changed since it was asked.
+fn probe(env: &Env, config: &Config, dir: &Path, invocation: &Invocation) -> ExitCode {
+    let said = probes::version(env, dir, invocation);
+    if let Some((said, text)) = said.as_ref().and_then(|said| Some((said, said.text.as_ref()?)))
+        && config.mode != Mode::Refresh
+    {
+        if let Some(notes) = Notes::within(env, dir) {
+            let _ = notes.append(&Note::read(probes::members_of(said, env, invocation)));
+        }
+        say::replay_stdout(text);
+        return ExitCode::SUCCESS;
+    }
+    became(env, Some(dir));
+    let argv = || invocation.argv();
+    let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
+    let telling = invocation.inner.is_none() && invocation.args.iter().any(telling);
+    if said.is_none() && !telling {
+        return compile::become_tool(&argv());
+    }
+    let started_ns = stamp::coarse_now_ns();
     match compile::probe(&invocation.tool, &invocation.args) {
         Ok((status, stdout)) => {
             if let (true, Some(stdout)) = (status.success(), stdout) {
                 tool::note_probe(dir, env, &invocation.tool, &invocation.args, &stdout);
+                let now = probes::version(env, dir, invocation);
+                said.into_iter().for_each(|said| said.keep(&stdout, started_ns, now.as_ref()));
             }
             compile::exit_as(status)
         }
-        Err(_) => compile::become_tool(argv),
+        Err(_) => compile::become_tool(&argv()),
+    }
+}
+
+/// Has the tool do what it was called for, with what was read of standard input already.
+fn hand_over(argv: &[OsString], source: Option<Source>) -> ExitCode {
+    match source {
+        Some(source) => compile::stand_in(argv, source),
+        None => compile::become_tool(argv),
     }
 }
 
@@ -100,10 +137,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
             Found::Record(record, store) => {
                 session.end_phase("lookup");
                 match replay(session, &record, store) {
-                    Ok(()) => {
-                        put_front(session);
-                        return ExitCode::SUCCESS;
-                    }
+                    Ok(()) => return ExitCode::from(record.status),
                     Err(failure) => failure,
                 }
             }
@@ -115,13 +149,13 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     let Some(mut private) = Scratch::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
         session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
-        return compile::become_tool(argv);
+        return hand_over(argv, session.source.take());
     };
     let link = match plan_link(session, &private) {
         Ok(link) => link,
         Err(bypass) => {
             session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
-            return compile::become_tool(argv);
+            return hand_over(argv, session.source.take());
         }
     };
     // A server closes connections that are idle, and a compile may be long: a new one is made after it.
@@ -132,7 +166,10 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     let notices = doubted.is_some().then(RefCell::default);
     let finished = match compile(session, &private, link.as_ref(), notices.as_ref()) {
         Ok(finished) => finished,
-        Err(_) => return compile::become_tool(argv),
+        Err(_) => {
+            became(session.env, Some(session.dir));
+            return hand_over(argv, session.source.take());
+        }
     };
     session.end_phase("compile");
     session.event.cost_ms = finished.cost.wall_ms;
@@ -144,7 +181,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         }
         return compile::exit_as(finished.status);
     }
-    if !finished.status.success() {
+    if !finished.status.success() && !is_answer(session, &finished) {
         session.report(outcome, Some(("compile-failed", detail)), None);
         return compile::exit_as(finished.status);
     }
@@ -158,6 +195,17 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         Err(unknown) => session.report(outcome, Some((unknown.reason, unknown.detail)), None),
     }
     compile::exit_as(finished.status)
+}
+
+/// Whether a compile that failed is the answer to what a build script wanted to know: its source was
+/// refused. Somebody's own source that does not compile is not stored.
+fn is_answer(session: &Session<'_>, finished: &Finished) -> bool {
+    let form = matches!(session.parsed.error_format.as_str(), "human" | "json");
+    let refused = |stderr: &String| probes::refuses_source(stderr, session.parsed.is_json());
+    finished.status.code() == Some(1)
+        && form
+        && probes::is_of_script(session.env)
+        && finished.stderr.as_ref().is_some_and(refused)
 }
 
 /// Puts the front before the program of a build script, so that its runs are Kiln's too. Where that cannot
@@ -185,12 +233,13 @@ fn check(
         Ok(started_ns) => {
             let fresh = Fresh { finished, started_ns, private: &private.path };
             verify::check(session, record, &fresh, |session| {
-                compile::run_unseen(tool_command(session, private, link))
+                compile::run_unseen(tool_command(session, private, link), session.source_bytes())
             })
         }
         Err(error) => verify::unable(finished, &error),
     };
     session.end_phase("verify");
+    session.members = (finding.reason == "verified").then(|| record.members.clone());
     session.report(Outcome::Miss, Some((finding.reason, finding.detail)), finding.result);
 }
 
@@ -229,7 +278,12 @@ fn replay(
         stderr = stderr.split_inclusive('\n').map(strip_json_ansi).collect();
     }
     let remote = store.is_none();
-    match put_back(session, record, store) {
+    let restored = match record.status {
+        0 => put_back(session, record, store),
+        // It left nothing.
+        _ => Ok(outputs::Restored::default()),
+    };
+    match restored {
         Ok(restored) => {
             session.event.bytes = restored.bytes;
             let out_dir = session.unit.out_dir.clone();
@@ -251,7 +305,9 @@ fn replay(
     session.event.cost_ms = record.cost.wall_ms;
     session.event.pinned = lookup::pins(record);
     session.event.conservative = record.conservative.clone();
+    session.members = Some(record.members.clone());
     let outcome = if remote { Outcome::HitRemote } else { Outcome::HitLocal };
+    put_front(session);
     session.report(outcome, None, Some(record.result_key));
     Ok(())
 }
@@ -269,14 +325,19 @@ fn put_back(
     }
     match &store {
         Some(store) => {
-            outputs::restore(record, &unit_dir, &session.roots, &mut Source::Store(store))
+            outputs::restore(record, &unit_dir, &session.roots, &mut outputs::Source::Store(store))
         }
         None => {
             session.connect().map_err(|error| target(io::Error::other(error.to_string())))?;
             let Some(client) = session.client.as_mut() else {
                 return Err(target(io::Error::other("no connection")));
             };
-            outputs::restore(record, &unit_dir, &session.roots, &mut Source::Server(client))
+            outputs::restore(
+                record,
+                &unit_dir,
+                &session.roots,
+                &mut outputs::Source::Server(client),
+            )
         }
     }
 }
@@ -381,7 +442,7 @@ fn run_tool(
     let command = tool_command(session, private, link);
     let escape = publish::escape(session);
     let strip = session.parsed.is_json() && !session.parsed.json_ansi;
-    compile::run(command, |line| {
+    compile::run(command, session.source_bytes(), |line| {
         let shown = session.roots.reveal(line, escape);
         Some(show(line, if strip { strip_json_ansi(&shown) } else { shown }))
     })

@@ -28,6 +28,16 @@ pub const MACROS: &[(&str, &str)] = &[
     ("rustix", "{ version = \"1\", features = [\"fs\"] }"),
 ];
 
+/// Crates whose build scripts try out the compiler, in all the ways there are.
+pub const PROBING: &[(&str, &str)] = &[
+    ("num-traits", "\"0.2\""),
+    ("anyhow", "\"1\""),
+    ("thiserror", "\"2\""),
+    ("proc-macro2", "\"1\""),
+    ("rustix", "{ version = \"1\", features = [\"fs\"] }"),
+    ("libc", "\"0.2\""),
+];
+
 /// Packages whose build scripts compile C, run `rustc`, or look at the machine.
 pub const NATIVE: &[(&str, &str)] = &[
     ("libsqlite3-sys", "{ version = \"0.30\", features = [\"bundled\"] }"),
@@ -123,6 +133,12 @@ pub fn small(world: &World) -> &'static Fetched {
 pub fn macros(world: &World) -> &'static Fetched {
     static MACROS_SET: OnceLock<Fetched> = OnceLock::new();
     MACROS_SET.get_or_init(|| package(&world.programs.shared, "macros", MACROS))
+}
+
+/// [`PROBING`], fetched once for each test program.
+pub fn probing(world: &World) -> &'static Fetched {
+    static PROBING_SET: OnceLock<Fetched> = OnceLock::new();
+    PROBING_SET.get_or_init(|| package(&world.programs.shared, "probing", PROBING))
 }
 
 /// [`NATIVE`], fetched once for each test program.

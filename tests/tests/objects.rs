@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln::memo::Memo;
-use kiln::objects::{Class, Classes, Kind, classify};
+use kiln::objects::{Class, Classes, Environment, Kind, classify};
+use kiln::observe::programs::is_known;
 use kiln_tests::host::{SYSTEM_PATH, host};
 use kiln_tests::{Call, Project, World, registry, skip, world};
 
@@ -39,12 +40,13 @@ fn library(world: &World, body: &str) -> (Class, Vec<u8>) {
     class(world, &source, &["--crate-type=cdylib", "-Copt-level=1"])
 }
 
-/// Properties of a library: inline system calls, whole environment, functions.
-fn properties(world: &World, body: &str) -> (bool, bool) {
+/// Properties of a library: inline system calls, and which variables it reads.
+fn properties(world: &World, body: &str) -> (bool, Environment) {
     let (class, _) = library(world, body);
     assert_eq!(class.kind, Kind::Dynamic { interpreter: None }, "{body}");
     assert!(class.needed.iter().any(|name| name.starts_with("libc.so")), "{:?}", class.needed);
-    (class.inline_syscalls, class.whole_environment)
+    assert!(class.is_rust || !body.contains("std::"), "{body}");
+    (class.inline_syscalls, class.environment)
 }
 
 #[test]
@@ -58,7 +60,7 @@ fn a_library_that_asks_libc() {
         "unsafe extern \"C\" { fn syscall(n: usize) -> usize; } unsafe { syscall(n) }",
         "unsafe extern \"C\" { fn getenv(n: usize) -> usize; } unsafe { getenv(n) }",
     ] {
-        assert_eq!(properties(&world, body), (false, false), "{body}");
+        assert_eq!(properties(&world, body), (false, Environment::One), "{body}");
     }
 }
 
@@ -66,7 +68,7 @@ fn a_library_that_asks_libc() {
 fn a_library_that_makes_system_calls_itself() {
     let world = world!();
     let body = format!("unsafe {{ std::arch::asm!(\"{INSTRUCTION}\") }}; n");
-    assert_eq!(properties(&world, &body), (true, false));
+    assert_eq!(properties(&world, &body), (true, Environment::One));
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn the_older_instructions() {
     let world = world!();
     for instruction in ["sysenter", "int 0x80"] {
         let body = format!("unsafe {{ std::arch::asm!(\"{instruction}\") }}; n");
-        assert_eq!(properties(&world, &body), (true, false), "{instruction}");
+        assert_eq!(properties(&world, &body), (true, Environment::One), "{instruction}");
     }
 }
 
@@ -101,16 +103,152 @@ fn a_library_with_such_bytes_in_constants() {
 #[test]
 fn a_library_that_sees_the_whole_environment() {
     let world = world!();
-    for body in [
-        "std::env::vars_os().count() + n",
-        "unsafe extern \"C\" { static environ: *const *const u8; } unsafe { environ as usize + n }",
-        "unsafe extern \"C\" { static __environ: *const *const u8; } unsafe { __environ as usize + n }",
+    for (body, expected) in [
+        ("std::env::vars_os().count() + n", Environment::Whole),
+        ("std::env::vars().count() + n", Environment::Whole),
+        (
+            "unsafe extern \"C\" { static environ: *const *const u8; } unsafe { environ as usize + n }",
+            Environment::Unknown,
+        ),
+        (
+            "unsafe extern \"C\" { static __environ: *const *const u8; } unsafe { __environ as usize + n }",
+            Environment::Unknown,
+        ),
+        // Whoever starts a program hands it the environment.
+        ("std::process::Command::new(\"a\").status().map_or(n, |_| 0)", PASSED),
     ] {
-        assert_eq!(properties(&world, body), (false, true), "{body}");
+        assert_eq!(properties(&world, body), (false, expected), "{body}");
     }
-    // Whoever starts a program hands it the environment.
-    let body = "std::process::Command::new(\"a\").status().map_or(n, |_| 0)";
-    assert_eq!(properties(&world, body), (false, true));
+}
+
+/// What is said where the code shows that variables are but handed on: other processors' code is not
+/// read so closely.
+const PASSED: Environment =
+    if cfg!(target_arch = "x86_64") { Environment::Passed } else { Environment::Unknown };
+
+/// Programs, and which variables they read, as far as it can be told of any profile.
+const READERS: &[(&str, Environment)] = &[
+    ("fn main() { println!(\"{:?}\", std::env::var(\"A\")); }", Environment::One),
+    ("fn main() { println!(\"{:?}\", std::process::Command::new(\"a\").status()); }", PASSED),
+    (
+        "use std::process::*; fn main() { let mut a = Command::new(\"a\"); a.env(\"A\", \"1\").env_remove(\"B\");\n\
+         println!(\"{:?} {:?}\", a.output(), a.stdout(Stdio::piped()).spawn().map(|c| c.id())); }",
+        PASSED,
+    ),
+    (
+        "use std::os::unix::process::CommandExt; fn main() { std::process::Command::new(\"a\").exec(); }",
+        PASSED,
+    ),
+    ("fn main() { for v in std::env::vars_os() { println!(\"{v:?}\"); } }", Environment::Whole),
+    ("fn main() { for v in std::env::vars() { println!(\"{v:?}\"); } }", Environment::Whole),
+    (
+        "fn main() { println!(\"{:?}\", std::process::Command::new(\"a\").envs(std::env::vars()).status()); }",
+        Environment::Whole,
+    ),
+    ("fn main() { println!(\"{:?}\", std::env::vars_os()); }", Environment::Unknown),
+    (
+        "fn main() { let f: fn() -> std::env::VarsOs = std::hint::black_box(std::env::vars_os);\n\
+         std::process::Command::new(\"a\").status().unwrap(); println!(\"{:?}\", f()); }",
+        Environment::Unknown,
+    ),
+    (
+        "static F: [fn() -> std::env::VarsOs; 1] = [std::env::vars_os];\n\
+         fn main() { let f = std::hint::black_box(&F); std::process::Command::new(\"a\").status().unwrap();\n\
+         println!(\"{:?}\", f[0]()); }",
+        Environment::Unknown,
+    ),
+    (
+        "unsafe extern \"C\" { static environ: *const *const u8; }\n\
+         fn main() { println!(\"{:?} {:?}\", unsafe { environ }, std::process::Command::new(\"a\").status()); }",
+        Environment::Unknown,
+    ),
+    (
+        "unsafe extern \"C\" { fn dlsym(a: usize, b: *const i8) -> usize; }\n\
+         fn main() { println!(\"{:?}\", unsafe { dlsym(0, c\"environ\".as_ptr()) }); }",
+        Environment::Unknown,
+    ),
+];
+
+/// Profiles in which the code of the standard library stays apart.
+const PROFILES: &[&[&str]] = &[
+    &["-Cdebuginfo=2"],
+    &["-Copt-level=3", "-Cstrip=debuginfo"],
+    &["-Csymbol-mangling-version=v0"],
+    &["-Copt-level=s", "-Cpanic=abort", "-Ccodegen-units=1"],
+    &["-Copt-level=3", "-Clto=thin"],
+];
+
+#[test]
+fn which_variables_a_program_reads() {
+    let world = world!();
+    for (source, expected) in READERS {
+        for profile in PROFILES {
+            let (class, _) = class(&world, source, profile);
+            let thin = profile.contains(&"-Clto=thin");
+            assert!(class.is_rust, "{source} {profile:?}");
+            assert!(
+                class.environment == *expected || (thin && is_worse(class.environment, *expected)),
+                "{source} {profile:?}: {:?}",
+                class.environment
+            );
+        }
+    }
+}
+
+/// Where the code of the standard library is mixed with others, or has no names, what is said may be
+/// worse, and never better.
+#[test]
+fn which_variables_a_program_reads_that_is_mixed_or_stripped() {
+    let world = world!();
+    let profiles: &[&[&str]] =
+        &[&["-Copt-level=3", "-Clto=fat", "-Cpanic=abort"], &["-Crelocation-model=static"]];
+    for (source, expected) in READERS {
+        for profile in profiles {
+            let said = class(&world, source, profile).0.environment;
+            assert!(is_worse(said, *expected), "{source} {profile:?}: {said:?}");
+        }
+        let (class, _) = class(&world, source, &["-Cstrip=symbols"]);
+        assert_eq!((class.environment, class.is_rust), (Environment::Unknown, false), "{source}");
+    }
+}
+
+/// Whether an answer is the expected one or one that costs more.
+fn is_worse(said: Environment, expected: Environment) -> bool {
+    said == expected || said.may_be_whole()
+}
+
+/// Programs in C get all variables as an argument; of those of the system that builds start it is known
+/// that they ask for single ones.
+#[test]
+fn programs_of_this_machine() {
+    let memo = Memo::default();
+    let find = |name: &str| {
+        let mut dirs = SYSTEM_PATH.split(':');
+        let path = dirs.find_map(|dir| std::fs::canonicalize(format!("{dir}/{name}")).ok());
+        path.map(|path| (classify(&std::fs::read(&path).unwrap()), path))
+    };
+    let mut seen = 0;
+    for name in ["gcc", "as", "ld", "ar", "git", "cat", "mkdir", "pkg-config"] {
+        let Some((class, path)) = find(name) else { continue };
+        if !matches!(class.kind, Kind::Dynamic { .. }) {
+            continue;
+        }
+        seen += 1;
+        assert!(!class.is_rust && class.environment.may_be_whole(), "{name}: {class:?}");
+        assert!(is_known(&path, &class, &memo), "{}", path.display());
+    }
+    assert!(seen >= 4, "there are a compiler and plain tools");
+    for name in ["sh", "env", "make", "perl"] {
+        let Some((class, path)) = find(name) else { continue };
+        assert!(class.environment.may_be_whole(), "{name}: {class:?}");
+        assert!(!is_known(&path, &class, &memo), "{}", path.display());
+    }
+    let rustc = host().toolchain.join("rustc");
+    let class = classify(&std::fs::read(&rustc).unwrap());
+    assert!(is_known(&rustc, &class, &memo), "{class:?}");
+    let cargo = host().toolchain.join("cargo");
+    let class = classify(&std::fs::read(&cargo).unwrap());
+    assert!(class.environment.may_be_whole() && !is_known(&cargo, &class, &memo), "{class:?}");
 }
 
 #[test]
@@ -134,7 +272,7 @@ fn a_program_with_a_copy_of_the_variable() {
     let source = "unsafe extern \"C\" { static environ: *const *const u8; }\n\
                   fn main() { println!(\"{:?}\", unsafe { environ }); }\n";
     for args in [&[][..], &["-Crelocation-model=static"]] {
-        assert!(class(&world, source, args).0.whole_environment, "{args:?}");
+        assert_eq!(class(&world, source, args).0.environment, Environment::Unknown, "{args:?}");
     }
 }
 
@@ -145,9 +283,11 @@ fn a_library_without_sections() {
     let call = format!("unsafe {{ std::arch::asm!(\"{INSTRUCTION}\") }}; n");
     for (body, expected) in [("n ^ 0x0102_0304_050f_050f", false), (call.as_str(), true)] {
         let (class, mut file) = library(&world, body);
+        assert!(class.is_rust);
         file[40..48].fill(0);
         file[58..64].fill(0);
-        assert_eq!(classify(&file), class);
+        // Nor are there names then, that tell of Rust.
+        assert_eq!(classify(&file), Class { is_rust: false, ..class });
         assert_eq!(class.inline_syscalls, expected);
     }
 }
@@ -164,7 +304,7 @@ fn damage_is_no_panic() {
         source,
         &["--crate-type=cdylib", "-Cpanic=abort", "-Clink-arg=-nostartfiles"],
     );
-    assert!(class.whole_environment, "{class:?}");
+    assert_eq!(class.environment, Environment::Unknown, "{class:?}");
     // Numbers that look random, and the same ones each time.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = move || {
@@ -218,7 +358,8 @@ fn procedural_macros() {
     let class = |name: &str| class_of_library(&project, name);
     for name in ["clap_derive", "serde_derive", "thiserror_impl", "tokio_macros"] {
         let class = class(name);
-        assert!(!class.inline_syscalls && !class.whole_environment, "{name}: {class:?}");
+        assert!(!class.inline_syscalls, "{name}: {class:?}");
+        assert_eq!(class.environment, Environment::One, "{name}: {class:?}");
         assert_eq!(class.kind, Kind::Dynamic { interpreter: None });
     }
     assert!(class("macros").inline_syscalls);

@@ -42,11 +42,12 @@ fn incremental_units_are_untouched() {
 }
 
 #[test]
-fn source_on_standard_input() {
+fn a_long_source_on_standard_input() {
     let world = world!();
     let project = app(&world);
     let args = ["--crate-name", "app", "--emit=link", "--out-dir", "out", "-"];
-    check(&world, &world.rustc(&project, &args).stdin(b"fn main() {}\n"), "stdin-source");
+    let long = format!("// {}\nfn main() {{}}\n", "x".repeat(1 << 20));
+    check(&world, &world.rustc(&project, &args).stdin(long.as_bytes()), "stdin-source");
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub struct Parsed {
     pub crate_types: Vec<String>,
     /// Kinds of `--emit`, sorted.
     pub emit: Vec<String>,
-    /// The crate root.
+    /// The crate root; `-` for standard input.
     pub input: PathBuf,
     /// `--out-dir`.
     pub out_dir: Option<PathBuf>,
@@ -60,7 +60,15 @@ pub struct Parsed {
     pub linker: Option<String>,
 }
 
+/// The crate root that is standard input.
+const STDIN: &str = "-";
+
 impl Parsed {
+    /// Whether the source comes from standard input.
+    pub fn is_stdin(&self) -> bool {
+        self.input.as_os_str() == STDIN
+    }
+
     /// Whether diagnostics are JSON.
     pub fn is_json(&self) -> bool {
         self.error_format == "json"
@@ -133,10 +141,7 @@ pub fn parse(args: &[String]) -> Result<Parsed, Bypass> {
     let mut inputs = Vec::new();
     let mut rest = args.iter();
     while let Some(word) = rest.next() {
-        if word == "-" {
-            return Err(Bypass::new("stdin-source", "the source comes from standard input"));
-        }
-        if !word.starts_with('-') {
+        if !word.starts_with('-') || word == STDIN {
             inputs.push(word.clone());
             continue;
         }
@@ -323,6 +328,9 @@ fn finish(mut parsed: Parsed) -> Result<Parsed, Bypass> {
     parsed.emit.dedup();
     parsed.json.sort_unstable();
     parsed.externs.sort_unstable();
+    if parsed.crate_name.is_empty() && parsed.is_stdin() {
+        parsed.crate_name = "rust_out".into();
+    }
     if parsed.crate_name.is_empty() {
         let stem = parsed.input.file_stem().map(|s| s.to_string_lossy().replace('-', "_"));
         parsed.crate_name = stem.unwrap_or_default();
@@ -346,7 +354,8 @@ fn finish(mut parsed: Parsed) -> Result<Parsed, Bypass> {
         return Err(Bypass::new("unknown-emit", unknown.clone()));
     }
     if let Some(output) = &parsed.output {
-        if output.as_os_str() == "-" || parsed.emit != ["link"] {
+        let one = parsed.emit == ["link"] || parsed.emit == ["metadata"];
+        if output.as_os_str() == "-" || !one {
             return Err(Bypass::new("output-file", output.to_string_lossy()));
         }
         if parsed.crate_types.len() > 1 {
@@ -417,7 +426,6 @@ mod tests {
 
     #[test]
     fn bypasses_have_reasons() {
-        assert_eq!(reason(&["-"]), "stdin-source");
         assert_eq!(reason(&["a.rs", "-Cincremental=/x"]), "incremental");
         assert_eq!(reason(&["a.rs", "-Csave-temps"]), "save-temps");
         assert_eq!(reason(&["a.rs", "-o", "-"]), "output-file");
@@ -429,6 +437,17 @@ mod tests {
         assert_eq!(reason(&["a.rs", "b.rs"]), "malformed-arguments");
         assert_eq!(reason(&["a.rs", "--cfg"]), "malformed-arguments");
         assert_eq!(reason(&["a.rs", "--print=native-static-libs"]), "print");
+    }
+
+    #[test]
+    fn a_source_on_standard_input_is_a_crate_root() {
+        let p = check(&["--crate-type=rlib", "--emit=metadata", "-o", "/out/probe", "-"]).unwrap();
+        assert!(p.is_stdin());
+        assert_eq!(p.crate_name, "rust_out");
+        assert_eq!(check(&["-", "--crate-name", "x"]).unwrap().crate_name, "x");
+        assert!(!check(&["./-"]).unwrap().is_stdin());
+        assert_eq!(reason(&["-", "a.rs"]), "malformed-arguments");
+        assert_eq!(reason(&["-", "-o", "x", "--emit=metadata,link"]), "output-file");
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub const FLAGS: &[Row] = &[
     row("--remap-path-scope", Value, Identity, ""),
     row("--env-set", Value, Identity, ""),
     row("--out-dir", Value, Output, ""),
-    row("-o", Value, Output, "with dep-info or more than one kind of output: bypass"),
+    row("-o", Value, Output, "with anything but the linked file or metadata alone: bypass"),
     row("--error-format", Value, Diagnostics, "identity"),
     row(
         "--json",
@@ -197,7 +197,9 @@ pub fn page() -> String {
         "# What each rustc flag means for the cache\n\n\
          Generated from `rustc-wrapper/src/args/table.rs`; `kiln doc flags` prints it.\n\n\
          A flag that is not listed is identity when it is one word that names no file; else the \
-         run is handed to the compiler without caching (`unknown-flag`).\n",
+         run is handed to the compiler without caching (`unknown-flag`).\n\n\
+         A source on standard input (`-`) is part of the unit key by its content; one of more than a \
+         mebibyte, or a terminal, is handed to the compiler (`stdin-source`).\n",
     );
     for (title, rows) in [("Flags", FLAGS), ("`-C` options", CODEGEN), ("`-Z` options", UNSTABLE)] {
         page.push_str(&format!("\n## {title}\n\n| flag | role | note |\n| --- | --- | --- |\n"));

@@ -3,6 +3,10 @@
 //! Every offset is checked: damaged or hostile bytes are [`Unreadable`], never a panic, and cause no
 //! more work than a few passes over the file. Pure.
 
+mod sections;
+
+pub use sections::Function;
+
 /// Most names of needed objects.
 const MAX_NEEDED: usize = 1024;
 /// Longest name of a needed object or a loader, bytes.
@@ -45,6 +49,7 @@ mod tag {
     pub(super) const STRSZ: u64 = 10;
     pub(super) const REL: u64 = 17;
     pub(super) const JMPREL: u64 = 23;
+    pub(super) const RELR: u64 = 36;
     pub(super) const CREL: u64 = 0x4000_0026;
     pub(super) const DEPAUDIT: u64 = 0x6fff_fefb;
     pub(super) const AUDIT: u64 = 0x6fff_fefc;
@@ -93,8 +98,23 @@ impl Machine {
 pub struct Code<'a> {
     /// Where it is in the file.
     pub offset: u64,
+    /// Where it is loaded.
+    pub address: u64,
     /// Its bytes.
     pub bytes: &'a [u8],
+}
+
+/// What the loader writes where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relocation {
+    /// The address that it writes to.
+    pub place: u64,
+    /// How, as the machine numbers it.
+    pub kind: u32,
+    /// Number of the symbol; 0 for none.
+    pub symbol: u32,
+    /// What is added.
+    pub addend: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -237,7 +257,8 @@ impl<'a> Elf<'a> {
         let sections = self.executable_sections().unwrap_or_default();
         let mut code = Vec::new();
         for segment in self.segments(PT_LOAD).filter(|segment| segment.flags & PF_X != 0) {
-            let whole = Code { offset: segment.offset, bytes: self.bytes_of(segment)? };
+            let (offset, address) = (segment.offset, segment.address);
+            let whole = Code { offset, address, bytes: self.bytes_of(segment)? };
             let before = code.len();
             code.extend(sections.iter().filter(|section| section.is_inside(&whole)).copied());
             if code.len() == before {
@@ -263,10 +284,15 @@ impl<'a> Elf<'a> {
             if is_code && !matches!(kind, SHT_NULL | SHT_NOBITS) {
                 let offset = u64_at(header, 24)?;
                 let bytes = part(self.file, offset, u64_at(header, 32)?)?;
-                sections.push(Code { offset, bytes });
+                sections.push(Code { offset, address: u64_at(header, 16)?, bytes });
             }
         }
         Ok(sections)
+    }
+
+    /// Whether the file can be loaded anywhere, so that every address in it is relocated.
+    pub fn is_movable(&self) -> bool {
+        self.kind == ET_DYN
     }
 
     /// The bytes from the one on that is loaded at this address, up to the end of its segment.
@@ -339,8 +365,10 @@ impl<'a> Dynamic<'a> {
     /// # Errors
     /// When a table is damaged.
     pub fn imports(&self) -> Result<Vec<&'a [u8]>> {
-        let mut symbols = self.relocated(tag::RELA, tag::RELASZ)?;
-        symbols.extend(self.relocated(tag::JMPREL, tag::PLTRELSZ)?);
+        let copy = self.elf.machine.copy_relocation();
+        let relocations = self.relocations()?;
+        let named = relocations.iter().filter(|relocation| relocation.symbol != 0);
+        let mut symbols: Vec<_> = named.map(|r| (r.symbol, r.kind == copy)).collect();
         if symbols.is_empty() {
             return Ok(Vec::new());
         }
@@ -360,14 +388,38 @@ impl<'a> Dynamic<'a> {
         Ok(names)
     }
 
-    /// The numbers of the symbols that a table of relocations names, and whether each is copied.
-    fn relocated(&self, table: u64, size: u64) -> Result<Vec<(u32, bool)>> {
-        let Some(size) = self.value(size).filter(|size| *size != 0) else {
-            return Ok(Vec::new());
-        };
-        let copy = self.elf.machine.copy_relocation();
-        let entries = part(self.table(table)?, 0, size)?.chunks_exact(RELOCATION_BYTES);
-        let infos = entries.map(|entry| Ok((u32_at(entry, 12)?, u32_at(entry, 8)? == copy)));
-        infos.filter(|info| info.is_ok_and(|(symbol, _)| symbol != 0)).collect()
+    /// The name of a symbol that a relocation names.
+    ///
+    /// # Errors
+    /// When a table is damaged, or the name is very long.
+    pub fn symbol_name(&self, symbol: u32) -> Result<&'a [u8]> {
+        let table = self.table(tag::SYMTAB)?;
+        let entry = part(table, u64::from(symbol) * SYMBOL_BYTES, SYMBOL_BYTES)?;
+        until_zero(from(self.strings()?, u64::from(u32_at(entry, 0)?))?, MAX_SYMBOL_BYTES)
+    }
+
+    /// Whether there are relocations of the packed form, which [`Dynamic::relocations`] lacks.
+    pub fn has_packed_relocations(&self) -> bool {
+        self.value(tag::RELR).is_some()
+    }
+
+    /// All relocations, but for packed ones, which name no symbol.
+    ///
+    /// # Errors
+    /// When a table is damaged.
+    pub fn relocations(&self) -> Result<Vec<Relocation>> {
+        let mut relocations = Vec::new();
+        for (table, size) in [(tag::RELA, tag::RELASZ), (tag::JMPREL, tag::PLTRELSZ)] {
+            let Some(size) = self.value(size).filter(|size| *size != 0) else { continue };
+            for entry in part(self.table(table)?, 0, size)?.chunks_exact(RELOCATION_BYTES) {
+                relocations.push(Relocation {
+                    place: u64_at(entry, 0)?,
+                    kind: u32_at(entry, 8)?,
+                    symbol: u32_at(entry, 12)?,
+                    addend: u64_at(entry, 16)?,
+                });
+            }
+        }
+        Ok(relocations)
     }
 }

@@ -30,6 +30,9 @@ pub struct Found {
     /// Objects that plugins are, or that came with programs they started: their content says what
     /// could not be seen of them.
     pub code: BTreeSet<String>,
+    /// Programs that plugins started, and that those started, by path: they get all variables. Those that
+    /// were not observed as well, as they were named.
+    pub helpers: BTreeSet<String>,
     /// What plugins and their helpers wrote.
     pub written: BTreeSet<String>,
     /// What of that was not there before.
@@ -43,8 +46,8 @@ pub struct Found {
 /// Applies the rules.
 pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
     let mut found = Found { doubts: doubts(seen), ..Found::default() };
-    // Nor can it be told which variables such a program read.
-    found.environment = seen.unobserved.iter().any(|(origin, _)| origin.is_foreign());
+    let unobserved = seen.unobserved.iter().filter(|(origin, _)| origin.is_foreign());
+    found.helpers = unobserved.map(|(_, path)| String::from_utf8_lossy(path).into()).collect();
     let mut made = Made::default();
     for fact in &seen.facts {
         let Ok(name) = std::str::from_utf8(&fact.name) else {
@@ -63,12 +66,13 @@ pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
                 found.made.insert(name.to_owned());
             }
         }
+        if fact.origin == Origin::Helper && fact.kind == Kind::Process {
+            found.helpers.insert(name.to_owned());
+        }
         if fact.kind != Kind::Variable && made.covers(name) {
             continue;
         }
         let object = matches!(fact.kind, Kind::Object | Kind::Process);
-        // A program gets all variables, and one in C may go through them without calling anything.
-        found.environment |= fact.origin == Origin::Helper && fact.kind == Kind::Process;
         found.lasting |= fact.origin == Origin::Script;
         let is_code = match fact.origin {
             Origin::Tool => fact.kind == Kind::Object && !fact.has(flags::START),
@@ -204,18 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn code_that_was_loaded_or_started_is_told_and_helpers_get_the_environment() {
+    fn code_that_was_loaded_or_started_is_told() {
         let mut helper = fact(Kind::Process, 0, "/usr/bin/git");
         helper.origin = Origin::Helper;
         let mut tool = fact(Kind::Object, 0, "/ws/target/libmac.so");
         tool.origin = Origin::Tool;
         let mut start = fact(Kind::Object, flags::START, "/lib/libc.so.6");
         start.origin = Origin::Tool;
-        assert!(!found(vec![tool.clone()]).environment);
+        assert!(found(vec![tool.clone()]).helpers.is_empty());
         let found = found(vec![helper, tool, start]);
         let code: Vec<&str> = found.code.iter().map(String::as_str).collect();
         assert_eq!(code, ["/usr/bin/git", "/ws/target/libmac.so"]);
-        assert!(found.environment);
+        assert_eq!(found.helpers, BTreeSet::from(["/usr/bin/git".to_owned()]));
+        assert!(!found.environment);
     }
 
     #[test]
@@ -233,6 +238,8 @@ mod tests {
         ] {
             assert_eq!(apply(&seen, &AROUND).doubts, [want]);
         }
+        let unseen = apply(&seen(0, unobserved(Origin::Plugin), true), &AROUND);
+        assert_eq!(unseen.helpers, BTreeSet::from(["/static".to_owned()]));
         let linker = seen(0, unobserved(Origin::Linker), true);
         assert_eq!(apply(&linker, &AROUND).doubts, Vec::<String>::new());
     }

@@ -121,7 +121,7 @@ const NEUTRAL: &[(&str, &str)] = &[
 ];
 
 /// Variables that carry the jobserver, whoever reads them.
-const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
+pub const JOBSERVER: &[&str] = &["CARGO_MAKEFLAGS", "MAKEFLAGS", "MFLAGS"];
 
 /// The file of the kernel that tells of the processor. A build script that reads it makes code for it.
 pub const PROCESSOR: &str = "/proc/cpuinfo";
@@ -170,6 +170,12 @@ pub fn is_environ_file(fact: &Fact, name: &str) -> bool {
 
 fn below(path: &str, place: &str) -> bool {
     path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a path is one that tells of this process and the machine's size, or a device that holds
+/// nothing.
+pub fn is_of_machine(path: &str) -> bool {
+    DEVICES.contains(&path) || MACHINE.iter().any(|place| below(path, place))
 }
 
 fn by(fact: &Fact, origin: Origin) -> bool {
@@ -397,6 +403,8 @@ macro.
 Where a macro reads a file below a root (workspace, home, …) the result holds only where that root lies:
 nobody knows where the macro had the path from. Where a macro starts a program, all variables count, since
 a program may go through them without asking; so results differ between runs of CI whose variables differ.
+They do not for programs of Rust whose code shows that they do not, and for some that are known: gcc and
+binutils, LLVM, pkg-config, git, cmake, ninja, plain tools of the system, rustc and rustup.
 
 What a preloaded library cannot see is known beforehand, by the content of what was loaded: code that
 makes system calls without the C library (the crate `rustix` does), static programs, functions of the C

@@ -101,7 +101,7 @@ pub fn check(run: &Run<'_>, seen: &Seen, started_ns: i128) -> Result<(), Unknown
 }
 
 /// Whether a fact tells of a change of what it names: made, written, removed, or its mode or times set.
-fn is_change(fact: &Fact) -> bool {
+pub(super) fn is_change(fact: &Fact) -> bool {
     match fact.kind {
         Kind::Write => true,
         Kind::Look => fact.has(flags::KEPT) && !fact.has(flags::FAILED),

@@ -163,7 +163,8 @@ impl<'a> Finder<'a> {
         if name == rules::PROCESSOR && fact.kind == Kind::Read {
             self.inputs.members.insert(Member::Processor);
         }
-        let ignored = matches!(fact.kind, Kind::Write | Kind::Network | Kind::Cwd)
+        let ignored = matches!(fact.kind, Kind::Network | Kind::Cwd)
+            || effects::is_change(fact)
             || self.made.covers(name)
             || self.is_out(name)
             || rules::tells_nothing(name)
@@ -269,10 +270,15 @@ impl<'a> Finder<'a> {
         let code = self.code.iter().map(PathBuf::as_path).chain([self.run.program.real.as_path()]);
         for path in code {
             let helper = self.helpers.contains(path) || path == self.run.program.real;
+            let doubt = |why: &str| unknown("not-observed", format!("{} {why}", path.display()));
             let unseen = unseen::of(path, helper, observed.classes, memo)
-                .map_err(|error| unknown("not-observed", format!("{}: {error}", path.display())))?;
-            if let Some(why) = unseen.doubt(&self.code) {
-                return Err(unknown("not-observed", format!("{} {why}", path.display())));
+                .map_err(|error| doubt(&error.to_string()))?;
+            if unseen.calls {
+                return Err(doubt("makes system calls past libc"));
+            }
+            let loaded = |name: &String| self.code.iter().any(|code| code.ends_with(name));
+            if let Some(name) = unseen.needed.iter().find(|name| !loaded(name)) {
+                return Err(doubt(&format!("loads {name}")));
             }
             self.inputs.members.extend(unseen.variables.map(Member::Environment));
         }

@@ -34,6 +34,8 @@ pub const SEARCH: &str = "-L";
 pub const OUTPUT_DIRECTORY: &str = "output directory";
 /// The crate root.
 pub const INPUT: &str = "crate root";
+/// A crate root on standard input, by content.
+pub const STANDARD_INPUT: &str = "standard input";
 /// The working directory.
 pub const WORKING_DIRECTORY: &str = "working directory";
 /// Flags without a kind of their own, by flag.
@@ -98,6 +100,7 @@ pub(super) fn list(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> Vec<U
     parts.one("crate name", &parsed.crate_name);
     parts.names("crate type", &parsed.crate_types);
     parts.one(INPUT, parts.path(&parsed.input));
+    parts.maybe(STANDARD_INPUT, identity.source.map(|digest| digest.to_string()));
     parts.one(WORKING_DIRECTORY, parts.path(cwd));
     parts.names("emit", &parsed.emit);
     if parsed.test {
