@@ -37,7 +37,9 @@ fn main() -> ExitCode {
                 rustix::process::Signal::KILL,
             );
         }
-        if let Ok(mut gate) = UnixStream::connect(dir.join(format!("{name}.gate"))) {
+        let gate = dir.join(format!("{name}.gate"));
+        // Not by trying: a build script must not use the network.
+        if let Some(mut gate) = gate.exists().then(|| UnixStream::connect(gate).ok()).flatten() {
             let _ = gate.read(&mut [0]);
         }
     }
