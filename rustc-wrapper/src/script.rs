@@ -7,6 +7,7 @@
 
 pub mod effects;
 pub mod inputs;
+pub mod paths;
 pub mod tree;
 pub mod unit;
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use kiln_observer::log::{Kind, flags};
 
+use super::paths::{Lies, Paths};
 use super::{Run, unknown};
 use crate::env::Env;
 use crate::inputs::Unknown;
@@ -70,7 +71,7 @@ impl<'a> Changes<'a> {
 ///
 /// # Errors
 /// What it did.
-pub fn check(run: &Run<'_>, seen: &Seen, started_ns: i128) -> Result<(), Unknown> {
+pub fn check(run: &Run<'_>, seen: &Seen, paths: &Paths, started_ns: i128) -> Result<(), Unknown> {
     let mut changes = Changes::default();
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         match std::str::from_utf8(&fact.name) {
@@ -87,7 +88,7 @@ pub fn check(run: &Run<'_>, seen: &Seen, started_ns: i128) -> Result<(), Unknown
         }
     }
     let remains = |(path, change): &(&&str, &Change)| {
-        let allowed = match owner(run, path) {
+        let allowed = match owner(run, paths, path) {
             Owner::Build => false,
             Owner::Script => true,
             Owner::Nobody => changes.is_log_of_tool(run.engine.env, path),
@@ -120,12 +121,22 @@ enum Owner {
     Nobody,
 }
 
-fn owner(run: &Run<'_>, path: &str) -> Owner {
+fn owner(run: &Run<'_>, paths: &Paths, path: &str) -> Owner {
     let roots = &run.engine.roots;
+    // A link that leads nowhere was made, and not written through.
+    let lies = match paths.lies(path) {
+        Lies::Unknown => paths.lies_itself(path),
+        lies => lies,
+    };
+    let path = match &lies {
+        Lies::Within => return Owner::Script,
+        Lies::Unknown => return Owner::Build,
+        Lies::Elsewhere(real) => real.as_deref().unwrap_or(path),
+    };
     let in_root = |name: &str| roots.place(name).is_some_and(|place| below(path, place));
     let name = path.rsplit('/').next().unwrap_or(path);
     let cargo_notes = || CARGO_NOTES.iter().any(|notes| name.starts_with(notes));
-    if in_root("out") || (in_root("cargo") && cargo_notes()) {
+    if in_root("cargo") && cargo_notes() {
         Owner::Script
     } else if ["workspace", "package", "target", "cargo"].into_iter().any(in_root) {
         Owner::Build

@@ -12,6 +12,7 @@ use kiln_observer::log::{Kind, flags};
 use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter, Variables};
 use memchr::memmem;
 
+use super::paths::{Lies, Paths};
 use super::{Run, effects, unknown};
 use crate::inputs::Unknown;
 use crate::notes::Note;
@@ -92,12 +93,14 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
     if let Some(doubt) = found::doubts(seen).into_iter().next() {
         return Err(unknown("not-observed", doubt));
     }
-    effects::check(run, seen, observed.started_ns)?;
+    let paths = Paths::new(&run.out);
+    effects::check(run, seen, &paths, observed.started_ns)?;
     let mut finder = Finder {
         run,
         elsewhere: elsewhere(run),
         jobserver: jobserver(run),
         inputs: Inputs::default(),
+        paths: &paths,
         made: Made::default(),
         code: BTreeSet::new(),
         helpers: BTreeSet::new(),
@@ -121,6 +124,9 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
 /// use it only when it is that.
 const PWD: &str = "PWD";
 
+/// Where temporary files go, for tools that the script starts.
+const TEMPORARY: [&str; 3] = ["TMPDIR", "TMP", "TEMP"];
+
 struct Finder<'a> {
     run: &'a Run<'a>,
     /// The value of [`PWD`] when it is another directory than the package.
@@ -128,6 +134,7 @@ struct Finder<'a> {
     /// The pipe that the jobserver is.
     jobserver: Option<&'a str>,
     inputs: Inputs,
+    paths: &'a Paths,
     made: Made<'a>,
     /// Programs and shared objects that ran.
     code: BTreeSet<PathBuf>,
@@ -143,8 +150,9 @@ impl<'a> Finder<'a> {
             if name.contains('=') {
                 return Err(odd());
             }
-            let stale = fact.origin == Origin::Helper && name == PWD && self.elsewhere.is_some();
-            if !rules::carries_jobserver(name) && !stale {
+            let of_session = (name == PWD && self.elsewhere.is_some()) || TEMPORARY.contains(&name);
+            let idle = fact.origin == Origin::Helper && of_session;
+            if !rules::carries_jobserver(name) && !idle {
                 self.variable(name);
             }
             return Ok(());
@@ -165,16 +173,26 @@ impl<'a> Finder<'a> {
         }
         let ignored = matches!(fact.kind, Kind::Network | Kind::Cwd)
             || effects::is_change(fact)
-            || self.made.covers(name)
-            || self.is_out(name)
             || rules::tells_nothing(name)
             || self.elsewhere == Some(name)
             || self.jobserver == Some(name)
             || self.run.is_program(name);
-        if !ignored {
-            self.path(fact, name)?;
+        if ignored {
+            return Ok(());
         }
-        Ok(())
+        let lies = match self.paths.lies(name) {
+            Lies::Unknown if fact.has(flags::LINK) => self.paths.lies_itself(name),
+            lies => lies,
+        };
+        match lies {
+            Lies::Within => Ok(()),
+            Lies::Unknown => Err(unknown("not-observed", format!("{name} cannot be told"))),
+            Lies::Elsewhere(real) => {
+                // The path as it was asked for is what counts; where it leads tells who made it.
+                let is_made = self.made.covers(name) || real.is_some_and(|r| self.made.covers(&r));
+                if is_made { Ok(()) } else { self.path(fact, name) }
+            }
+        }
     }
 
     fn path(&mut self, fact: &Fact, name: &str) -> Result<(), Unknown> {
@@ -191,7 +209,7 @@ impl<'a> Finder<'a> {
                 // It is relative to wherever it was started, mostly where the script was.
                 let path = self.run.engine.cwd.join(name);
                 let path = path.to_string_lossy();
-                if !self.made.covers(&path) && !self.is_out(&path) {
+                if !self.made.covers(&path) && self.paths.lies(&path) != Lies::Within {
                     let member = Member::File(self.token(&path));
                     self.inputs.members.insert(member);
                 }
@@ -222,10 +240,6 @@ impl<'a> Finder<'a> {
         TokenPath(self.run.engine.roots.tokenise(plain.to_str().unwrap_or(path)))
     }
 
-    fn is_out(&self, path: &str) -> bool {
-        Path::new(path).starts_with(&self.run.out)
-    }
-
     /// What the compiles read that Kiln answered. Each of its processes has to have told.
     fn compiles(&mut self, observed: &Observed<'_>) -> Result<(), Unknown> {
         for pid in &observed.seen.own {
@@ -246,7 +260,7 @@ impl<'a> Finder<'a> {
     /// A member of a compile, with this run's tokens; none for what the script itself made.
     fn of_compile(&self, member: &Member) -> Option<Member> {
         let own = |path: &TokenPath| {
-            let is_own = self.made.covers(&path.0) || self.is_out(&path.0);
+            let is_own = self.made.covers(&path.0) || self.paths.lies(&path.0) == Lies::Within;
             (!is_own).then(|| self.token(&path.0))
         };
         Some(match member {

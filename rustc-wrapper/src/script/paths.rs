@@ -1,0 +1,117 @@
+//! Where the paths lie that a script's run asked for: in OUT_DIR or out of it. A path may go up again, and
+//! through links that the script made, so its name alone does not tell.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+/// Tells where paths lie, each at most once.
+#[derive(Debug)]
+pub struct Paths {
+    out: PathBuf,
+    real_out: PathBuf,
+    known: RefCell<HashMap<String, Lies>>,
+}
+
+/// Where something lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lies {
+    /// In OUT_DIR.
+    Within,
+    /// Elsewhere; and where, when that is not what the path says.
+    Elsewhere(Option<String>),
+    /// Perhaps elsewhere: it goes through what is gone.
+    Unknown,
+}
+
+fn goes_up(path: &Path) -> bool {
+    path.components().any(|component| component == Component::ParentDir)
+}
+
+impl Paths {
+    /// For the run of a script that writes to a directory.
+    pub fn new(out: &Path) -> Self {
+        let real_out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+        Self { out: out.to_owned(), real_out, known: RefCell::default() }
+    }
+
+    /// Where a path lies.
+    pub fn lies(&self, path: &str) -> Lies {
+        let plain = Path::new(path);
+        if !plain.starts_with(&self.out) && !plain.starts_with(&self.real_out) && !goes_up(plain) {
+            return Lies::Elsewhere(None);
+        }
+        if let Some(known) = self.known.borrow().get(path) {
+            return known.clone();
+        }
+        let lies = self.look(plain);
+        self.known.borrow_mut().insert(path.to_owned(), lies.clone());
+        lies
+    }
+
+    /// Where a link itself lies, or what else is not followed.
+    pub fn lies_itself(&self, path: &str) -> Lies {
+        path.rsplit_once('/').map_or(Lies::Unknown, |(above, _)| self.lies(above))
+    }
+
+    fn look(&self, path: &Path) -> Lies {
+        // What is gone lay where the nearest directory that is there lies.
+        for above in path.ancestors() {
+            if let (Ok(real), Ok(rest)) = (above.canonicalize(), path.strip_prefix(above)) {
+                return match rest.as_os_str().is_empty() {
+                    true => self.place(&real),
+                    false if goes_up(rest) => Lies::Unknown,
+                    false => self.place(&real.join(rest)),
+                };
+            }
+            if above.is_symlink() {
+                return Lies::Unknown;
+            }
+        }
+        Lies::Unknown
+    }
+
+    fn place(&self, real: &Path) -> Lies {
+        match real.starts_with(&self.real_out) {
+            true => Lies::Within,
+            false => Lies::Elsewhere(real.to_str().map(str::to_owned)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_lies_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let at = |path: &str| root.join(path).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(at("out/in/deep")).unwrap();
+        std::fs::create_dir_all(at("src")).unwrap();
+        std::fs::write(at("src/x"), "").unwrap();
+        std::os::unix::fs::symlink(at("src"), at("out/away")).unwrap();
+        std::os::unix::fs::symlink("in", at("out/here")).unwrap();
+        std::os::unix::fs::symlink("nothing", at("out/dangling")).unwrap();
+        let paths = Paths::new(Path::new(&at("out")));
+        let elsewhere = |path: &str| Lies::Elsewhere(Some(at(path)));
+        for (path, want) in [
+            ("out", Lies::Within),
+            ("out/in/deep", Lies::Within),
+            ("out/in/gone/deeper", Lies::Within),
+            ("out/here/deep", Lies::Within),
+            ("out/away/x", elsewhere("src/x")),
+            ("out/away/gone", elsewhere("src/gone")),
+            ("out/../src/x", elsewhere("src/x")),
+            ("out/in/../../src/gone", elsewhere("src/gone")),
+            ("src/../out/in", Lies::Within),
+            ("out/dangling", Lies::Unknown),
+            ("out/dangling/x", Lies::Unknown),
+            ("out/gone/../x", Lies::Unknown),
+            ("src/x", Lies::Elsewhere(None)),
+        ] {
+            assert_eq!(paths.lies(&at(path)), want, "{path}");
+        }
+    }
+}
