@@ -60,7 +60,10 @@ impl Paths {
             if let (Ok(real), Ok(rest)) = (above.canonicalize(), path.strip_prefix(above)) {
                 return match rest.as_os_str().is_empty() {
                     true => self.place(&real),
-                    false if goes_up(rest) => Lies::Unknown,
+                    // A directory of the script that is gone may have led anywhere.
+                    false if goes_up(rest) && self.place(&real) == Lies::Within => Lies::Unknown,
+                    // It led nowhere, and leads nowhere now.
+                    false if goes_up(rest) => Lies::Elsewhere(None),
                     false => self.place(&real.join(rest)),
                 };
             }
@@ -109,6 +112,7 @@ mod tests {
             ("out/dangling", Lies::Unknown),
             ("out/dangling/x", Lies::Unknown),
             ("out/gone/../x", Lies::Unknown),
+            ("gone/../out/in", Lies::Elsewhere(None)),
             ("src/x", Lies::Elsewhere(None)),
         ] {
             assert_eq!(paths.lies(&at(path)), want, "{path}");
