@@ -98,7 +98,6 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
     let mut finder = Finder {
         run,
         elsewhere: elsewhere(run),
-        jobserver: jobserver(run),
         inputs: Inputs::default(),
         paths: &paths,
         made: Made::default(),
@@ -131,8 +130,6 @@ struct Finder<'a> {
     run: &'a Run<'a>,
     /// The value of [`PWD`] when it is another directory than the package.
     elsewhere: Option<&'a str>,
-    /// The pipe that the jobserver is.
-    jobserver: Option<&'a str>,
     inputs: Inputs,
     paths: &'a Paths,
     made: Made<'a>,
@@ -175,7 +172,7 @@ impl<'a> Finder<'a> {
             || effects::is_change(fact)
             || rules::tells_nothing(name)
             || self.elsewhere == Some(name)
-            || self.jobserver == Some(name)
+            || rules::is_jobserver(self.run.engine.env, name)
             || self.run.is_program(name);
         if ignored {
             return Ok(());
@@ -379,12 +376,6 @@ fn elsewhere<'a>(run: &'a Run<'_>) -> Option<&'a str> {
     let pwd = run.engine.env.text(PWD)?;
     let real = |path: &Path| path.canonicalize().ok();
     (real(Path::new(pwd)) != real(&run.engine.cwd)).then_some(pwd)
-}
-
-fn jobserver<'a>(run: &'a Run<'_>) -> Option<&'a str> {
-    let flags = run.engine.env.text("CARGO_MAKEFLAGS")?;
-    let (_, path) = flags.split_once("--jobserver-auth=fifo:")?;
-    path.split(' ').next()
 }
 
 fn path_of(member: &Member) -> Option<&TokenPath> {
