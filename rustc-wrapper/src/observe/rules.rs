@@ -4,7 +4,8 @@
 //! What the compiler itself reads is mostly known by other ways (its identity, dep-info, the crates
 //! given, the linker's list), and what is seen of it only adds to that. What plugins and the programs
 //! that they start ask for is known in no other way: all of it counts, but for what cannot change an
-//! output.
+//! output. (Of a build script's run everything counts: see [`crate::script::inputs`], which takes from
+//! here only what holds nothing of its own.)
 
 use kiln_observer::log::{Kind, flags};
 
@@ -375,7 +376,9 @@ pub fn page() -> String {
     }
     page.push_str("\n## Variables of a session or a run of CI\n\n");
     page.push_str(
-        "They count when a macro is seen to read them, and not in the conservative way. ",
+        "They count when a macro or a build script is seen to read them. They do not in the \
+         conservative way, nor for a shell, `make` and the like in a build script, of which nobody \
+         sees what they read. ",
     );
     page.push_str("One that ends with `_` stands for all that begin so.\n\n");
     let names: Vec<String> =
@@ -423,6 +426,10 @@ makes by an address it looked up in libc itself; the length of a remapped path (
 verify` finds results that went stale by such a way.
 
 A macro that writes files which stay is not stored, since a hit would not write them.
+
+These are the rules of compiles. Of a run of a build script all counts that it and its helpers ask for, but
+for what it made itself and what is in `OUT_DIR`; where that cannot be seen, the run is not stored, and there is
+no conservative way. [build-scripts.md](build-scripts.md) says more.
 
 | rule | what becomes of it | why |
 | --- | --- | --- |
