@@ -330,7 +330,12 @@ fn moved(engine: &Engine<'_>, members: &[Member], started_ns: i128) -> Option<Pa
         let root = root.and_then(|root| engine.roots.resolve(root));
         let below =
             |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
-        above.extend(path.ancestors().map(Path::to_owned));
+        for dir in path.ancestors() {
+            // Then what lies above it is there, too.
+            if !above.insert(dir.to_owned()) {
+                break;
+            }
+        }
         if matches!(member, Member::File(_)) {
             places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
             // A directory that is an input itself is one as such, whatever happens in it.

@@ -317,7 +317,8 @@ mod tests {
     fn what_differs_between_runs_of_a_build_script() {
         let (one, two) = ("build script||1a1a1a1a1a", "build script||2b2b2b2b2b");
         let run = earlier("1", "lib", &[one, "cfg|feature=STD", "working directory||<cargo>/a"]);
-        let check = |now: &[&str], want: &[&str]| assert_eq!(told(std::slice::from_ref(&run), now), want);
+        let check =
+            |now: &[&str], want: &[&str]| assert_eq!(told(std::slice::from_ref(&run), now), want);
         let rest = ["cfg|feature=STD", "working directory||<workspace>/a"];
         check(&[two, rest[0], rest[1]], &["script : 1a1a1a1a > 2b2b2b2b"]);
         check(&[one, rest[1]], &["feature STD: given > -"]);

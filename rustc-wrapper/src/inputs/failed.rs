@@ -13,8 +13,7 @@ use super::{
     observed, target_descriptions, token, unknown,
 };
 use crate::depinfo::{self, DepInfo};
-use crate::env::Env;
-use crate::observe::rules::{JOBSERVER, is_of_machine};
+use crate::observe::rules::{is_jobserver, is_of_machine};
 use crate::observe::seen::{Fact, Origin, Seen};
 use crate::silent;
 use crate::stamp::changed_ns;
@@ -74,18 +73,6 @@ fn is_asked(fact: &Fact) -> bool {
     let kind =
         matches!(fact.kind, Kind::Read | Kind::Look | Kind::List | Kind::Resolve | Kind::Object);
     fact.origin == Origin::Tool && kind && !fact.has(flags::START)
-}
-
-/// Whether a path is the jobserver's, as the environment tells it: descriptors of a pipe, or a named one.
-fn is_jobserver(env: &Env, path: &str) -> bool {
-    let flags = JOBSERVER.iter().filter_map(|name| env.text(name));
-    let given = flags.flat_map(str::split_whitespace).filter_map(|word| {
-        word.strip_prefix("--jobserver-auth=").or_else(|| word.strip_prefix("--jobserver-fds="))
-    });
-    given.into_iter().any(|given| match given.strip_prefix("fifo:") {
-        Some(fifo) => fifo == path,
-        None => path.strip_prefix("/dev/fd/").is_some_and(|fd| given.split(',').any(|n| n == fd)),
-    })
 }
 
 /// Adds what the compiler itself asked for; the files among it that are there.
@@ -175,21 +162,5 @@ fn text(path: &str) -> Option<Vec<u8>> {
         Ok(meta) if meta.is_file() && meta.len() > MAX_SCANNED_SOURCE => None,
         Ok(meta) if meta.is_file() => std::fs::read(path).ok(),
         _ => Some(Vec::new()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_jobserver_is_told_by_the_environment() {
-        let of = |flags| Env::of_pairs([("CARGO_MAKEFLAGS", flags)]);
-        let pipe = of("-j --jobserver-fds=8,9 --jobserver-auth=8,9");
-        assert!(is_jobserver(&pipe, "/dev/fd/8") && is_jobserver(&pipe, "/dev/fd/9"));
-        assert!(!is_jobserver(&pipe, "/dev/fd/0") && !is_jobserver(&pipe, "/dev/fd/"));
-        let fifo = of("-j4 --jobserver-auth=fifo:/tmp/GM1");
-        assert!(is_jobserver(&fifo, "/tmp/GM1") && !is_jobserver(&fifo, "/tmp/GM2"));
-        assert!(!is_jobserver(&Env::default(), "/dev/fd/8"));
     }
 }

@@ -7,6 +7,7 @@ use kiln_storage::record::{EnvForm, Member, Variables};
 use super::{Inputs, Run, Unknown, file_member, foreign, token, unknown};
 use crate::depinfo::DepInfo;
 use crate::limits::{MAX_DOUBT_CHARS, MAX_DOUBTS};
+use crate::observe::rules::is_jobserver;
 use crate::observe::{Around, Found, Observed};
 use crate::silent;
 use crate::stamp::changed_ns;
@@ -28,7 +29,7 @@ pub(super) fn add(run: &Run<'_>, info: &DepInfo, inputs: &mut Inputs) -> Result<
     };
     let is_output = foreign::outputs(run);
     let around = Around {
-        covered: &|path| run.tool.covers(path),
+        covered: &|path| run.tool.covers(path) || is_jobserver(run.env, path),
         output: &is_output,
         declared: &|name| {
             info.variables.iter().any(|declared| declared == name)

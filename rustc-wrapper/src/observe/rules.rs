@@ -10,6 +10,7 @@
 use kiln_observer::log::{Kind, flags};
 
 use super::seen::{Fact, Origin};
+use crate::env::Env;
 
 /// What becomes of a thing that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +156,18 @@ const DEVICES: &[&str] =
 /// Whether a variable carries the jobserver.
 pub fn carries_jobserver(name: &str) -> bool {
     JOBSERVER.contains(&name)
+}
+
+/// Whether a path is the jobserver's, as the environment tells it: descriptors of a pipe, or a named one.
+pub fn is_jobserver(env: &Env, path: &str) -> bool {
+    let flags = JOBSERVER.iter().filter_map(|name| env.text(name));
+    let given = flags.flat_map(str::split_whitespace).filter_map(|word| {
+        word.strip_prefix("--jobserver-auth=").or_else(|| word.strip_prefix("--jobserver-fds="))
+    });
+    given.into_iter().any(|given| match given.strip_prefix("fifo:") {
+        Some(fifo) => fifo == path,
+        None => path.strip_prefix("/dev/fd/").is_some_and(|fd| given.split(',').any(|n| n == fd)),
+    })
 }
 
 /// Whether what was asked for holds nothing of its own: a device, what is open already, or what the kernel

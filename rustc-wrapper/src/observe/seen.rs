@@ -4,7 +4,7 @@
 //! itself asked, a plugin in it, its linker, or something that a plugin started. Of a build script's run
 //! all counts as a plugin's does, but for what Kiln itself asks for in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kiln_observer::log::{Entries, Entry, How, Kind, Lost, Process, flags};
 use memchr::memmem;
@@ -210,7 +210,12 @@ struct Reader<'a> {
     introduced: BTreeMap<u32, usize>,
     /// Numbers of processes that are Kiln.
     own: BTreeSet<u16>,
+    /// What a script's processes asked for already: hundreds of them may read the same headers.
+    asked: Option<HashSet<Asked<'a>>>,
 }
+
+/// Who asked for what, in which way.
+type Asked<'a> = (Origin, Kind, u8, &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// Who asked. A process that never introduced itself is taken for a plugin's, which counts most.
@@ -221,9 +226,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn note(&mut self, entry: &Entry<'_>, name: &[u8]) {
+    fn note(&mut self, entry: &Entry<'a>, name: &'a [u8]) {
         let (origin, flags) = (self.origin(entry), entry.flags & !flags::LATER);
+        if self.is_asked_again((origin, entry.kind, flags, name)) {
+            return;
+        }
         self.seen.facts.push(Fact { origin, kind: entry.kind, flags, name: name.to_vec() });
+    }
+
+    /// Whether another process of the script asked the same, and nothing has come since that could make
+    /// the answer another one.
+    fn is_asked_again(&mut self, fact: Asked<'a>) -> bool {
+        let Some(asked) = &mut self.asked else { return false };
+        let kept = fact.2 & flags::KEPT != 0;
+        match fact.1 {
+            Kind::Write if kept => asked.clear(),
+            Kind::Read | Kind::Look | Kind::List | Kind::Resolve if !kept => {
+                return !asked.insert(fact);
+            }
+            Kind::Variable | Kind::Object | Kind::Cwd => return !asked.insert(fact),
+            _ => {}
+        }
+        false
     }
 
     fn take(&mut self, entry: &Entry<'a>) {
@@ -234,7 +258,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn process(&mut self, entry: &Entry<'_>) {
+    fn process(&mut self, entry: &Entry<'a>) {
         let Some((process, program)) = Process::decode(entry.name) else {
             self.seen.lost |= Lost::TORN;
             return;
@@ -287,10 +311,11 @@ pub fn read(bytes: &[u8], lost: Lost, subject: Subject<'_>) -> Seen {
             (processes.0.values().any(|p| p.how == How::Root), processes.origins_of_script())
         }
     };
+    let asked = matches!(subject, Subject::Script(_)).then(HashSet::new);
     let own = processes.0.iter().filter(|(_, p)| p.own).map(|(number, _)| *number).collect();
     let seen = Seen { lost: lost.0, began, ..Seen::default() };
     let mut reader =
-        Reader { seen, origins, started: BTreeMap::new(), introduced: BTreeMap::new(), own };
+        Reader { seen, origins, started: BTreeMap::new(), introduced: BTreeMap::new(), own, asked };
     for entry in Entries::new(bytes) {
         match entry {
             Ok(entry) => reader.take(&entry),

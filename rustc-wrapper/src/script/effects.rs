@@ -1,7 +1,7 @@
 //! What a script did besides filling OUT_DIR. A hit would not do it, so a run that wrote elsewhere or spoke
 //! to the network is not stored. Temporary files are nobody's, and what is gone again is none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use kiln_observer::log::{Kind, flags};
@@ -40,7 +40,7 @@ struct Change {
 #[derive(Debug, Default)]
 struct Changes<'a> {
     made: BTreeMap<&'a str, Change>,
-    absent: BTreeSet<&'a str>,
+    absent: HashSet<&'a str>,
     /// Directories of programs.
     programs: BTreeSet<&'a str>,
 }

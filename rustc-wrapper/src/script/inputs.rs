@@ -5,7 +5,7 @@
 //! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
 //! cannot be told that the script would ask for the same file there, the result is pinned to its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
@@ -98,12 +98,12 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
     let mut finder = Finder {
         run,
         elsewhere: elsewhere(run),
-        jobserver: jobserver(run),
         inputs: Inputs::default(),
         paths: &paths,
         made: Made::default(),
         code: BTreeSet::new(),
         helpers: BTreeSet::new(),
+        counted: HashSet::new(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         finder.take(fact)?;
@@ -131,8 +131,6 @@ struct Finder<'a> {
     run: &'a Run<'a>,
     /// The value of [`PWD`] when it is another directory than the package.
     elsewhere: Option<&'a str>,
-    /// The pipe that the jobserver is.
-    jobserver: Option<&'a str>,
     inputs: Inputs,
     paths: &'a Paths,
     made: Made<'a>,
@@ -140,10 +138,15 @@ struct Finder<'a> {
     code: BTreeSet<PathBuf>,
     /// Those of them that were started as programs.
     helpers: BTreeSet<PathBuf>,
+    /// What is a member already: thousands of processes may read the same header.
+    counted: HashSet<&'a Fact>,
 }
 
 impl<'a> Finder<'a> {
     fn take(&mut self, fact: &'a Fact) -> Result<(), Unknown> {
+        if self.counted.contains(fact) {
+            return Ok(());
+        }
         let odd = || unknown("unknown-input", String::from_utf8_lossy(&fact.name));
         let name = std::str::from_utf8(&fact.name).map_err(|_| odd())?;
         if fact.kind == Kind::Variable {
@@ -155,6 +158,7 @@ impl<'a> Finder<'a> {
             if !rules::carries_jobserver(name) && !idle {
                 self.variable(name);
             }
+            self.counted.insert(fact);
             return Ok(());
         }
         self.made.note(fact, name);
@@ -175,7 +179,7 @@ impl<'a> Finder<'a> {
             || effects::is_change(fact)
             || rules::tells_nothing(name)
             || self.elsewhere == Some(name)
-            || self.jobserver == Some(name)
+            || rules::is_jobserver(self.run.engine.env, name)
             || self.run.is_program(name);
         if ignored {
             return Ok(());
@@ -190,7 +194,14 @@ impl<'a> Finder<'a> {
             Lies::Elsewhere(real) => {
                 // The path as it was asked for is what counts; where it leads tells who made it.
                 let is_made = self.made.covers(name) || real.is_some_and(|r| self.made.covers(&r));
-                if is_made { Ok(()) } else { self.path(fact, name) }
+                if is_made {
+                    return Ok(());
+                }
+                // Who has begun to run is told of more than once.
+                if fact.kind != Kind::Process {
+                    self.counted.insert(fact);
+                }
+                self.path(fact, name)
             }
         }
     }
@@ -379,12 +390,6 @@ fn elsewhere<'a>(run: &'a Run<'_>) -> Option<&'a str> {
     let pwd = run.engine.env.text(PWD)?;
     let real = |path: &Path| path.canonicalize().ok();
     (real(Path::new(pwd)) != real(&run.engine.cwd)).then_some(pwd)
-}
-
-fn jobserver<'a>(run: &'a Run<'_>) -> Option<&'a str> {
-    let flags = run.engine.env.text("CARGO_MAKEFLAGS")?;
-    let (_, path) = flags.split_once("--jobserver-auth=fifo:")?;
-    path.split(' ').next()
 }
 
 fn path_of(member: &Member) -> Option<&TokenPath> {

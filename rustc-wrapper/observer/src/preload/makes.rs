@@ -39,6 +39,10 @@ pub(super) fn moved(failed: bool, (from, to): (At, At), renamed: bool, bits: u8)
     } else if let Some(context) = context() {
         note(context, Kind::Read, bits, from.0 as i32, from.1 as *const _);
     }
+    if renamed && !failed {
+        // It is gone from there.
+        look(from.0 as i32, from.1, true, bits | flags::KEPT);
+    }
     let more = if renamed { flags::KEPT } else { flags::FRESH };
     made(failed, to, bits | if failed { 0 } else { more });
 }

@@ -69,6 +69,17 @@ const AROUND: Around<'static> = Around {
 };
 
 #[test]
+fn the_jobserver_is_told_by_the_environment() {
+    let of = |flags| Env::of_pairs([("CARGO_MAKEFLAGS", flags)]);
+    let pipe = of("-j --jobserver-fds=8,9 --jobserver-auth=8,9");
+    assert!(is_jobserver(&pipe, "/dev/fd/8") && is_jobserver(&pipe, "/dev/fd/9"));
+    assert!(!is_jobserver(&pipe, "/dev/fd/0") && !is_jobserver(&pipe, "/dev/fd/"));
+    let fifo = of("-j4 --jobserver-auth=fifo:/tmp/GM1");
+    assert!(is_jobserver(&fifo, "/tmp/GM1") && !is_jobserver(&fifo, "/tmp/GM2"));
+    assert!(!is_jobserver(&Env::default(), "/dev/fd/8"));
+}
+
+#[test]
 fn every_rule_decides_what_it_is_for() {
     let mut decided = BTreeSet::new();
     for (origin, kind, bits, name, rule) in CASES {
