@@ -191,6 +191,8 @@ fn describe(part: &UnitPart, then: Option<String>, now: Option<String>) -> (Rank
 fn rank(part: &UnitPart, then: Option<&str>, now: Option<&str>) -> Rank {
     match (part.group.as_str(), part.name.as_str()) {
         (CODEGEN, "metadata" | "extra-filename") => Rank::Follows,
+        // Compiled before it runs; why it is another one is told there.
+        (PROGRAM, _) => Rank::Follows,
         // Directories that cargo has named, by profile and by its hash of a package.
         (SEARCH, _) if [then, now].into_iter().flatten().all(|at| at.starts_with("<target>")) => {
             Rank::Follows
@@ -321,7 +323,7 @@ mod tests {
             |now: &[&str], want: &[&str]| assert_eq!(told(std::slice::from_ref(&run), now), want);
         let rest = ["cfg|feature=STD", "working directory||<workspace>/a"];
         check(&[two, rest[0], rest[1]], &["script : 1a1a1a1a > 2b2b2b2b"]);
-        check(&[one, rest[1]], &["feature STD: given > -"]);
+        check(&[two, rest[1]], &["feature STD: given > -"]);
         check(&[one, rest[0], rest[1]], &["argument working directory: <cargo>/a > <workspace>/a"]);
     }
 
