@@ -171,7 +171,8 @@ impl<'a> Evaluator<'a> {
     fn variable(&self, encoder: &mut Encoder, name: &str, form: EnvForm) {
         let value = self.env.get(name);
         match (form, value.and_then(|v| v.to_str())) {
-            (EnvForm::Tokens, Some(text)) => {
+            // A text that looks like a token stands for itself.
+            (EnvForm::Tokens, Some(text)) if !self.roots.names_token(text) => {
                 encoder.optional("tokens", Some(self.roots.tokenise_text(text).as_bytes()))
             }
             _ => encoder.optional("raw", value.map(OsStrExt::as_bytes)),

@@ -179,6 +179,11 @@ impl Roots {
         self.roots.iter().any(|root| !find(text, &root.path).is_empty())
     }
 
+    /// Whether the text holds what a root's token looks like.
+    pub fn names_token(&self, text: &str) -> bool {
+        text.contains('<') && self.roots.iter().any(|r| text.contains(&format!("<{}>", r.name)))
+    }
+
     /// Text in which places of roots are tokens (`<name>`), for keys.
     pub fn tokenise_text(&self, text: &str) -> String {
         self.replace(text, Escape::Plain, |root| format!("<{}>", root.name), false)
@@ -196,6 +201,12 @@ impl Roots {
         }
         let parts = text.split_inclusive('\n').flat_map(|line| escape.parts(line));
         Some(parts.map(|(part, escape)| self.replace(part, escape, mark, true)).collect())
+    }
+
+    /// A template of what no compiler wrote: a virtual place in it is a text like any other.
+    pub fn template_of_places(&self, text: &str) -> Option<String> {
+        let mark = |root: &Root| format!("{MARK}{}{MARK}", root.name);
+        (!text.contains(MARK)).then(|| self.replace(text, Escape::Plain, mark, false))
     }
 
     /// A template written out with the local places. None when a root is missing here.

@@ -64,8 +64,9 @@ impl Program {
     /// Replaces this process by the script. Returns only when that fails.
     fn become_it(&self) -> ExitCode {
         let error = self.command().exec();
-        say::error(&format!("cannot run {}: {error}", self.real.display()), &[]);
-        ExitCode::from(126)
+        let hint = "clean the package (cargo clean -p) and build again";
+        say::error(&format!("cannot run {}: {error}", self.real.display()), &[hint]);
+        ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 })
     }
 }
 
@@ -78,6 +79,8 @@ pub struct Run<'a> {
     pub program: Program,
     /// The directory it writes to.
     pub out: PathBuf,
+    /// The same, links followed.
+    pub real_out: PathBuf,
 }
 
 /// Runs `kiln run-build-script REAL CALLED ARGS…`.
@@ -250,6 +253,9 @@ fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<Res
     let kiln = run.engine.env.program.clone().unwrap_or_default();
     let seen = watch.read(Subject::Script(kiln.as_os_str().as_encoded_bytes()));
     let seen = seen.map_err(|error| unobserved(&error))?;
+    if seen.pids.iter().any(|pid| is_running(*pid)) {
+        return Err(unobserved(&"a program that it started still runs"));
+    }
     let notes = notes.read().map_err(|error| unobserved(&error))?;
     let observed = inputs::Observed {
         seen: &seen,
@@ -268,6 +274,13 @@ fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<Res
     run.engine.event.pinned = inputs.pinned;
     let record = record(run, finished, (members, values), made.outputs, (stdout, stderr));
     send(run, record, made.offers)
+}
+
+/// Whether a process of this number runs, and is not just waited for.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn record(
@@ -326,7 +339,7 @@ fn said(
 ) -> Result<String, Unknown> {
     let text = text.ok_or_else(|| unknown("long-output", "over its bound or not UTF-8"))?;
     let roots = &run.engine.roots;
-    let template = roots.template(text, Escape::Plain);
+    let template = roots.template_of_places(text);
     let template = template.ok_or_else(|| unknown("odd-output", "control character"))?;
     for (name, place) in publish::places(&run.engine) {
         if template.contains(&place) {

@@ -173,8 +173,24 @@ pub fn is_jobserver(env: &Env, path: &str) -> bool {
 /// Whether what was asked for holds nothing of its own: a device, what is open already, or what the kernel
 /// tells of this process and the size of the machine.
 pub fn tells_nothing(name: &str) -> bool {
-    let open = ["/dev/fd", "/proc/self/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"];
-    DEVICES.contains(&name) || MACHINE.iter().chain(&open).any(|place| below(name, place))
+    let descriptor = |place: &str| {
+        let number = name.strip_prefix(place).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    DEVICES.contains(&name)
+        || ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd", "/proc/self/fd"].contains(&name)
+        || ["/dev/fd/", "/proc/self/fd/"].into_iter().any(descriptor)
+        || MACHINE.iter().any(|place| below(name, place))
+}
+
+/// Whether a path leads through what only the process that asked has: its directory, its root, what it has
+/// open.
+pub fn is_of_other_process(name: &str) -> bool {
+    let process = name.strip_prefix("/proc/").and_then(|rest| rest.split_once('/'));
+    let own = ["cwd", "root", "fd", "task", "map_files"];
+    let through = |rest: &str| own.iter().any(|own| rest == *own || below(rest, own));
+    process.is_some_and(|(_, rest)| through(rest) && !tells_nothing(name))
+        || (below(name, "/dev/fd") && !tells_nothing(name))
 }
 
 /// Whether it is the environment as the kernel shows it.

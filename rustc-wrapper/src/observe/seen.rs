@@ -78,6 +78,8 @@ pub struct Seen {
     pub began: bool,
     /// The system's numbers of processes that were Kiln.
     pub own: Vec<u32>,
+    /// Those of the others, each once or more often.
+    pub pids: Vec<u32>,
 }
 
 /// What every compiler loads when it starts, and nothing else does.
@@ -268,6 +270,8 @@ impl<'a> Reader<'a> {
         }
         if self.own.contains(&entry.process) {
             self.seen.own.push(process.pid);
+        } else {
+            self.seen.pids.push(process.pid);
         }
         self.note(entry, program);
     }
@@ -281,8 +285,11 @@ impl<'a> Reader<'a> {
         if entry.kind == Kind::Program {
             self.started.entry((pid, path)).or_default().push((self.seen.facts.len(), origin));
             self.note(entry, path);
-        } else if let Some(starts) = self.started.get_mut(&(pid, path)) {
-            starts.pop();
+        } else {
+            self.started.get_mut(&(pid, path)).and_then(Vec::pop);
+            if self.asked.is_some() {
+                self.note(entry, path);
+            }
         }
     }
 

@@ -34,6 +34,8 @@ struct Change {
     fresh: bool,
     /// Whether programs that the script started only ever added to it.
     appended: bool,
+    /// Whether it was only ever made a symbolic link, and never written through.
+    link: bool,
 }
 
 /// All changes, while facts are read in their order.
@@ -51,7 +53,10 @@ impl<'a> Changes<'a> {
             let helper = fact.origin == Origin::Helper;
             let appended = helper && fact.kind == Kind::Write && fact.has(flags::APPEND);
             let fresh = self.absent.contains(name) || fact.has(flags::FRESH);
-            self.made.entry(name).or_insert(Change { fresh, appended }).appended &= appended;
+            let link = fact.kind == Kind::Write && fact.has(flags::KEPT) && fact.has(flags::FRESH);
+            let change = self.made.entry(name).or_insert(Change { fresh, appended, link });
+            change.appended &= appended;
+            change.link &= link || fact.kind != Kind::Write;
         } else if fact.has(flags::ABSENT) && !self.made.contains_key(name) {
             self.absent.insert(name);
         } else if matches!(fact.kind, Kind::Process | Kind::Object) {
@@ -88,7 +93,7 @@ pub fn check(run: &Run<'_>, seen: &Seen, paths: &Paths, started_ns: i128) -> Res
         }
     }
     let remains = |(path, change): &(&&str, &Change)| {
-        let allowed = match owner(run, paths, path) {
+        let allowed = match owner(run, paths, (path, change)) {
             Owner::Build => false,
             Owner::Script => true,
             Owner::Nobody => changes.is_log_of_tool(run.engine.env, path),
@@ -121,10 +126,11 @@ enum Owner {
     Nobody,
 }
 
-fn owner(run: &Run<'_>, paths: &Paths, path: &str) -> Owner {
+fn owner(run: &Run<'_>, paths: &Paths, (path, change): (&str, &Change)) -> Owner {
     let roots = &run.engine.roots;
     // A link that leads nowhere was made, and not written through.
     let lies = match paths.lies(path) {
+        _ if change.link => paths.lies_itself(path),
         Lies::Unknown => paths.lies_itself(path),
         lies => lies,
     };

@@ -5,7 +5,7 @@
 //! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
 //! cannot be told that the script would ask for the same file there, the result is pinned to its place.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
@@ -93,7 +93,7 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
     if let Some(doubt) = found::doubts(seen).into_iter().next() {
         return Err(unknown("not-observed", doubt));
     }
-    let paths = Paths::new(&run.out);
+    let paths = Paths::new(&run.out, &run.real_out);
     effects::check(run, seen, &paths, observed.started_ns)?;
     let mut finder = Finder {
         run,
@@ -103,6 +103,7 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         made: Made::default(),
         code: BTreeSet::new(),
         helpers: BTreeSet::new(),
+        links: HashMap::new(),
         counted: HashSet::new(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
@@ -138,6 +139,8 @@ struct Finder<'a> {
     code: BTreeSet<PathBuf>,
     /// Those of them that were started as programs.
     helpers: BTreeSet<PathBuf>,
+    /// Symbolic links that the run made, and how often.
+    links: HashMap<&'a str, usize>,
     /// What is a member already: thousands of processes may read the same header.
     counted: HashSet<&'a Fact>,
 }
@@ -162,6 +165,15 @@ impl<'a> Finder<'a> {
             return Ok(());
         }
         self.made.note(fact, name);
+        if fact.kind == Kind::ProgramFailed && name.contains('/') && !name.starts_with('/') {
+            return Err(unknown("not-observed", format!("{name} was to be started somewhere")));
+        }
+        if fact.kind == Kind::Write && fact.has(flags::KEPT) && fact.has(flags::FRESH) {
+            *self.links.entry(name).or_default() += 1;
+        }
+        if self.goes_through_lost_link(name) || rules::is_of_other_process(name) {
+            return Err(unknown("not-observed", format!("{name} cannot be told")));
+        }
         let is_code = matches!(fact.kind, Kind::Object | Kind::Process);
         if is_code && name.starts_with('/') && !self.run.is_program(name) {
             self.code.insert(name.into());
@@ -206,14 +218,32 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Whether a path leads through a link that the run made and that leads elsewhere now, or nowhere.
+    fn goes_through_lost_link(&self, name: &str) -> bool {
+        if self.links.is_empty() {
+            return false;
+        }
+        let lost = |(at, times): (&str, &usize)| *times > 1 || !Path::new(at).is_symlink();
+        let above = Path::new(name).ancestors().skip(1).filter_map(Path::to_str);
+        above.into_iter().filter_map(|at| self.links.get_key_value(at)).any(|(at, n)| lost((at, n)))
+            || self
+                .links
+                .get_key_value(name)
+                .is_some_and(|(at, times)| *times > 1 && lost((at, times)))
+    }
+
     fn path(&mut self, fact: &Fact, name: &str) -> Result<(), Unknown> {
+        let asked = !matches!(fact.kind, Kind::Program | Kind::ProgramFailed);
+        if asked && !fact.has(flags::FAILED) && Path::new(name).symlink_metadata().is_err() {
+            return Err(unknown("input-vanished", name));
+        }
         let path = self.token(name);
         let members = &mut self.inputs.members;
         match fact.kind {
             Kind::List => drop(members.insert(Member::Listing(path))),
             Kind::Resolve if fact.has(flags::LINK) => drop(members.insert(Member::Link(path))),
             Kind::Resolve => drop(members.insert(Member::Resolved(path))),
-            Kind::Program if !name.contains('/') => {
+            Kind::Program | Kind::ProgramFailed if !name.contains('/') => {
                 members.insert(Member::Program(name.to_owned()));
             }
             Kind::Program if !name.starts_with('/') => {
@@ -233,7 +263,9 @@ impl<'a> Finder<'a> {
                     members.insert(Member::Link(path.clone()));
                 }
                 let looked = matches!(fact.kind, Kind::Read | Kind::Look);
-                if looked && path.0.starts_with('<') && !fact.has(flags::FAILED) {
+                let started = matches!(fact.kind, Kind::Program | Kind::ProgramFailed);
+                let modes = started || (looked && path.0.starts_with('<'));
+                if modes && !fact.has(flags::ABSENT) {
                     members.insert(Member::Mode(path.clone()));
                 }
                 members.insert(Member::File(path));

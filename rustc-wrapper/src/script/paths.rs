@@ -29,10 +29,9 @@ fn goes_up(path: &Path) -> bool {
 }
 
 impl Paths {
-    /// For the run of a script that writes to a directory.
-    pub fn new(out: &Path) -> Self {
-        let real_out = out.canonicalize().unwrap_or_else(|_| out.to_owned());
-        Self { out: out.to_owned(), real_out, known: RefCell::default() }
+    /// For the run of a script that writes to a directory, which was there in the end when it began.
+    pub fn new(out: &Path, real_out: &Path) -> Self {
+        Self { out: out.to_owned(), real_out: real_out.to_owned(), known: RefCell::default() }
     }
 
     /// Where a path lies.
@@ -97,7 +96,8 @@ mod tests {
         std::os::unix::fs::symlink(at("src"), at("out/away")).unwrap();
         std::os::unix::fs::symlink("in", at("out/here")).unwrap();
         std::os::unix::fs::symlink("nothing", at("out/dangling")).unwrap();
-        let paths = Paths::new(Path::new(&at("out")));
+        let out = at("out");
+        let paths = Paths::new(Path::new(&out), Path::new(&out));
         let elsewhere = |path: &str| Lies::Elsewhere(Some(at(path)));
         for (path, want) in [
             ("out", Lies::Within),

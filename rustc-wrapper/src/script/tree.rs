@@ -15,7 +15,7 @@ use super::{Run, unknown};
 use crate::inputs::Unknown;
 use crate::outputs::{self, EXECUTABLE_MODE, FILE_MODE, RestoreError, Restored, Source};
 use crate::publish;
-use crate::roots::{Escape, Roots};
+use crate::roots::Roots;
 
 /// The bits of a mode that count.
 const PERMISSIONS: u32 = 0o777;
@@ -39,6 +39,9 @@ pub struct Made {
 /// # Errors
 /// When something in it cannot be put back.
 pub fn collect(run: &Run<'_>, inputs: &mut Inputs) -> Result<Made, Unknown> {
+    if run.out.canonicalize().ok().as_ref() != Some(&run.real_out) {
+        return Err(unknown("odd-output", "OUT_DIR is another directory than before"));
+    }
     let roots = publish::places(&run.engine);
     let needles = needles(&roots);
     let mut collector = Collector {
@@ -115,12 +118,14 @@ impl Collector<'_> {
 
     fn entry(&mut self, path: &Path, name: String, meta: &Metadata) -> Result<(), Unknown> {
         let kind = meta.file_type();
+        if kind.is_file() && meta.permissions().mode() & 0o7000 != 0 {
+            return Err(unknown("odd-output", format!("{} has set-id bits", path.display())));
+        }
         let mode = meta.permissions().mode() & PERMISSIONS;
         let (executable, content) = if kind.is_symlink() {
             let leads = fs::read_link(path).map_err(|error| unknown("unreadable-output", error))?;
-            let leads = leads
-                .to_str()
-                .and_then(|leads| self.run.engine.roots.template(leads, Escape::Plain));
+            let leads =
+                leads.to_str().and_then(|leads| self.run.engine.roots.template_of_places(leads));
             let leads = leads.ok_or_else(|| unknown("odd-output", path.display()))?;
             (false, Content::Link(leads))
         } else if kind.is_dir() {

@@ -67,10 +67,20 @@ pub(super) fn open<'a>(
         return Err(Bypass::new("odd-out-dir", out.to_string_lossy()));
     }
     let memo = Memo::open(dir);
-    let parts = list(env, config, (&roots, &memo, &cwd), &program)?;
+    let real_out =
+        out.canonicalize().map_err(|_| Bypass::new("odd-out-dir", out.to_string_lossy()))?;
+    let mut parts = list(env, config, (&roots, &memo, &cwd), &program)?;
+    // A script may take the profile from it, or what else cargo makes it of.
+    let below = roots.place("target").and_then(|target| out.strip_prefix(target).ok());
+    let below = below.unwrap_or(&out).to_string_lossy().into_owned();
+    parts.push(UnitPart {
+        group: parts::OUTPUT_DIRECTORY.to_owned(),
+        name: String::new(),
+        value: Some(below),
+    });
     let named = Named { name: name(env), key: parts::key(&parts), parts };
     let engine = Engine::new(env, config, dir, Place { cwd, roots, named, memo }, clock);
-    Ok(Run { engine, program, out })
+    Ok(Run { engine, program, out, real_out })
 }
 
 /// The parts of the key.
