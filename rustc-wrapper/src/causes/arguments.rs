@@ -322,7 +322,7 @@ mod tests {
         let check =
             |now: &[&str], want: &[&str]| assert_eq!(told(std::slice::from_ref(&run), now), want);
         let rest = ["cfg|feature=STD", "working directory||<workspace>/a"];
-        check(&[two, rest[0], rest[1]], &["script : 1a1a1a1a > 2b2b2b2b"]);
+        check(&[two, rest[0], "working directory||<cargo>/a"], &["script : 1a1a1a1a > 2b2b2b2b"]);
         check(&[two, rest[1]], &["feature STD: given > -"]);
         check(&[one, rest[0], rest[1]], &["argument working directory: <cargo>/a > <workspace>/a"]);
     }
