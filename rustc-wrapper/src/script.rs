@@ -341,12 +341,30 @@ fn said(
     let roots = &run.engine.roots;
     let template = roots.template_of_places(text);
     let template = template.ok_or_else(|| unknown("odd-output", "control character"))?;
+    pin_named(run, &template, inputs);
+    Ok(template)
+}
+
+/// Pins the roots whose places are left in a template.
+fn pin_named(run: &Run<'_>, template: &str, inputs: &mut inputs::Inputs) {
     for (name, place) in publish::places(&run.engine) {
         if template.contains(&place) {
             inputs.pin(name);
         }
     }
-    Ok(template)
+    pin_named_above(run, template, inputs);
+}
+
+/// Pins the roots that lie below a place that a template names: that moves along with them.
+fn pin_named_above(run: &Run<'_>, template: &str, inputs: &mut inputs::Inputs) {
+    let deep = |dir: &&Path| dir.components().count() > 2;
+    let names = |dir: &Path| dir.to_str().is_some_and(|dir| template.contains(dir));
+    for (name, place) in publish::places(&run.engine) {
+        let moves = matches!(name, "workspace" | "package" | "target");
+        if moves && Path::new(&place).ancestors().skip(1).take_while(deep).any(names) {
+            inputs.pin(name);
+        }
+    }
 }
 
 impl<'a> Run<'a> {

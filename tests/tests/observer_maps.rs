@@ -146,11 +146,11 @@ fn what_compilers_print_stays() {
 
 /// Programs by these names and arguments, and the option that they get.
 const TAKERS: &[(&str, &str, &str)] = &[
-    ("cc1", "-quiet x.c", "-ffile-prefix-map="),
-    ("cc1", "", "-ffile-prefix-map="),
-    ("cc1plus", "-quiet x.c", "-ffile-prefix-map="),
-    ("cc1obj", "x.m", "-ffile-prefix-map="),
-    ("cc1objplus", "x.m", "-ffile-prefix-map="),
+    ("cc1", "-quiet x.c", "-fdebug-prefix-map="),
+    ("cc1", "", "-fdebug-prefix-map="),
+    ("cc1plus", "-quiet x.c", "-fdebug-prefix-map="),
+    ("cc1obj", "x.m", "-fdebug-prefix-map="),
+    ("cc1objplus", "x.m", "-fdebug-prefix-map="),
     ("cc1d", "x.d", ""),
     ("gcc", "x.c", ""),
     ("cc", "x.c", ""),
@@ -162,19 +162,19 @@ const TAKERS: &[(&str, &str, &str)] = &[
     ("aarch64-linux-gnu-as", "x.s", "--debug-prefix-map="),
     ("llvm-as", "x.ll", ""),
     ("has", "x.s", ""),
-    ("clang", "x.c", "-ffile-prefix-map="),
-    ("clang", "-v x.c", "-ffile-prefix-map="),
+    ("clang", "x.c", "-fdebug-prefix-map="),
+    ("clang", "-v x.c", "-fdebug-prefix-map="),
     ("clang", "-v", ""),
     ("clang", "", ""),
     ("clang", "--version", ""),
     ("clang", "-cc1 x.c", ""),
     ("clang", "-cc1as x.s", ""),
-    ("clang++", "x.cc", "-ffile-prefix-map="),
-    ("clang-14", "x.c", "-ffile-prefix-map="),
-    ("clang++-14", "x.cc", "-ffile-prefix-map="),
-    ("clang-14.0", "x.c", "-ffile-prefix-map="),
-    ("x86_64-linux-gnu-clang-14", "x.c", "-ffile-prefix-map="),
-    ("x86_64-linux-gnu-clang++", "x.cc", "-ffile-prefix-map="),
+    ("clang++", "x.cc", "-fdebug-prefix-map="),
+    ("clang-14", "x.c", "-fdebug-prefix-map="),
+    ("clang++-14", "x.cc", "-fdebug-prefix-map="),
+    ("clang-14.0", "x.c", "-fdebug-prefix-map="),
+    ("x86_64-linux-gnu-clang-14", "x.c", "-fdebug-prefix-map="),
+    ("x86_64-linux-gnu-clang++", "x.cc", "-fdebug-prefix-map="),
     ("clang14", "x.c", ""),
     ("clang-format", "x.c", ""),
     ("clang-cpp", "x.c", ""),
@@ -231,10 +231,10 @@ fn every_way_of_starting_hands_maps_on() {
         let (ended, seen) = stage.lab.watched(&program.maps(&stage.maps()));
         assert_eq!(seen.lost, 0, "{case}");
         let without = |text: &str| {
-            let lines = text.lines().filter(|l| !l.starts_with("[-ffile-prefix-map="));
+            let lines = text.lines().filter(|l| !l.starts_with("[-fdebug-prefix-map="));
             lines.filter(|l| !l.ends_with(" arguments")).collect::<Vec<_>>().join("\n")
         };
-        assert_eq!(ended.text().matches("[-ffile-prefix-map=").count(), 2, "{case}");
+        assert_eq!(ended.text().matches("[-fdebug-prefix-map=").count(), 2, "{case}");
         assert_eq!(without(&ended.text()), without(&plain), "{case}");
     }
 }

@@ -358,6 +358,14 @@ impl<'a> Finder<'a> {
         let paths = self.inputs.members.iter().filter_map(path_of);
         for TokenPath(path) in paths {
             match path.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+                Some((root @ ("home" | "cargo" | "tmp"), _)) => {
+                    pins.extend(self.untold(root, &values));
+                    // The way there may have begun at the package, and gone up.
+                    let real = self.run.engine.roots.resolve(path).unwrap_or_default();
+                    if !real.to_str().is_some_and(|real| named_in(&values, real)) {
+                        pins.extend(["workspace", "package"]);
+                    }
+                }
                 Some((root, _)) => pins.extend(self.untold(root, &values)),
                 None if is_system(path) || named_in(&values, path) => {}
                 // It may have been named relative to the package.

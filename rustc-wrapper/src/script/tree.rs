@@ -46,18 +46,18 @@ pub fn collect(run: &Run<'_>, inputs: &mut Inputs) -> Result<Made, Unknown> {
     let needles = needles(&roots);
     let mut collector = Collector {
         run,
+        inputs,
         umask: umask(),
         needles: needles.iter().map(|(_, needle)| needle.as_slice()).collect(),
         found: vec![run.engine.config.paths == crate::config::Paths::Exact; needles.len()],
         made: Made::default(),
     };
     collector.directory(&run.out, "")?;
-    for ((name, _), found) in needles.iter().zip(&collector.found) {
-        if *found {
-            inputs.pin(name);
-        }
+    let Collector { found, made, inputs, .. } = collector;
+    for ((name, _), _) in needles.iter().zip(found).filter(|(_, found)| *found) {
+        inputs.pin(name);
     }
-    Ok(collector.made)
+    Ok(made)
 }
 
 /// Places of roots as they may be written: as they are, and as strings of C, Rust and JSON have them.
@@ -83,8 +83,12 @@ fn umask() -> u32 {
     octal.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
 }
 
+/// Largest text that is looked through for places above the roots, bytes.
+const MAX_TEXT_BYTES: u64 = 256 * 1024;
+
 struct Collector<'a> {
     run: &'a Run<'a>,
+    inputs: &'a mut Inputs,
     umask: u32,
     needles: Vec<&'a [u8]>,
     found: Vec<bool>,
@@ -152,6 +156,11 @@ impl Collector<'_> {
         let hashed = publish::hash(&self.run.engine, path, &self.needles);
         let (digest, size, found) = hashed.map_err(unreadable)?;
         self.found.iter_mut().zip(found).for_each(|(known, found)| *known |= found || packed);
+        let text = (size <= MAX_TEXT_BYTES).then(|| fs::read_to_string(path).ok()).flatten();
+        let template = text.and_then(|text| self.run.engine.roots.template_of_places(&text));
+        if let Some(template) = template {
+            super::pin_named_above(self.run, &template, self.inputs);
+        }
         let path = path.to_str().ok_or_else(|| unknown("non-utf8-path", path.display()))?;
         self.made.offers.push(Offer { digest, path: path.to_owned() });
         Ok(Content::Blob { digest, size })

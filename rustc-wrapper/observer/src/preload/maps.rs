@@ -43,7 +43,7 @@ impl Taker {
 
     fn option(self) -> &'static [u8] {
         match self {
-            Self::Gcc | Self::Clang => b"-ffile-prefix-map=",
+            Self::Gcc | Self::Clang => b"-fdebug-prefix-map=",
             Self::Assembler => b"--debug-prefix-map=",
         }
     }
