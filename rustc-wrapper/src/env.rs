@@ -76,21 +76,21 @@ pub const SETTINGS: &[Setting] = &[
         name: "KILN_OBSERVE",
         accepts: "`on` or `off`",
         default: "`on`",
-        about: "`on` sees what procedural macros really read; `off` takes their whole package and \
-                workspace for read.",
+        about: "`on` sees what procedural macros and build scripts really read; `off` takes the whole \
+                package and workspace of a macro for read, and runs build scripts each time.",
     },
     Setting {
         name: "KILN_BUILD_SCRIPTS",
         accepts: "`on` or `off`",
         default: "`on`",
-        about: "`on` answers runs of build scripts too; `off` only runs them.",
+        about: "`on` answers runs of build scripts too; `off` only runs them; see build-scripts.md.",
     },
     Setting {
         name: "KILN_VERIFY",
         accepts: "a whole percentage, `0%` to `100%`",
         default: "`0%`",
-        about: "That share of the hits is compiled all the same and compared with what is stored; \
-                see verify.md.",
+        about: "That share of the hits of compiles is compiled all the same and compared with what \
+                is stored; see verify.md.",
     },
     Setting {
         name: "KILN_REPORT_FILE",

@@ -1,7 +1,8 @@
 //! The input set of a unit, found after it ran: what dep-info names, the crates given and everything
 //! their metadata mentions, what the linker listed, the rows of [`crate::silent`], and what was
 //! observed. Where a unit loads procedural macros and observation is not whole, its package and
-//! workspace stand for what they read: the conservative way.
+//! workspace stand for what they read: the conservative way. A compile that was refused has a set of its
+//! own making, [`find_of_failure`]; a run of a build script too, [`crate::script::inputs`].
 //!
 //! Errs on the side of more inputs: a superfluous one costs a miss, a missing one a false hit.
 

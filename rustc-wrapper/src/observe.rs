@@ -1,11 +1,14 @@
 //! Observation: the compiler runs with a library preloaded that notes what it and its children ask
 //! for; from the log come the inputs that nobody declared.
 //!
-//! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log,
-//! [`rules`] decides what counts, [`found`] is what did, [`programs`] knows some by name. What a preloaded library cannot see is known by the content of
-//! what was loaded ([`crate::objects`]): then [`Found::doubts`] says why, and the unit's inputs are
-//! found the conservative way. Called by [`crate::wrapper`] around a compile, by [`crate::inputs`]
-//! after it.
+//! [`Library::open`] puts the library in place, once; [`Watch`] is one run; [`seen`] reads the log.
+//! For a compile [`rules`] decides what counts, and [`found`] is what did. What a preloaded library
+//! cannot see is known by the content of what was loaded ([`crate::objects`]), and of some programs by
+//! name ([`programs`]): then [`Found::doubts`] says why, and the unit's inputs are found the
+//! conservative way. For a build script [`crate::script::inputs`] takes all that was seen; [`made`] tells
+//! what the run made itself, [`unseen`] what code may have done out of sight.
+//!
+//! Called by [`crate::wrapper`] and [`crate::script`] around a run, by [`crate::inputs`] after a compile.
 
 pub mod found;
 pub mod made;

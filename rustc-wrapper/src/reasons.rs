@@ -23,7 +23,11 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "nothing is stored for this crate with these arguments; kiln explain says which differ",
     ),
-    row("input-changed", "miss", "something that the compile reads differs; kiln explain names it"),
+    row(
+        "input-changed",
+        "miss",
+        "something that the compile, or the build script, reads differs; kiln explain names it",
+    ),
     row(
         "compile-failed",
         "miss",
@@ -41,8 +45,12 @@ pub const REASONS: &[Reason] = &[
     ),
     row("refresh", "miss", "KILN_MODE=refresh compiles everything"),
     row("damaged", "miss", "what was stored was damaged; it is replaced"),
-    row("odd-output", "miss", "the compiler printed control characters that cannot be stored"),
-    row("long-output", "miss", "the compiler printed more than is kept, or not UTF-8"),
+    row(
+        "odd-output",
+        "miss",
+        "control characters that cannot be stored were printed, or a name in OUT_DIR is none that can be put back; not stored",
+    ),
+    row("long-output", "miss", "more was printed than is kept (2 MiB), or not UTF-8; not stored"),
     row("missing-output", "miss", "an output that was expected is not there; not stored"),
     row("unreadable-output", "miss", "an output cannot be read; not stored"),
     row("no-dep-info", "miss", "the compiler left no dep-info; not stored"),
@@ -56,7 +64,7 @@ pub const REASONS: &[Reason] = &[
     row(
         "unknown-input",
         "miss",
-        "an input cannot be evaluated, e.g. a package of too many files; not stored",
+        "an input cannot be evaluated, e.g. a package of too many files, or has a name that is not UTF-8; not stored",
     ),
     row(
         "macro-writes",
@@ -68,21 +76,33 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "a source, or something in OUT_DIR, is a pipe, socket or device; not stored",
     ),
-    row("script-failed", "miss", "the build script failed; only successes are stored"),
+    row("script-failed", "miss", "the build script failed; only runs that succeed are stored"),
     row(
         "not-observed",
         "miss",
-        "it is not known all that the build script read (static programs, system calls past libc, KILN_OBSERVE=off); not stored",
+        "not all that the build script read is known (static programs, system calls past libc, a compile in it that was not stored, KILN_OBSERVE=off); the script runs each time",
     ),
     row(
         "writes-outside",
         "miss",
-        "the build script wrote elsewhere than to OUT_DIR and temporary directories, which a hit would not do; not stored",
+        "the build script changed something elsewhere than in OUT_DIR and temporary directories, which a hit would not do; let it write to OUT_DIR",
     ),
-    row("network", "miss", "the build script used the network; not stored"),
-    row("large-output", "miss", "the build script left too many files in OUT_DIR; not stored"),
+    row(
+        "network",
+        "miss",
+        "the build script used the network, or a socket of this machine; not stored",
+    ),
+    row(
+        "large-output",
+        "miss",
+        "the build script left more than 10,000 files in OUT_DIR; not stored",
+    ),
     row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
-    row("input-changed-meanwhile", "miss", "a file changed while the compiler ran; not stored"),
+    row(
+        "input-changed-meanwhile",
+        "miss",
+        "a file changed while the compiler, or the build script, ran; not stored",
+    ),
     row(
         "no-file-time",
         "miss",
@@ -145,8 +165,16 @@ pub const REASONS: &[Reason] = &[
     row("non-utf8-argument", "bypass", "an argument that is not UTF-8"),
     row("non-utf8-path", "bypass", "a path that is not UTF-8"),
     row("no-working-directory", "bypass", "the working directory is gone"),
-    row("not-from-cargo", "bypass", "a build script that was not started by cargo"),
-    row("odd-out-dir", "bypass", "OUT_DIR is right below the top of the file system"),
+    row(
+        "not-from-cargo",
+        "bypass",
+        "a build script that was not started by cargo: OUT_DIR or CARGO_MANIFEST_DIR is not set",
+    ),
+    row(
+        "odd-out-dir",
+        "bypass",
+        "OUT_DIR is right below the top of the file system, or the package itself",
+    ),
     row("no-tool", "bypass", "no program to run"),
     row("unknown-tool", "bypass", "the program is no rustc, or its files cannot be read"),
     row(
@@ -189,7 +217,8 @@ pub fn note(word: &str) -> Option<&'static str> {
 pub fn page() -> String {
     let mut page = String::from(
         "# Reasons\n\nGenerated from `rustc-wrapper/src/reasons.rs`; `kiln doc reasons` prints it.\n\n\
-         Every unit that is no hit has one of these, in `kiln stats` and in its event.\n\n\
+         Every unit that is no hit has one of these, in `kiln stats` and in its event; \
+         [build-scripts.md](build-scripts.md) has more on those of runs of build scripts.\n\n\
          | reason | outcome | what it means, what to change |\n| --- | --- | --- |\n",
     );
     for reason in REASONS {
@@ -213,6 +242,11 @@ mod tests {
             include_str!("linker.rs"),
             include_str!("lookup.rs"),
             include_str!("publish.rs"),
+            include_str!("script.rs"),
+            include_str!("script/effects.rs"),
+            include_str!("script/inputs.rs"),
+            include_str!("script/tree.rs"),
+            include_str!("script/unit.rs"),
             include_str!("session.rs"),
             include_str!("stdin.rs"),
             include_str!("tool.rs"),

@@ -91,8 +91,9 @@ pub fn is_neutral(name: &str) -> bool {
 }
 
 /// Names of variables that belong to a login, a terminal, one call of cargo or one run of CI, and
-/// beginnings of such names (with an underscore at the end). They change all the time; where it is not known which variables a
-/// procedural macro reads, these are taken not to be among them.
+/// beginnings of such names (with an underscore at the end). They change all the time; where it is not known
+/// which variables a procedural macro or a program of a build script reads, these are taken not to be
+/// among them.
 pub const OF_SESSION: &[&str] = &[
     "_",
     "ACTIONS_",

@@ -37,7 +37,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-fn var(name: &str) -> String { std::env::var(name).unwrap() }
+fn var(name: &str) -> String { std::env::var(name).expect("cargo sets it") }
 fn at(path: &str) -> PathBuf { Path::new(&var("CARGO_MANIFEST_DIR")).join(path) }
 fn out(path: &str) -> PathBuf { Path::new(&var("OUT_DIR")).join(path) }
 fn outside(path: &str) -> PathBuf { Path::new("@OUTSIDE@").join(path) }

@@ -1,8 +1,10 @@
 //! The preloaded library: functions that stand in front of libc's.
 //!
-//! [`state`] says whether this process is observed and where its log is; [`hooks`] and [`start`] are
-//! the functions; [`symbols`] finds the real ones; [`writer`] adds entries; [`paths`] makes names
-//! absolute; [`program`] tells whether a program would take this library; [`sys`] makes system calls.
+//! [`state`] says whether this process is observed and where its log is; [`hooks`], [`makes`], [`loads`],
+//! [`start`], [`network`], [`aside`] and [`raw`] are the functions, `export` is how they get their caller's
+//! address; [`symbols`] finds the real ones; [`handed`] and [`maps`] make what a program is started with;
+//! [`writer`] adds entries; [`paths`] makes names absolute; [`program`] tells whether a program would take
+//! this library; [`sys`] makes system calls.
 //!
 //! Every `unsafe` here is of one of these sorts, which are not argued for one by one: a call of libc's
 //! function with the caller's own arguments; a system call; a read of what the caller passed, as

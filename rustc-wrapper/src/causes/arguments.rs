@@ -10,6 +10,7 @@ use kiln_storage::api::{Cause, NearestUnit};
 use kiln_storage::record::{UnitName, UnitPart};
 
 use super::Causes;
+use crate::script::unit::PROGRAM;
 use crate::unit::Named;
 use crate::unit::parts::{
     CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH,
@@ -81,7 +82,7 @@ fn first(unit: &Named, earlier: &[NearestUnit]) -> Causes {
 }
 
 /// Whether an earlier unit was made of the same target of the package: a test of the library is none
-/// of the program, and a build script tries many sources under one name.
+/// of the program, and a build script tries many sources under one name. A package has one build script.
 fn is_same_target(unit: &Named, other: &NearestUnit) -> bool {
     let value = |parts: &[UnitPart], group: &str, name: &str| {
         let found = parts.iter().find(|part| part.group == group && part.name == name);
@@ -91,7 +92,9 @@ fn is_same_target(unit: &Named, other: &NearestUnit) -> bool {
         let here = value(&unit.parts, group, name);
         here.is_some() && here == value(&other.parts, group, name)
     };
-    unit.name.version != other.unit.version || same(INPUT, "") || same(CODEGEN, "metadata")
+    let is_run = unit.parts.iter().any(|part| part.group == PROGRAM);
+    let other_version = unit.name.version != other.unit.version;
+    other_version || is_run || same(INPUT, "") || same(CODEGEN, "metadata")
 }
 
 /// How far away: differences that follow from others come with them and count nothing.
@@ -170,8 +173,10 @@ fn describe(part: &UnitPart, then: Option<String>, now: Option<String>) -> (Rank
     let rank = rank(part, then.as_deref(), now.as_deref());
     let made = match group.as_str() {
         COMPILER => cause("compiler", "", then.map(short_digest), now.map(short_digest)),
-        CFG => match name.strip_prefix("feature=\"").and_then(|rest| rest.strip_suffix('"')) {
-            Some(feature) => cause("feature", feature, then, now),
+        PROGRAM => cause("script", "", then.map(brief_digest), now.map(brief_digest)),
+        // As rustc has it, or as the run of a build script has it.
+        CFG => match name.strip_prefix("feature=") {
+            Some(feature) => cause("feature", feature.trim_matches('"'), then, now),
             None => cause("argument", &format!("--cfg {name}"), then, now),
         },
         CHECK_CFG => cause("argument", &format!("--check-cfg {name}"), then, now),
@@ -186,6 +191,8 @@ fn describe(part: &UnitPart, then: Option<String>, now: Option<String>) -> (Rank
 fn rank(part: &UnitPart, then: Option<&str>, now: Option<&str>) -> Rank {
     match (part.group.as_str(), part.name.as_str()) {
         (CODEGEN, "metadata" | "extra-filename") => Rank::Follows,
+        // Compiled before it runs; why it is another one is told there.
+        (PROGRAM, _) => Rank::Follows,
         // Directories that cargo has named, by profile and by its hash of a package.
         (SEARCH, _) if [then, now].into_iter().flatten().all(|at| at.starts_with("<target>")) => {
             Rank::Follows
@@ -210,6 +217,10 @@ fn file_name(path: String) -> String {
         Some((_, name)) => name.to_owned(),
         None => path,
     }
+}
+
+fn brief_digest(digest: String) -> String {
+    digest.chars().take(8).collect()
 }
 
 /// The compiler's own words, and a short form of the digest behind them.
@@ -302,6 +313,18 @@ mod tests {
             &["argument paths: remapped > as they are"],
         );
         check(&["-l||a", "-l||b"], &["-l||b", "-l||a"], &["order -l: - > -"]);
+    }
+
+    #[test]
+    fn what_differs_between_runs_of_a_build_script() {
+        let (one, two) = ("build script||1a1a1a1a1a", "build script||2b2b2b2b2b");
+        let run = earlier("1", "lib", &[one, "cfg|feature=STD", "working directory||<cargo>/a"]);
+        let check =
+            |now: &[&str], want: &[&str]| assert_eq!(told(std::slice::from_ref(&run), now), want);
+        let rest = ["cfg|feature=STD", "working directory||<workspace>/a"];
+        check(&[two, rest[0], "working directory||<cargo>/a"], &["script : 1a1a1a1a > 2b2b2b2b"]);
+        check(&[two, rest[1]], &["feature STD: given > -"]);
+        check(&[one, rest[0], rest[1]], &["argument working directory: <cargo>/a > <workspace>/a"]);
     }
 
     #[test]

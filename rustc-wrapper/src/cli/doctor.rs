@@ -107,11 +107,11 @@ fn observation(env: &Env, config: &Config, dir: &Path, lines: &mut Lines) {
     let library = Library::open(config, dir, &Memo::open(dir));
     let tried = library.and_then(|library| try_out(env, &library));
     match tried {
-        Ok(()) => lines.add(Mark::Good, "observation: what procedural macros read is seen", ""),
+        Ok(()) => lines.add(Mark::Good, "observation: what procedural macros and build scripts read is seen", ""),
         Err(why) => lines.add(
             Mark::Note,
             &format!("no observation: {why}"),
-            "units with procedural macros depend on their whole workspace instead, and on nothing outside of it",
+            "units with procedural macros depend on their whole workspace instead, and on nothing outside of it; build scripts run each time",
         ),
     }
 }

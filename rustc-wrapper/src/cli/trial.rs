@@ -106,7 +106,7 @@ fn builds(
     let (a, b) = (counts(&first), counts(&second));
     let mut out = format!(
         "\n{:<14}{:>10}{:>10}{:>12}{:>10}{:>12}\n",
-        "", "time", "units", "from cache", "compiled", "not cached"
+        "", "time", "units", "from cache", "made", "not cached"
     );
     for (name, time_taken, (units, hits, miss, other)) in
         [("empty cache", cold, a), ("warm cache", warm, b)]
@@ -120,11 +120,10 @@ fn builds(
         bytes(second.build.restored_bytes),
         bytes(second.store.bytes)
     ));
-    out.push_str("(Build scripts run in both builds.)\n");
     for unit in second.missed.iter().take(5) {
         let why = reasons::note(&unit.reason).unwrap_or(&unit.reason);
         out.push_str(&format!(
-            "compiled again: {} ({}): {why}\n",
+            "made again: {} ({}): {why}\n",
             unit.unit.crate_name, unit.unit.kind
         ));
     }

@@ -83,6 +83,7 @@ fn text(cause: &Cause) -> String {
         "place" => format!("the place of {name}: the earlier result holds at its own place only"),
         "width" => "the width of diagnostics".to_owned(),
         "processor" => "another processor, for which code was made".to_owned(),
+        "script" => format!("the build script is another program ({before} -> {after})"),
         "compiler" => format!("another compiler: {before} -> {after}"),
         "version" => format!("another version: {before} -> {after}"),
         "feature" => toggled(&format!("feature \"{name}\""), then, now),

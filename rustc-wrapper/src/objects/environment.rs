@@ -6,8 +6,8 @@
 //! refers to `environ`, and who calls what does, all has to be the part that starts programs.
 //!
 //! References are looked for at every byte of the code, as a displacement from there behind what can take
-//! one: that finds all of them, whatever the instruction, and a chance hit is but a doubt. Code that is loaded anywhere has
-//! no other way to name an address than such a displacement, or a relocation.
+//! one: that finds all of them, whatever the instruction, and a chance hit is but a doubt. Code that is
+//! loaded anywhere has no other way to name an address than such a displacement, or a relocation.
 
 use std::collections::BTreeSet;
 

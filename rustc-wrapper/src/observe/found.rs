@@ -133,7 +133,7 @@ fn take(found: &mut Found, fact: &Fact, name: &str, verdict: Verdict) {
 pub fn doubts(seen: &Seen) -> Vec<String> {
     let mut doubts = Vec::new();
     if !seen.began {
-        doubts.push("no compiler was seen to load the observer".to_owned());
+        doubts.push("nothing was seen to load the observer".to_owned());
     }
     for (bit, why) in [
         (Lost::FULL, "more was read than the log holds"),
@@ -228,7 +228,7 @@ mod tests {
         let unobserved = |origin| vec![(origin, b"/static".to_vec())];
         let seen = |lost, unobserved, began| Seen { lost, unobserved, began, ..Seen::default() };
         for (seen, want) in [
-            (seen(0, vec![], false), "no compiler was seen to load the observer"),
+            (seen(0, vec![], false), "nothing was seen to load the observer"),
             (seen(Lost::FULL, vec![], true), "more was read than the log holds"),
             (seen(Lost::TORN, vec![], true), "the log is not whole"),
             (
