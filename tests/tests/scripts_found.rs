@@ -33,6 +33,9 @@ scripts! {
     a_link_that_becomes_a_file: Perhaps,
         "std::os::unix::fs::symlink(at(\"data/n\"), out(\"l\")).unwrap(); let text = read(out(\"l\")); \
          fs::write(out(\"f\"), \"\").unwrap(); fs::rename(out(\"f\"), out(\"l\")).unwrap(); text", one, two;
+    what_is_written_through_a_link_that_goes: Refused("writes-outside"),
+        "std::os::unix::fs::symlink(at(\"data\"), out(\"l\")).unwrap(); fs::write(out(\"l/made\"), \"x\").unwrap(); \
+         fs::remove_file(out(\"l\")).unwrap(); read(\"data/n\")", one, two;
     a_link_out_of_its_directory: Everywhere,
         "std::os::unix::fs::symlink(\"/etc/hostname\", out(\"l\")).unwrap(); read(\"data/n\")", one, two;
     its_directory_becomes_a_link: Perhaps,

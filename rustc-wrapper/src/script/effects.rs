@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kiln_observer::log::{Kind, flags};
 
-use super::paths::{Lies, Paths};
+use super::paths::{Lies, Links, Paths};
 use super::{Run, unknown};
 use crate::env::Env;
 use crate::inputs::Unknown;
@@ -77,7 +77,7 @@ impl<'a> Changes<'a> {
 /// # Errors
 /// What it did.
 pub fn check(run: &Run<'_>, seen: &Seen, paths: &Paths, started_ns: i128) -> Result<(), Unknown> {
-    let mut changes = Changes::default();
+    let (mut changes, mut links) = (Changes::default(), Links::default());
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         match std::str::from_utf8(&fact.name) {
             Ok(name) if fact.kind == Kind::Network => {
@@ -85,7 +85,14 @@ pub fn check(run: &Run<'_>, seen: &Seen, paths: &Paths, started_ns: i128) -> Res
                     return Err(unknown("network", name));
                 }
             }
-            Ok(name) => changes.take(fact, name),
+            // Perhaps it led out of OUT_DIR.
+            Ok(name) if is_change(fact) && links.are_lost(name, false) => {
+                return Err(unknown("writes-outside", name));
+            }
+            Ok(name) => {
+                links.note(fact, name);
+                changes.take(fact, name);
+            }
             Err(_) if is_change(fact) => {
                 return Err(unknown("unknown-input", String::from_utf8_lossy(&fact.name)));
             }

@@ -5,14 +5,14 @@
 //! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
 //! cannot be told that the script would ask for the same file there, the result is pinned to its place.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
 use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter, Variables};
 use memchr::memmem;
 
-use super::paths::{Lies, Paths};
+use super::paths::{Lies, Links, Paths};
 use super::{Run, effects, unknown};
 use crate::inputs::Unknown;
 use crate::notes::Note;
@@ -103,7 +103,7 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         made: Made::default(),
         code: BTreeSet::new(),
         helpers: BTreeSet::new(),
-        links: HashMap::new(),
+        links: Links::default(),
         counted: HashSet::new(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
@@ -139,8 +139,7 @@ struct Finder<'a> {
     code: BTreeSet<PathBuf>,
     /// Those of them that were started as programs.
     helpers: BTreeSet<PathBuf>,
-    /// Symbolic links that the run made, and how often.
-    links: HashMap<&'a str, usize>,
+    links: Links<'a>,
     /// What is a member already: thousands of processes may read the same header.
     counted: HashSet<&'a Fact>,
 }
@@ -168,10 +167,9 @@ impl<'a> Finder<'a> {
         if fact.kind == Kind::ProgramFailed && name.contains('/') && !name.starts_with('/') {
             return Err(unknown("not-observed", format!("{name} was to be started somewhere")));
         }
-        if fact.kind == Kind::Write && fact.has(flags::KEPT) && fact.has(flags::FRESH) {
-            *self.links.entry(name).or_default() += 1;
-        }
-        if self.goes_through_lost_link(fact, name) || rules::is_of_other_process(name) {
+        self.links.note(fact, name);
+        let lost = !effects::is_change(fact) && self.links.are_lost(name, !fact.has(flags::LINK));
+        if lost || rules::is_of_other_process(name) {
             return Err(unknown("not-observed", format!("{name} cannot be told")));
         }
         let is_code = matches!(fact.kind, Kind::Object | Kind::Process);
@@ -216,17 +214,6 @@ impl<'a> Finder<'a> {
                 self.path(fact, name)
             }
         }
-    }
-
-    /// Whether a path leads through a link that the run made and that leads elsewhere now, or nowhere.
-    fn goes_through_lost_link(&self, fact: &Fact, name: &str) -> bool {
-        if self.links.is_empty() || effects::is_change(fact) {
-            return false;
-        }
-        let followed = usize::from(fact.has(flags::LINK));
-        let through = Path::new(name).ancestors().skip(followed).filter_map(Path::to_str);
-        let mut through = through.into_iter().filter_map(|at| self.links.get_key_value(at));
-        through.any(|(at, times)| *times > 1 || !Path::new(at).is_symlink())
     }
 
     fn path(&mut self, fact: &Fact, name: &str) -> Result<(), Unknown> {

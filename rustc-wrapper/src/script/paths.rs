@@ -5,6 +5,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
+use kiln_observer::log::{Kind, flags};
+
+use crate::observe::seen::Fact;
+
 /// Tells where paths lie, each at most once.
 #[derive(Debug)]
 pub struct Paths {
@@ -22,6 +26,30 @@ pub enum Lies {
     Elsewhere(Option<String>),
     /// Perhaps elsewhere: it goes through what is gone.
     Unknown,
+}
+
+/// Symbolic links that a run made, while its facts are read in their order.
+#[derive(Debug, Default)]
+pub struct Links<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Links<'a> {
+    /// Takes a fact in, when it tells that a link was made.
+    pub fn note(&mut self, fact: &Fact, name: &'a str) {
+        if fact.kind == Kind::Write && fact.has(flags::KEPT) && fact.has(flags::FRESH) {
+            *self.0.entry(name).or_default() += 1;
+        }
+    }
+
+    /// Whether a path leads through a link that leads elsewhere now, or nowhere: then it cannot be told where
+    /// it led. The end of the path counts where it is `followed`.
+    pub fn are_lost(&self, name: &str, followed: bool) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let through = Path::new(name).ancestors().skip(usize::from(!followed));
+        let mut through = through.filter_map(|at| self.0.get_key_value(at.to_str()?));
+        through.any(|(at, times)| *times > 1 || !Path::new(at).is_symlink())
+    }
 }
 
 fn goes_up(path: &Path) -> bool {
