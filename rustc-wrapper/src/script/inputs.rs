@@ -171,7 +171,7 @@ impl<'a> Finder<'a> {
         if fact.kind == Kind::Write && fact.has(flags::KEPT) && fact.has(flags::FRESH) {
             *self.links.entry(name).or_default() += 1;
         }
-        if self.goes_through_lost_link(name) || rules::is_of_other_process(name) {
+        if self.goes_through_lost_link(fact, name) || rules::is_of_other_process(name) {
             return Err(unknown("not-observed", format!("{name} cannot be told")));
         }
         let is_code = matches!(fact.kind, Kind::Object | Kind::Process);
@@ -219,17 +219,14 @@ impl<'a> Finder<'a> {
     }
 
     /// Whether a path leads through a link that the run made and that leads elsewhere now, or nowhere.
-    fn goes_through_lost_link(&self, name: &str) -> bool {
-        if self.links.is_empty() {
+    fn goes_through_lost_link(&self, fact: &Fact, name: &str) -> bool {
+        if self.links.is_empty() || effects::is_change(fact) {
             return false;
         }
-        let lost = |(at, times): (&str, &usize)| *times > 1 || !Path::new(at).is_symlink();
-        let above = Path::new(name).ancestors().skip(1).filter_map(Path::to_str);
-        above.into_iter().filter_map(|at| self.links.get_key_value(at)).any(|(at, n)| lost((at, n)))
-            || self
-                .links
-                .get_key_value(name)
-                .is_some_and(|(at, times)| *times > 1 && lost((at, times)))
+        let followed = usize::from(fact.has(flags::LINK));
+        let through = Path::new(name).ancestors().skip(followed).filter_map(Path::to_str);
+        let mut through = through.into_iter().filter_map(|at| self.links.get_key_value(at));
+        through.any(|(at, times)| *times > 1 || !Path::new(at).is_symlink())
     }
 
     fn path(&mut self, fact: &Fact, name: &str) -> Result<(), Unknown> {
@@ -456,9 +453,43 @@ fn is_system(path: &str) -> bool {
     path.rfind('/') == Some(0) || SYSTEM.iter().any(|dir| Path::new(path).starts_with(dir))
 }
 
-/// Whether a directory that holds a path, of two components at least, is named in one of some values.
+/// Whether a directory that holds a path, of two components at least, or the path itself, is named in one
+/// of some values; a directory further down does not name it.
 fn named_in(values: &[&str], path: &str) -> bool {
     let deep = |dir: &&Path| dir.components().count() > 2;
-    let mut above = Path::new(path).ancestors().take_while(deep);
-    above.any(|dir| dir.to_str().is_some_and(|dir| values.iter().any(|value| value.contains(dir))))
+    let mut above = Path::new(path).ancestors().take_while(deep).filter_map(Path::to_str);
+    above.any(|dir| values.iter().any(|value| names(value, dir)))
+}
+
+/// Whether a text names a directory, and nothing in it.
+fn names(text: &str, dir: &str) -> bool {
+    let goes_on = |rest: &str| {
+        let rest = rest.strip_prefix('/').unwrap_or(rest);
+        rest.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+'))
+    };
+    memmem::find_iter(text.as_bytes(), dir.as_bytes())
+        .any(|at| text.get(at + dir.len()..).is_some_and(|rest| !goes_on(rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_named_by_what_holds_it() {
+        let values = ["/a/bin:/b/c/bin", "-L/x/lib -l z", "/home/ann/"];
+        for (path, want) in [
+            ("/a/bin/cc", true),
+            ("/b/c/bin/deep/er", true),
+            ("/b/c/other", false),
+            ("/a/binary", false),
+            ("/x/lib/libz.a", true),
+            ("/x/include", false),
+            ("/home/ann/x", true),
+            ("/home/anna/x", false),
+            ("/a", false),
+        ] {
+            assert_eq!(named_in(&values, path), want, "{path}");
+        }
+    }
 }

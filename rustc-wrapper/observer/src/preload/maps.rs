@@ -30,7 +30,7 @@ impl Taker {
             return Some(Self::Gcc);
         }
         // That of LLVM is another thing by this name.
-        if name == b"as" || name.ends_with(b"-as") && !name.ends_with(b"llvm-as") {
+        if name == b"as" || is_of_target(name, b"-as") {
             return Some(Self::Assembler);
         }
         let version = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
@@ -38,7 +38,7 @@ impl Taker {
         let stem = name.get(..name.len().saturating_sub(digits))?;
         let stem = if digits > 0 { stem.strip_suffix(b"-")? } else { stem };
         let stem = stem.strip_suffix(b"++").unwrap_or(stem);
-        (stem == b"clang" || stem.ends_with(b"-clang")).then_some(Self::Clang)
+        (stem == b"clang" || is_of_target(stem, b"-clang")).then_some(Self::Clang)
     }
 
     fn option(self) -> &'static [u8] {
@@ -67,6 +67,12 @@ impl Taker {
             }
         }
     }
+}
+
+/// Whether a name is a tool's with a target before it, as in `x86_64-linux-gnu-as`; other programs have names
+/// that end so, too, such as `spirv-as`.
+fn is_of_target(name: &[u8], tool: &[u8]) -> bool {
+    name.strip_suffix(tool).is_some_and(|target| target.contains(&b'-'))
 }
 
 fn pairs(maps: &[u8]) -> impl Iterator<Item = &[u8]> {
