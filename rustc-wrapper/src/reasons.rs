@@ -97,7 +97,11 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "the build script left more than 10,000 files in OUT_DIR; not stored",
     ),
-    row("input-vanished", "miss", "a file that the linker read is gone; not stored"),
+    row(
+        "input-vanished",
+        "miss",
+        "a file that the linker, or the build script, read is gone; not stored",
+    ),
     row(
         "input-changed-meanwhile",
         "miss",
