@@ -1,8 +1,8 @@
 //! What a run of a build script is called: its unit key, its roots, its name.
 //!
 //! The key holds what is known before anything is read: the program by content, its arguments, the
-//! package, the target. Variables are no part of it: which of them the script reads is observed, and two
-//! profiles share a run that reads neither's settings.
+//! package, the target, the place of OUT_DIR below the target directory. Variables are no part of it: which
+//! of them the script reads is observed.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
