@@ -18,10 +18,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::env::{Env, SETTINGS};
-use crate::{local, say};
-
-/// Exit status for a wrong use or a malformed setting.
-const USAGE: u8 = 2;
+use crate::{USAGE, local, say};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -141,12 +138,9 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
         say::result(&page_text(page));
         return ExitCode::SUCCESS;
     }
-    let config = match Config::resolve(env) {
+    let config = match crate::settings(env) {
         Ok(config) => config,
-        Err(error) => {
-            say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
-            return ExitCode::from(USAGE);
-        }
+        Err(code) => return code,
     };
     match cli.command {
         Command::Try { path, release } => trial::run(env, path, release),

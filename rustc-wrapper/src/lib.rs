@@ -54,7 +54,11 @@ pub mod wrapper;
 
 use std::process::ExitCode;
 
+use crate::config::Config;
 use crate::env::Env;
+
+/// Exit status for a wrong use or a malformed setting.
+const USAGE: u8 = 2;
 
 /// The whole program: a wrapper when its first argument is a path or a compiler's name, else the
 /// command line.
@@ -68,4 +72,12 @@ pub fn main() -> ExitCode {
     } else {
         cli::main(&env, &arguments)
     }
+}
+
+/// The settings; for a malformed one, what is said of it, and the exit status.
+fn settings(env: &Env) -> Result<Config, ExitCode> {
+    Config::resolve(env).map_err(|error| {
+        say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
+        ExitCode::from(USAGE)
+    })
 }

@@ -90,12 +90,9 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(2);
     };
     let program = Program { real: real.into(), called: called.clone(), args: args.to_vec() };
-    let config = match Config::resolve(env) {
+    let config = match crate::settings(env) {
         Ok(config) => config,
-        Err(error) => {
-            say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let usable = config.dir.as_deref().filter(|dir| crate::local::create_dir(dir).is_ok());
     let is_on = config.mode != Mode::Off && config.build_scripts == BuildScripts::On;

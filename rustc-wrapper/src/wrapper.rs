@@ -39,12 +39,9 @@ pub const DEP_INFO: &str = "dep-info.d";
 
 /// Runs `kiln TOOL ARGS…`.
 pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
-    let config = match Config::resolve(env) {
+    let config = match crate::settings(env) {
         Ok(config) => config,
-        Err(error) => {
-            say::error(&error.to_string(), &["see docs/settings.md, or unset it"]);
-            return ExitCode::from(2);
-        }
+        Err(code) => return code,
     };
     let usable = config.dir.as_deref().filter(|dir| crate::local::create_dir(dir).is_ok());
     let Some(dir) = usable.filter(|_| config.mode != Mode::Off) else {
