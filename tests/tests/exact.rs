@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use kiln::front;
 use kiln_tests::project::files_below;
 use kiln_tests::samples::small_workspace;
 use kiln_tests::{Project, registry, skip, world};
 
-/// All files that rustc made, with their bytes.
+/// All files that rustc made, with their bytes; of a build script those of the program behind its front.
 fn made(project: &Project) -> BTreeMap<String, Vec<u8>> {
     let target = project.at("target");
     let files = files_below(&target).into_iter().map(|f| f.to_str().unwrap().to_owned());
@@ -17,7 +18,11 @@ fn made(project: &Project) -> BTreeMap<String, Vec<u8>> {
             f.contains("/deps/") || f.contains("/examples/") || f.contains("build-script-build");
         own && !f.contains(".fingerprint")
     });
-    of_rustc.map(|f| (f.clone(), project.read(&format!("target/{f}")))).collect()
+    let read = |f: &String| {
+        let path = target.join(f);
+        std::fs::read(front::real_of(&path).unwrap_or(path)).unwrap()
+    };
+    of_rustc.map(|f| (f.clone(), read(&f))).collect()
 }
 
 #[track_caller]

@@ -167,17 +167,21 @@ fn artifact_notices_name_this_checkout() {
     assert!(!done.stdout.contains(one.dir().to_str().unwrap()), "{}", done.stdout);
 }
 
-/// Mode bits of all files of a target directory but cargo's own.
+/// Mode bits of all files of a target directory but cargo's own. The program behind the front of a build
+/// script has those of the front.
 fn modes(project: &Project) -> BTreeMap<String, u32> {
     let files = files_below(&project.at("target")).into_iter();
     let names = files.map(|f| f.to_str().unwrap().to_owned());
     let of_rustc = names.filter(|f| f.contains("/deps/") || f.contains("/build/"));
-    of_rustc
-        .map(|f| {
-            let mode = project.at("target").join(&f).metadata().unwrap().permissions().mode();
-            (f, mode & 0o7777)
-        })
-        .collect()
+    let mode = |f: &str| {
+        let meta = project.at("target").join(f).metadata().unwrap();
+        meta.permissions().mode() & 0o7777
+    };
+    let (real, others): (Vec<String>, Vec<String>) = of_rustc.partition(|f| f.ends_with(".real"));
+    for real in &real {
+        assert_eq!(mode(real), mode(real.strip_suffix(".real").unwrap()), "{real}");
+    }
+    others.into_iter().map(|f| (f.clone(), mode(&f))).collect()
 }
 
 #[test]
