@@ -75,6 +75,7 @@ fn text(cause: &Cause) -> String {
         }
         "file" => changed(&format!("file {}", path(name)), &before, &after),
         "names" => changed(&format!("the names in {}", path(name)), &before, &after),
+        "tree" if name == "<out>" => "OUT_DIR held something else before".to_owned(),
         "tree" => changed(&format!("files below {}", path(name)), &before, &after),
         "nearest-file" => changed(&format!("the file found for {}", path(name)), &before, &after),
         "program" => changed(&format!("program {name}"), &before, &after),
@@ -151,6 +152,14 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
             "a build script wrote it; when it writes the same again, the crate hits"
         }
         "file" | "names" | "nearest-file" | "version" | "feature" => return None,
+        "tree" if cause.name == "<out>" => {
+            "cargo does not empty OUT_DIR, and what a build script leaves in one that is not empty is \
+             another result; see docs/build-scripts.md"
+        }
+        "environment" => {
+            "a shell, make or the crate cc may look at any variable; those of a session or a run of CI do \
+             not count (docs/build-scripts.md)"
+        }
         "tree" => {
             "a whole directory counts where libraries are looked for, and for a crate with procedural \
              macros that cannot be observed; keep files that change by themselves outside of it"
@@ -160,7 +169,10 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
              what reads it"
         }
         "program" => "another program, or an update of it: what it made is made again, once",
-        "place" => "docs/portable-results.md says what holds a result at its place",
+        "place" => {
+            "docs/portable-results.md says what holds a result at its place, docs/build-scripts.md for runs \
+             of build scripts"
+        }
         "compiler" => "what is stored for the other toolchain stays; going back to it hits",
         "argument" if cause.name.starts_with("--check-cfg") => {
             "the package declares other features or configurations"
