@@ -126,9 +126,9 @@ const LOOKING: &[Case] = &[
 ];
 
 const MAKING: &[Case] = &[
-    ("rename", &["read file", "write~ new"]),
+    ("rename", &["read file", "look@~ file", "write~ new"]),
     ("rename absent", &["look? nothing", "look? new"]),
-    ("renameat", &["read file", "write~ new"]),
+    ("renameat", &["read file", "look@~ file", "write~ new"]),
     ("link", &["read file", "write+ new"]),
     ("link to what exists", &["look file", "look link"]),
     ("linkat", &["read link", "write+ new"]),
@@ -154,7 +154,7 @@ const OF_GLIBC: &[Case] = &[
     ("statx", &["look link"]),
     ("statx a link", &["look@ link"]),
     ("canonicalize_file_name", &["resolve link"]),
-    ("renameat2", &["read file", "write~ new"]),
+    ("renameat2", &["read file", "look@~ file", "write~ new"]),
 ];
 
 #[test]
@@ -217,7 +217,7 @@ const NUMBERS: &[Case] = &[
     ("faccessat", &["look link"]),
     ("faccessat2", &["look@ link"]),
     ("readlinkat", &["resolve@ link"]),
-    ("renameat2", &["read file", "write~ new"]),
+    ("renameat2", &["read file", "look@~ file", "write~ new"]),
     ("linkat", &["read file", "write+ new"]),
     ("symlinkat", &["write~+ new"]),
     ("mkdirat", &["write+ new"]),
@@ -244,8 +244,8 @@ const OLD_NUMBERS: &[Case] = &[
     ("lstat", &["look@ link"]),
     ("access", &["look? nothing"]),
     ("readlink", &["resolve@ link"]),
-    ("rename", &["read file", "write~ new"]),
-    ("renameat", &["read file", "write~ new"]),
+    ("rename", &["read file", "look@~ file", "write~ new"]),
+    ("renameat", &["read file", "look@~ file", "write~ new"]),
     ("link", &["read file", "write+ new"]),
     ("symlink", &["write~+ new"]),
     ("mkdir", &["look dir"]),
