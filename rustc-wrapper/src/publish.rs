@@ -91,12 +91,8 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     session.event.bytes = record.blobs().iter().map(|(_, size)| size).sum();
     session.event.pinned = inputs.pinned;
     session.event.conservative = inputs.conservative;
-    let (key, members) = (record.result_key, record.members.clone());
-    let request = PublishRequest { record, offers, replace: session.config.mode == Mode::Refresh };
-    send(session, &request).map_err(|error| match error {
-        ClientError::Refused(QUARANTINED_STATUS, why) => unknown("quarantined", why),
-        error => unknown("publish-failed", error),
-    })?;
+    let members = record.members.clone();
+    let key = hand_over(session, record, offers)?;
     session.members = Some(members);
     Ok(key)
 }
@@ -353,7 +349,25 @@ fn moved(engine: &Engine<'_>, members: &[Member], started_ns: i128) -> Option<Pa
     first.or_else(|| above.into_iter().find(|place| changed(place, true)))
 }
 
-pub(crate) fn send(engine: &mut Engine<'_>, request: &PublishRequest) -> Result<(), ClientError> {
+/// Hands a record over to the server; its key.
+///
+/// # Errors
+/// Why the server does not have it.
+pub(crate) fn hand_over(
+    engine: &mut Engine<'_>,
+    record: Record,
+    offers: Vec<Offer>,
+) -> Result<ResultKey, Unknown> {
+    let key = record.result_key;
+    let request = PublishRequest { record, offers, replace: engine.config.mode == Mode::Refresh };
+    send(engine, &request).map_err(|error| match error {
+        ClientError::Refused(QUARANTINED_STATUS, why) => unknown("quarantined", why),
+        error => unknown("publish-failed", error),
+    })?;
+    Ok(key)
+}
+
+fn send(engine: &mut Engine<'_>, request: &PublishRequest) -> Result<(), ClientError> {
     let client = engine.connect()?;
     if !client.is_local() {
         upload(client, request)?;

@@ -16,14 +16,13 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use kiln_storage::api::{Outcome, PublishRequest, QUARANTINED_STATUS};
+use kiln_storage::api::Outcome;
 use kiln_storage::record::{
     Member, Producer, RECORD_VERSION, Record, TokenPath, TreeFilter, result_key,
 };
 use kiln_storage::{Digest, ResultKey};
 
 use crate::args::Bypass;
-use crate::client::ClientError;
 use crate::compile::{self, Finished};
 use crate::config::{BuildScripts, Config, Mode, Paths};
 use crate::engine::Engine;
@@ -42,6 +41,9 @@ use crate::{publish, say, session, stamp};
 
 /// The word that a front calls Kiln with.
 pub const WORD: &str = "run-build-script";
+
+/// The places of roots, as they are named and as the file system knows them.
+type Places<'a> = [(&'a str, String)];
 
 /// A script to run.
 #[derive(Debug, Clone)]
@@ -263,14 +265,15 @@ fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<Res
     let mut inputs = inputs::find(run, &observed)?;
     let out = run.out.clone();
     run.engine.memo.probe(&out);
-    let made = tree::collect(run, &mut inputs)?;
-    let stdout = said(run, finished.stdout.as_ref(), &mut inputs)?;
-    let stderr = said(run, finished.stderr.as_ref(), &mut inputs)?;
+    let places = publish::places(&run.engine);
+    let made = tree::collect(run, &places, &mut inputs)?;
+    let stdout = said(run, &places, finished.stdout.as_ref(), &mut inputs)?;
+    let stderr = said(run, &places, finished.stderr.as_ref(), &mut inputs)?;
     let members: Vec<Member> = inputs.members.into_iter().collect();
     let values = publish::evaluate(&run.engine, &members, *started_ns)?;
     run.engine.event.pinned = inputs.pinned;
     let record = record(run, finished, (members, values), made.outputs, (stdout, stderr));
-    send(run, record, made.offers)
+    publish::hand_over(&mut run.engine, record, made.offers)
 }
 
 /// Whether a process of this number runs, and is not just waited for.
@@ -313,24 +316,10 @@ fn record(
     record
 }
 
-fn send(
-    run: &mut Run<'_>,
-    record: Record,
-    offers: Vec<kiln_storage::api::Offer>,
-) -> Result<ResultKey, Unknown> {
-    let key = record.result_key;
-    let replace = run.engine.config.mode == Mode::Refresh;
-    let request = PublishRequest { record, offers, replace };
-    publish::send(&mut run.engine, &request).map_err(|error| match error {
-        ClientError::Refused(QUARANTINED_STATUS, why) => unknown("quarantined", why),
-        error => unknown("publish-failed", error),
-    })?;
-    Ok(key)
-}
-
 /// What a script said, as a template. A place of a root that is left in it pins the result.
 fn said(
     run: &Run<'_>,
+    places: &Places<'_>,
     text: Option<&String>,
     inputs: &mut inputs::Inputs,
 ) -> Result<String, Unknown> {
@@ -338,27 +327,20 @@ fn said(
     let roots = &run.engine.roots;
     let template = roots.template_of_places(text);
     let template = template.ok_or_else(|| unknown("odd-output", "control character"))?;
-    pin_named(run, &template, inputs);
+    for (name, _) in places.iter().filter(|(_, place)| template.contains(place)) {
+        inputs.pin(name);
+    }
+    pin_named_above(places, &template, inputs);
     Ok(template)
 }
 
-/// Pins the roots whose places are left in a template.
-fn pin_named(run: &Run<'_>, template: &str, inputs: &mut inputs::Inputs) {
-    for (name, place) in publish::places(&run.engine) {
-        if template.contains(&place) {
-            inputs.pin(name);
-        }
-    }
-    pin_named_above(run, template, inputs);
-}
-
 /// Pins the roots that lie below a place that a template names: that moves along with them.
-fn pin_named_above(run: &Run<'_>, template: &str, inputs: &mut inputs::Inputs) {
+fn pin_named_above(places: &Places<'_>, template: &str, inputs: &mut inputs::Inputs) {
     let deep = |dir: &&Path| dir.components().count() > 2;
     let names = |dir: &Path| dir.to_str().is_some_and(|dir| template.contains(dir));
-    for (name, place) in publish::places(&run.engine) {
-        let moves = matches!(name, "workspace" | "package" | "target");
-        if moves && Path::new(&place).ancestors().skip(1).take_while(deep).any(names) {
+    for (name, place) in places {
+        let moves = matches!(*name, "workspace" | "package" | "target");
+        if moves && Path::new(place).ancestors().skip(1).take_while(deep).any(names) {
             inputs.pin(name);
         }
     }

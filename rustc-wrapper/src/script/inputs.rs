@@ -5,7 +5,7 @@
 //! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
 //! cannot be told that the script would ask for the same file there, the result is pinned to its place.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
@@ -104,7 +104,6 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         code: BTreeSet::new(),
         helpers: BTreeSet::new(),
         links: Links::default(),
-        counted: HashSet::new(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         finder.take(fact)?;
@@ -140,15 +139,10 @@ struct Finder<'a> {
     /// Those of them that were started as programs.
     helpers: BTreeSet<PathBuf>,
     links: Links<'a>,
-    /// What is a member already: thousands of processes may read the same header.
-    counted: HashSet<&'a Fact>,
 }
 
 impl<'a> Finder<'a> {
     fn take(&mut self, fact: &'a Fact) -> Result<(), Unknown> {
-        if self.counted.contains(fact) {
-            return Ok(());
-        }
         let odd = || unknown("unknown-input", String::from_utf8_lossy(&fact.name));
         let name = std::str::from_utf8(&fact.name).map_err(|_| odd())?;
         if fact.kind == Kind::Variable {
@@ -160,7 +154,6 @@ impl<'a> Finder<'a> {
             if !rules::carries_jobserver(name) && !idle {
                 self.variable(name);
             }
-            self.counted.insert(fact);
             return Ok(());
         }
         self.made.note(fact, name);
@@ -204,14 +197,7 @@ impl<'a> Finder<'a> {
             Lies::Elsewhere(real) => {
                 // The path as it was asked for is what counts; where it leads tells who made it.
                 let is_made = self.made.covers(name) || real.is_some_and(|r| self.made.covers(&r));
-                if is_made {
-                    return Ok(());
-                }
-                // Who has begun to run is told of more than once.
-                if fact.kind != Kind::Process {
-                    self.counted.insert(fact);
-                }
-                self.path(fact, name)
+                if is_made { Ok(()) } else { self.path(fact, name) }
             }
         }
     }

@@ -11,7 +11,7 @@ use kiln_storage::output::is_output_name;
 use kiln_storage::record::{Content, Output, Record};
 
 use super::inputs::Inputs;
-use super::{Run, unknown};
+use super::{Places, Run, unknown};
 use crate::inputs::Unknown;
 use crate::outputs::{self, EXECUTABLE_MODE, FILE_MODE, RestoreError, Restored, Source};
 use crate::publish;
@@ -38,14 +38,14 @@ pub struct Made {
 ///
 /// # Errors
 /// When something in it cannot be put back.
-pub fn collect(run: &Run<'_>, inputs: &mut Inputs) -> Result<Made, Unknown> {
+pub fn collect(run: &Run<'_>, places: &Places<'_>, inputs: &mut Inputs) -> Result<Made, Unknown> {
     if run.out.canonicalize().ok().as_ref() != Some(&run.real_out) {
         return Err(unknown("odd-output", "OUT_DIR is another directory than before"));
     }
-    let roots = publish::places(&run.engine);
-    let needles = needles(&roots);
+    let needles = needles(places);
     let mut collector = Collector {
         run,
+        places,
         inputs,
         umask: umask(),
         needles: needles.iter().map(|(_, needle)| needle.as_slice()).collect(),
@@ -61,7 +61,7 @@ pub fn collect(run: &Run<'_>, inputs: &mut Inputs) -> Result<Made, Unknown> {
 }
 
 /// Places of roots as they may be written: as they are, and as strings of C, Rust and JSON have them.
-fn needles<'a>(roots: &[(&'a str, String)]) -> Vec<(&'a str, Vec<u8>)> {
+fn needles<'a>(roots: &Places<'a>) -> Vec<(&'a str, Vec<u8>)> {
     let mut needles = Vec::new();
     for (name, place) in roots {
         let debug = format!("{place:?}");
@@ -88,6 +88,7 @@ const MAX_TEXT_BYTES: u64 = 256 * 1024;
 
 struct Collector<'a> {
     run: &'a Run<'a>,
+    places: &'a Places<'a>,
     inputs: &'a mut Inputs,
     umask: u32,
     needles: Vec<&'a [u8]>,
@@ -159,7 +160,7 @@ impl Collector<'_> {
         let text = (size <= MAX_TEXT_BYTES).then(|| fs::read_to_string(path).ok()).flatten();
         let template = text.and_then(|text| self.run.engine.roots.template_of_places(&text));
         if let Some(template) = template {
-            super::pin_named_above(self.run, &template, self.inputs);
+            super::pin_named_above(self.places, &template, self.inputs);
         }
         let path = path.to_str().ok_or_else(|| unknown("non-utf8-path", path.display()))?;
         self.made.offers.push(Offer { digest, path: path.to_owned() });
