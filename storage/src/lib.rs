@@ -15,6 +15,7 @@ pub mod limits;
 pub mod memory;
 pub mod output;
 pub mod record;
+pub mod remote;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tiered;
@@ -26,5 +27,6 @@ pub use disk::{DiskBackend, DiskOptions, DiskStore};
 pub use key::{ObjectName, ResultKey, Scope, UnitKey};
 pub use memory::MemoryBackend;
 pub use record::Record;
+pub use remote::Remote;
 pub use tiered::Tiered;
 pub use verify::Verified;

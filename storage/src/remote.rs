@@ -1,0 +1,159 @@
+//! [`Remote`]: a place far away that keeps whole results, for the server that stands before it.
+//!
+//! A [`crate::Backend`] keeps objects and is asked for one at a time; what is far away is paid for by the
+//! request, so a remote is asked for results: a record with its small blobs in one answer. The server keeps
+//! what it got in its own disk store and verifies every blob as it writes it there; a remote only has to
+//! check what it unpacks itself. Nothing here knows of the index, of queues or of retries over minutes: a
+//! remote makes one bounded attempt (with the retries of its own protocol) and says what came of it.
+//!
+//! Implementations: results as objects of any backend, the GitHub Actions cache, another Kiln
+//! server.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::backend::{Backend, Body, StoreResult};
+use crate::digest::Digest;
+use crate::key::{ResultKey, Scope, UnitKey};
+use crate::record::Record;
+
+/// Names one stored result: enough to ask for it again without looking its unit up.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct ResultName {
+    /// Where it is seen.
+    pub scope: Scope,
+    /// The unit.
+    pub unit: UnitKey,
+    /// The result.
+    pub result: ResultKey,
+    /// Counts up when a damaged one is replaced.
+    pub generation: u32,
+}
+
+/// A result that came from afar. The record passed [`Record::check`] and is the one of its name.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// Its name there.
+    pub name: ResultName,
+    /// The record.
+    pub record: Record,
+    /// Blobs that came along, each one named by the record and verified. The others are to be had by
+    /// [`Remote::blob`].
+    pub blobs: Vec<(Digest, Bytes)>,
+    /// When it was stored, milliseconds since 1970, as far as the remote knows.
+    pub stored_ms: u64,
+}
+
+/// What storing a result did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is there now, for everybody.
+    Durable,
+    /// It was there already.
+    AlreadyThere,
+    /// It is collected, and there after the next [`Remote::flush`].
+    Collected,
+}
+
+/// What a flush could not do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Results that became durable.
+    pub stored: u64,
+    /// Results that are lost: not stored and no longer kept. With the reason for people.
+    pub lost: Vec<(ResultName, String)>,
+}
+
+/// What a remote did so far, for logs, reports and tests. Only counts up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoteCounters {
+    /// Requests sent, retries included.
+    pub requests: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
+    /// Bytes of bodies received.
+    pub bytes_in: u64,
+    /// Bytes of bodies sent.
+    pub bytes_out: u64,
+    /// Entries that were damaged or belonged elsewhere, and were treated as absent.
+    pub damaged: u64,
+}
+
+/// A place far away that keeps results.
+///
+/// Errors are those of [`crate::StoreError`]: `Unavailable` (try again later), `ReadOnly` (takes no writes
+/// now: no right, full, over its rate). What is damaged is absent. All methods may be called at once from
+/// many tasks and by many processes on one place.
+#[async_trait]
+pub trait Remote: Send + Sync + fmt::Debug {
+    /// The place, for people; never with a credential.
+    fn display(&self) -> String;
+
+    /// The newest results of units, at most [`crate::limits::MAX_RECORDS_PER_UNIT`] for each, newest first
+    /// within a unit, from the scopes in the order given. A unit without results is missing from the
+    /// answer.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn lookup(&self, scopes: &[Scope], units: &[UnitKey]) -> StoreResult<Vec<Arrived>>;
+
+    /// Results by name, those that are there, in no order.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn results(&self, names: &[ResultName]) -> StoreResult<Vec<Arrived>>;
+
+    /// The bytes of a blob that a record of this remote names. Not verified.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn blob(&self, digest: &Digest, size: u64) -> StoreResult<Option<Body>>;
+
+    /// Stores a result: its blobs, read from `local`, then the record. Nobody sees the record before all
+    /// blobs are there.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`; `TooLarge` for what it never takes; `Damaged` when `local` has not got a
+    /// blob of the record: the result cannot be stored.
+    async fn store(
+        &self,
+        name: &ResultName,
+        record: &Record,
+        local: &dyn Backend,
+    ) -> StoreResult<Stored>;
+
+    /// Makes everything durable that was collected, within a time. What is not done then stays collected
+    /// unless it is told as lost.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`: nothing was lost, it can be tried again.
+    async fn flush(&self, within: Duration) -> StoreResult<Flushed>;
+
+    /// A stored result proved damaged: forget what is kept of it in this process, and take it away there if
+    /// the place allows that. The next store of it gets a new generation.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`.
+    async fn reject(&self, name: &ResultName) -> StoreResult<()>;
+
+    /// The newest note of a name in the first scope that has one: a small text that writers replace, such
+    /// as what a job used last time.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn note(&self, scopes: &[Scope], name: &str) -> StoreResult<Option<Bytes>>;
+
+    /// Replaces a note. Of two writers at once, one wins.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`.
+    async fn put_note(&self, scope: &Scope, name: &str, text: Bytes) -> StoreResult<()>;
+
+    /// What it did so far.
+    fn counters(&self) -> RemoteCounters;
+}
