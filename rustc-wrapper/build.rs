@@ -58,6 +58,13 @@ fn set(name: &str) -> String {
 fn main() {
     let processor = matches!(set("CARGO_CFG_TARGET_ARCH").as_str(), "x86_64" | "aarch64");
     let known = set("CARGO_CFG_TARGET_OS") == "linux" && processor;
+    // `kiln` starts for each unit: at a fixed place it needs none of its thousands of relocations. What is
+    // linked statically is `-static-pie`, which this would contradict.
+    let is_static =
+        variable("CARGO_CFG_TARGET_FEATURE").is_some_and(|on| on.contains("crt-static"));
+    if known && set("CARGO_CFG_TARGET_ENV") == "gnu" && !is_static {
+        println!("cargo::rustc-link-arg-bin=kiln=-no-pie");
+    }
     for carried in [OBSERVER, FRONT] {
         let file = PathBuf::from(set("OUT_DIR")).join(carried.file);
         match known {

@@ -41,7 +41,7 @@ pub fn is_script(parsed: &Parsed, env: &Env) -> bool {
     named && placed && linked && !tested && by_cargo && parsed.target.is_none()
 }
 
-/// Puts the front in the place of a build script, which is then beside it as `NAME.real`. One that
+/// Puts the front in the place of a build script, which is then beside it as `NAME.real`: its path. One that
 /// is a front already gets a new one, with the same real program.
 ///
 /// At every moment a program that can be run has the name. No file is written into that was there
@@ -50,7 +50,7 @@ pub fn is_script(parsed: &Parsed, env: &Env) -> bool {
 /// # Errors
 /// `Unsupported` when there is no front for this system, or a path is too long for it. What a file
 /// system fails with. The name then has the program that it had, and no other file is left.
-pub fn put(env: &Env, program: &Path) -> io::Result<()> {
+pub fn put(env: &Env, program: &Path) -> io::Result<PathBuf> {
     let known = told_real(program)?;
     let name = program.file_name().and_then(OsStr::to_str).ok_or(io::ErrorKind::Unsupported)?;
     let real = known.clone().unwrap_or_else(|| program.with_file_name(format!("{name}{REAL}")));
@@ -60,7 +60,7 @@ pub fn put(env: &Env, program: &Path) -> io::Result<()> {
     }
     let front = Temporary::create(program, name, &bytes)?;
     if known.is_some() {
-        return std::fs::rename(&front.0, program);
+        return std::fs::rename(&front.0, program).map(|()| real);
     }
     let was_there = real.symlink_metadata().is_ok();
     Temporary::twin(program, &format!("{name}{REAL}"))?.put_at(&real)?;
@@ -68,7 +68,8 @@ pub fn put(env: &Env, program: &Path) -> io::Result<()> {
         if !was_there {
             let _ = std::fs::remove_file(&real);
         }
-    })
+    })?;
+    Ok(real)
 }
 
 /// The real program beside a front; none when the program is no front, or the real one is gone.

@@ -36,6 +36,7 @@ pub mod observe;
 pub mod outputs;
 pub mod probes;
 pub mod publish;
+pub mod real_paths;
 pub mod reasons;
 pub mod roots;
 pub mod say;

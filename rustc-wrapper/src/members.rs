@@ -16,6 +16,7 @@ use kiln_storage::record::{EnvForm, Member, TreeFilter, Variables};
 
 use crate::env::Env;
 use crate::memo::Memo;
+use crate::real_paths::RealPaths;
 use crate::roots::Roots;
 use crate::silent;
 use crate::stamp::changed_ns;
@@ -37,13 +38,15 @@ pub struct Evaluator<'a> {
     /// The width that diagnostics are wrapped at, as given.
     pub width: Option<String>,
     known: HashMap<Member, Option<Digest>>,
+    real_paths: RealPaths,
     newest_ns: i128,
 }
 
 impl<'a> Evaluator<'a> {
     /// An evaluator that knows nothing yet.
     pub fn new(env: &'a Env, roots: &'a Roots, memo: &'a Memo, width: Option<String>) -> Self {
-        Self { env, roots, memo, width, known: HashMap::new(), newest_ns: 0 }
+        let (known, real_paths) = (HashMap::new(), RealPaths::default());
+        Self { env, roots, memo, width, known, real_paths, newest_ns: 0 }
     }
 
     /// The same evaluator, which knows some values.
@@ -129,11 +132,11 @@ impl<'a> Evaluator<'a> {
                 encoder.optional("leads", leads.as_ref().map(|p| p.as_os_str().as_bytes()));
             }
             Member::Place(path) => {
-                let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
+                let place = self.real_paths.of(&self.roots.resolve(&path.0)?);
                 encoder.optional("place", place.as_ref().map(|p| p.as_os_str().as_bytes()));
             }
             Member::Resolved(path) => {
-                let place = std::fs::canonicalize(self.roots.resolve(&path.0)?).ok();
+                let place = self.real_paths.of(&self.roots.resolve(&path.0)?);
                 let place = place.as_ref().and_then(|place| place.to_str());
                 let token = place.map(|place| self.roots.tokenise(place));
                 encoder.optional("resolved", token.as_ref().map(String::as_bytes));

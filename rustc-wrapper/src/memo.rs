@@ -14,7 +14,7 @@ use std::path::Path;
 use kiln_storage::Digest;
 use rustix::fs::OFlags;
 
-use crate::stamp::{changed_ns, coarse_now_ns, is_multigrain, stamp};
+use crate::stamp::{changed_ns, coarse_now_ns, file_system, is_multigrain, is_unwritten, stamp};
 
 const FILE_NAME: &str = "memo.v1";
 /// Rows in a bucket, and buckets in the table: 8 MiB, sparse until used.
@@ -44,6 +44,11 @@ fn settled(meta: &Metadata, hashed_from_ns: i128) -> bool {
 /// What identifies an unchanged file, as a row's key.
 fn row_key(meta: &Metadata) -> [u8; 32] {
     *Digest::of(&stamp(meta)).as_bytes()
+}
+
+/// What a row says of a file system: whether it is multigrain.
+fn multigrain_word(is: bool) -> Digest {
+    Digest::of(if is { b"multigrain" } else { b"coarse" })
 }
 
 fn checksum(row: &[u8]) -> [u8; 8] {
@@ -77,10 +82,13 @@ impl Memo {
 
     /// The digest of a file with this metadata, if it was noted.
     pub fn get(&self, meta: &Metadata) -> Option<Digest> {
+        self.row(&row_key(meta))
+    }
+
+    fn row(&self, key: &[u8; 32]) -> Option<Digest> {
         let file = self.file.as_ref()?;
-        let key = row_key(meta);
         let mut bucket = [0_u8; BUCKET_BYTES];
-        let read = file.read_at(&mut bucket, Self::bucket(&key)).ok()?;
+        let read = file.read_at(&mut bucket, Self::bucket(key)).ok()?;
         bucket[..read].chunks_exact(ROW_BYTES).find_map(|row| {
             if row[..16] != key[..16] || checksum(&row[..48]) != row[48..56] {
                 return None;
@@ -91,23 +99,51 @@ impl Memo {
         })
     }
 
-    /// Finds out whether files of this directory's device can be noted right after a change.
+    /// Finds out whether files of this directory's device can be noted right after a change. Tried out once
+    /// for a file system, where that can be told from every other.
     pub fn probe(&mut self, dir: &Path) {
-        let device = std::fs::metadata(dir).ok().map(|meta| meta.dev());
-        if device.is_some() && device != self.multigrain && is_multigrain(dir) {
-            self.multigrain = device;
+        let Ok(meta) = std::fs::metadata(dir) else { return };
+        if self.multigrain == Some(meta.dev()) {
+            return;
+        }
+        let key = file_system(dir, &meta);
+        let known = key.and_then(|key| self.row(&key));
+        let is = known.map_or_else(|| is_multigrain(dir), |word| word == multigrain_word(true));
+        if let (Some(key), None) = (&key, known) {
+            self.put_row(key, &multigrain_word(is));
+        }
+        if is {
+            self.multigrain = Some(meta.dev());
         }
     }
 
     /// Notes the digest of a file, if it cannot have been changed unseen since the coarse clock
     /// showed `hashed_from_ns`. The file was looked at before it was hashed, and was the same after.
     pub fn put(&self, meta: &Metadata, hashed_from_ns: i128, digest: &Digest) {
-        let sure = settled(meta, hashed_from_ns) || self.multigrain == Some(meta.dev());
-        let Some(file) = self.file.as_ref().filter(|_| sure) else {
-            return;
-        };
-        let key = row_key(meta);
-        let at = Self::bucket(&key);
+        if settled(meta, hashed_from_ns) || self.multigrain == Some(meta.dev()) {
+            self.put_row(&row_key(meta), digest);
+        }
+    }
+
+    /// What is noted of a file, with its metadata.
+    pub fn known(&self, path: &Path) -> Option<(Digest, Metadata)> {
+        let meta = std::fs::metadata(path).ok()?;
+        Some((self.get(&meta)?, meta))
+    }
+
+    /// Notes what was known of a file under another name of it, unless somebody wrote to it.
+    pub fn follow(&self, path: &Path, (digest, before): &(Digest, Metadata)) {
+        let hashed_from_ns = coarse_now_ns();
+        if let Ok(now) = std::fs::metadata(path)
+            && is_unwritten(before, &now)
+        {
+            self.put(&now, hashed_from_ns, digest);
+        }
+    }
+
+    fn put_row(&self, key: &[u8; 32], digest: &Digest) {
+        let Some(file) = &self.file else { return };
+        let at = Self::bucket(key);
         let mut bucket = [0_u8; BUCKET_BYTES];
         let read = file.read_at(&mut bucket, at).unwrap_or(0);
         let rows = || bucket[..read].chunks_exact(ROW_BYTES);
@@ -207,6 +243,47 @@ mod tests {
                 let (digest, _) = memo.digest(&path).unwrap();
                 assert_eq!(digest, Digest::of(text.as_bytes()), "round {round}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_known_follows_a_new_name_but_not_a_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut memo = Memo::open(dir.path());
+        memo.probe(dir.path());
+        let (path, link) = (dir.path().join("a"), dir.path().join("b"));
+        for (text, follows) in [("one", true), ("two", false)] {
+            std::fs::write(&path, text).unwrap();
+            wait_for_the_next_tick();
+            let (digest, _) = memo.digest(&path).unwrap();
+            let known = memo.known(&path).unwrap();
+            assert_eq!(known.0, digest);
+            let _ = std::fs::remove_file(&link);
+            std::fs::hard_link(&path, &link).unwrap();
+            if !follows {
+                std::fs::write(&path, "2wo").unwrap();
+            }
+            wait_for_the_next_tick();
+            memo.follow(&link, &known);
+            let now = memo.get(&std::fs::metadata(&link).unwrap());
+            assert_eq!(now, follows.then_some(digest), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_system_is_tried_out_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let probe = || {
+            let mut memo = Memo::open(dir.path());
+            memo.probe(place.path());
+            (memo.multigrain, std::fs::metadata(place.path()).unwrap().modified().unwrap())
+        };
+        let (first, again) = (probe(), probe());
+        assert_eq!(first.0, again.0);
+        let meta = std::fs::metadata(place.path()).unwrap();
+        if file_system(place.path(), &meta).is_some() {
+            assert_eq!(first.1, again.1, "no scratch file was made the second time");
         }
     }
 

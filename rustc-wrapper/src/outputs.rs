@@ -16,7 +16,7 @@ use memchr::memmem;
 
 use crate::client::Client;
 use crate::roots::{Escape, Roots};
-use crate::stamp::changed_ns;
+use crate::stamp::{changed_ns, is_unwritten};
 use crate::unit::Unit;
 
 /// Mode bits that the umask may take from.
@@ -158,10 +158,7 @@ pub fn restore(
     pending.0.clear();
     // Renaming moves the ctime; that nobody wrote meanwhile, the mtime says.
     for (path, before, digest) in written {
-        let same = |now: &Metadata| {
-            let key = |m: &Metadata| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec());
-            key(now) == key(&before)
-        };
+        let same = |now: &Metadata| is_unwritten(&before, now);
         restored.files.extend(std::fs::metadata(path).ok().filter(same).map(|now| (now, digest)));
     }
     Ok(restored)

@@ -2,10 +2,12 @@
 //! under observation and stored.
 //!
 //! What the stages of a compile are for rustc, these are for a script: [`mod@unit`] says what it is called,
-//! [`inputs`] what it read, [`effects`] whether it did what a hit would not do, [`tree`] what it left. The
-//! engine between them is the same. Whatever is in doubt, the script just runs.
+//! [`inputs`] what it read, [`holds`] what holds the result at its place, [`effects`] whether it did what a
+//! hit would not do, [`tree`] what it left. The engine between them is the same. Whatever is in doubt, the
+//! script just runs.
 
 pub mod effects;
+pub mod holds;
 pub mod inputs;
 pub mod paths;
 pub mod tree;

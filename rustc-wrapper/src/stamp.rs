@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use kiln_storage::encode::Encoder;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Longest that a new file stamp is waited for: many ticks of the slowest kernel clock.
@@ -51,6 +52,13 @@ pub fn stamp(meta: &Metadata) -> [u8; 56] {
     bytes
 }
 
+/// Whether nobody wrote to a file between two looks at it: the same file with the same length and time of
+/// writing. Its inode may have changed: a name was given to it or taken.
+pub fn is_unwritten(before: &Metadata, now: &Metadata) -> bool {
+    let key = |m: &Metadata| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec());
+    key(before) == key(now)
+}
+
 /// Whether the file system of a directory stamps every change of a file that was looked at anew, as
 /// Linux does since 6.13 for its own file systems: then a file whose stamp is what it was when it
 /// was looked at has not been changed since, however short ago that was.
@@ -77,6 +85,16 @@ pub fn is_multigrain(dir: &Path) -> bool {
         stamps.windows(2).all(|pair| pair[0] < pair[1])
             && stamps[TIMES - 1] - stamps[0] < LONGEST_NS
     })
+}
+
+/// A name for the file system of a directory with this metadata, as it is mounted by the running kernel; none
+/// where it cannot be told from others.
+pub fn file_system(dir: &Path, meta: &Metadata) -> Option<[u8; 32]> {
+    let kernel = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+    let system = rustix::fs::statvfs(dir).ok().filter(|system| system.f_fsid != 0)?;
+    let mut encoder = Encoder::new("kiln file system v1");
+    encoder.bytes("kernel", &kernel).number("device", meta.dev()).number("id", system.f_fsid);
+    Some(*encoder.finish().as_bytes())
 }
 
 /// A point in file time: what was changed before has an earlier stamp, what is changed later has

@@ -213,7 +213,12 @@ fn put_front(session: &Session<'_>) {
         && front::is_script(&session.parsed, session.env)
         && let Some(stem) = unit::stem(&session.parsed)
     {
-        let _ = front::put(session.env, &session.unit.out_dir.join(stem));
+        let program = session.unit.out_dir.join(stem);
+        let known = session.memo.known(&program);
+        if let (Ok(real), Some(known)) = (front::put(session.env, &program), known) {
+            // The name that it got moved the ctime; the run that follows counts it by content.
+            session.memo.follow(&real, &known);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use kiln_tests::direct::With;
 use kiln_tests::script::Scripted;
 use kiln_tests::{scripts, world};
 
@@ -72,6 +73,45 @@ scripts! {
         "fs::write(out(\"x.c\"), \"#ifdef TWICE\\nint x = 1;\\n#else\\n#define TWICE\\n#include __FILE__\\n#endif\\n\").unwrap(); \
          run(Command::new(\"cc\").args([\"-g\", \"-c\"]).arg(out(\"x.c\")).arg(\"-o\").arg(out(\"x.o\"))) + &read(\"data/n\")",
         one, two;
+}
+
+scripts! {
+    /// Programs look at each directory on the way to where they are, for links.
+    the_way_to_the_checkout: Everywhere,
+        "at(\"\").ancestors().all(|dir| fs::symlink_metadata(dir).unwrap().is_dir()).to_string() + &read(\"data/n\")",
+        one, two;
+}
+
+/// A directory above a checkout that a file names is there or not, wherever the checkout is.
+#[test]
+fn a_directory_above_that_a_file_names() {
+    let code = "fs::symlink_metadata(read(\"data/place\")).is_ok().to_string()";
+    let p = Scripted::new(world!(), code);
+    let state = |p: &Scripted| p.write("pk/data/place", p.world.at("ws/deep").to_str().unwrap());
+    state(&p);
+    let deep = p.project.copy_to(p.world.at("ws/deep/er/one"));
+    assert_eq!(p.build_in(With::Kiln, &deep).text, "true");
+    assert_eq!(p.build_in(With::Kiln, deep.wipe()).text, "true");
+    let other = deep.copy_to(p.world.at("ws/other/two"));
+    std::fs::remove_dir_all(p.world.at("ws/deep")).unwrap();
+    assert_eq!(p.build_in(With::Kiln, &other).text, "false", "{}", p.why());
+}
+
+/// The same way with a link on it.
+#[test]
+fn a_link_on_the_way_to_the_checkout() {
+    let code =
+        "at(\"\").ancestors().all(|dir| fs::symlink_metadata(dir).unwrap().is_dir()).to_string()";
+    let p = Scripted::new(world!(), code);
+    let straight = p.project.copy_to(p.world.at("ws/deep/er/one"));
+    assert_eq!(p.build_in(With::Kiln, &straight).text, "true");
+    std::os::unix::fs::symlink(p.world.at("ws/deep"), p.world.at("ws/link")).unwrap();
+    let manifest = p.world.at("ws/link/er/one/Cargo.toml");
+    let linked = straight.copy_to(p.world.at("ws/deep/er/two"));
+    let args = ["build", "-q", "--manifest-path", manifest.to_str().unwrap()];
+    straight.wipe();
+    p.cargo(With::Kiln, &linked, &args).run().ok();
+    assert_eq!(p.prints(&straight), "false", "{}", p.why());
 }
 
 /// A profile that inherits all of another one differs from it but by the place of OUT_DIR.

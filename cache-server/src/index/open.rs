@@ -163,8 +163,12 @@ fn open_file(path: &Path, store_id: &str) -> Result<Opened, IndexError> {
     }
     // What an interrupted rebuild has left is not all that the store holds.
     let fresh = meta("complete")?.is_none();
-    let unclean = meta("in-use")?.is_some();
-    set(&connection, "in-use").map_err(in_file)?;
+    let (in_use, boot) = (meta("in-use")?, boot());
+    let unclean = in_use.is_some();
+    if in_use.is_some_and(|then| then != boot) {
+        return Err(IndexError::Damaged("the machine went down while it was in use".into()));
+    }
+    set(&connection, "in-use", &boot).map_err(in_file)?;
     let reader = connect(path).map_err(in_file)?;
     Ok(Opened { index: Index::new(connection, Some(reader)), fresh, unclean, notes: Vec::new() })
 }
@@ -186,7 +190,7 @@ fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> 
 /// # Errors
 /// What SQLite fails with.
 pub(crate) fn mark_complete(connection: &Connection) -> rusqlite::Result<()> {
-    set(connection, "complete")
+    set(connection, "complete", "1")
 }
 
 /// Notes that the server ends and has finished what it began.
@@ -198,9 +202,15 @@ pub(crate) fn mark_clean(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn set(connection: &Connection, key: &str) -> rusqlite::Result<()> {
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, '1')", [key])?;
+fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [key, value])?;
     Ok(())
+}
+
+/// Which start of the machine this is; empty where nobody tells.
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -208,7 +218,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(SQLITE_BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(SQLITE_STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // Nobody waits for the disk: a process that is killed loses nothing, and an index that the machine went
+    // down with is thrown away.
+    connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
 }
@@ -273,6 +285,21 @@ mod tests {
         drop(foreign);
         let opened = open(dir.path(), "b").unwrap();
         assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
+    }
+
+    #[tokio::test]
+    async fn an_index_that_the_machine_went_down_with_is_thrown_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = open(dir.path(), "a").unwrap();
+        complete(&opened.index).await;
+        opened.index.write(|index| set(index, "in-use", "another start")).await.unwrap();
+        drop(opened);
+        let opened = open(dir.path(), "a").unwrap();
+        assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
+        complete(&opened.index).await;
+        opened.index.write(mark_clean).await.unwrap();
+        drop(opened);
+        assert!(!open(dir.path(), "a").unwrap().fresh, "it was closed before that");
     }
 
     #[test]

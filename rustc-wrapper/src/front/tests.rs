@@ -53,7 +53,7 @@ impl Place {
         std::fs::hard_link(self.script(), self.at("build").join(CARGO_NAME)).unwrap();
     }
 
-    fn put(&self) -> io::Result<()> {
+    fn put(&self) -> io::Result<PathBuf> {
         put(&self.env(&self.kiln), &self.script())
     }
 
@@ -348,7 +348,7 @@ fn modes_are_those_of_new_programs() {
 fn what_fails_changes_nothing() {
     let place = Place::new();
     let before = place.script().metadata().unwrap();
-    let check = |result: io::Result<()>, kind: Option<io::ErrorKind>, names: &[&str]| {
+    let check = |result: io::Result<PathBuf>, kind: Option<io::ErrorKind>, names: &[&str]| {
         let error = result.unwrap_err();
         assert!(kind.is_none_or(|kind| kind == error.kind()), "{error:?}");
         assert_eq!(place.names(), names);

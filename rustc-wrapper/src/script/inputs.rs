@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
 use kiln_storage::record::{EnvForm, Member, TokenPath, TreeFilter, Variables};
-use memchr::memmem;
 
+use super::holds::{self, Told};
 use super::paths::{Lies, Links, Paths};
 use super::{Run, effects, unknown};
 use crate::inputs::Unknown;
@@ -22,7 +22,6 @@ use crate::observe::made::Made;
 use crate::observe::rules;
 use crate::observe::seen::{Fact, Origin, Seen};
 use crate::observe::unseen;
-use crate::publish;
 
 /// Variables that libc itself reads, where nobody can be seen to ask: for the locale, the time zone, how
 /// options are read, and what its loader puts together.
@@ -42,16 +41,6 @@ const OF_LIBC: &[&str] = &[
     "POSIXLY_CORRECT",
     "TZ",
 ];
-
-/// Directories that are where they are on every machine, with all that is in them.
-const SYSTEM: &[&str] =
-    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/proc", "/sys", "/dev"];
-
-/// The roots that a path may be below.
-const ROOTS: [&str; 7] = ["workspace", "package", "out", "target", "cargo", "home", "tmp"];
-
-/// Largest file that is looked through for places of roots, bytes.
-const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What is known of a run that ended.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +92,9 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         made: Made::default(),
         code: BTreeSet::new(),
         helpers: BTreeSet::new(),
+        compilers: BTreeSet::new(),
         links: Links::default(),
+        above: BTreeSet::new(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         finder.take(fact)?;
@@ -116,7 +107,8 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         let variables = OF_LIBC.iter().map(|name| Member::Env((*name).into(), EnvForm::Tokens));
         finder.inputs.members.extend(variables);
     }
-    finder.pins();
+    let told = Told::new(run, (&finder.code, &finder.compilers), &finder.inputs.members);
+    told.hold(finder.above, &mut finder.inputs);
     Ok(finder.inputs)
 }
 
@@ -138,7 +130,11 @@ struct Finder<'a> {
     code: BTreeSet<PathBuf>,
     /// Those of them that were started as programs.
     helpers: BTreeSet<PathBuf>,
+    /// Compilers that Kiln stood in for.
+    compilers: BTreeSet<PathBuf>,
     links: Links<'a>,
+    /// Directories that hold the checkout and were looked at, not into.
+    above: BTreeSet<&'a str>,
 }
 
 impl<'a> Finder<'a> {
@@ -202,7 +198,13 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn path(&mut self, fact: &Fact, name: &str) -> Result<(), Unknown> {
+    fn path(&mut self, fact: &Fact, name: &'a str) -> Result<(), Unknown> {
+        // As programs do that find out whether there is a link on the way to where they are.
+        let at_link = fact.kind == Kind::Look && fact.has(flags::LINK);
+        if at_link && !fact.has(flags::FAILED) && holds::is_above(self.run, name) {
+            self.above.insert(name);
+            return Ok(());
+        }
         let asked = !matches!(fact.kind, Kind::Program | Kind::ProgramFailed);
         if asked && !fact.has(flags::FAILED) && Path::new(name).symlink_metadata().is_err() {
             return Err(unknown("input-vanished", name));
@@ -263,6 +265,11 @@ impl<'a> Finder<'a> {
                 return Err(unknown("not-observed", format!("a compile in it: {why}")));
             }
             for member in &note.members {
+                if let Member::File(TokenPath(path)) = member
+                    && (path.ends_with("/rustc") || path.ends_with("/clippy-driver"))
+                {
+                    self.compilers.insert(path.into());
+                }
                 let member = self.of_compile(member);
                 self.inputs.members.extend(member);
             }
@@ -319,150 +326,10 @@ impl<'a> Finder<'a> {
         }
         Ok(())
     }
-
-    /// Pins the roots that a script may have got the place of in other ways than from cargo, so that
-    /// elsewhere it would ask for the same path, and not for the same file below another root.
-    fn pins(&mut self) {
-        let mut pins: BTreeSet<&'static str> = BTreeSet::new();
-        let values: Vec<&str> = self.values().collect();
-        let paths = self.inputs.members.iter().filter_map(path_of);
-        for TokenPath(path) in paths {
-            match path.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
-                Some((root @ ("home" | "cargo" | "tmp"), _)) => {
-                    pins.extend(self.untold(root, &values));
-                    // The way there may have begun at the package, and gone up.
-                    let real = self.run.engine.roots.resolve(path).unwrap_or_default();
-                    if !real.to_str().is_some_and(|real| named_in(&values, real)) {
-                        pins.extend(["workspace", "package"]);
-                    }
-                }
-                Some((root, _)) => pins.extend(self.untold(root, &values)),
-                None if is_system(path) || named_in(&values, path) => {}
-                // It may have been named relative to the package.
-                None => pins.extend(["workspace", "package"]),
-            }
-        }
-        pins.extend(self.written_in_files());
-        for root in pins.into_iter().filter(|root| self.run.engine.roots.place(root).is_some()) {
-            self.inputs.pin(root);
-        }
-    }
-
-    /// The values of the variables that were read, and of PATH, which finds programs.
-    fn values(&self) -> impl Iterator<Item = &'a str> {
-        let names = self.inputs.members.iter().filter_map(|member| match member {
-            Member::Env(name, _) => Some(name.as_str()),
-            _ => None,
-        });
-        let run = self.run;
-        let names: BTreeSet<&str> = names.chain(["PATH"]).collect();
-        names
-            .into_iter()
-            .filter_map(|name| run.engine.env.get(name)?.to_str())
-            .collect::<Vec<_>>()
-            .into_iter()
-    }
-
-    /// A root whose place nothing told the script: neither cargo, which tells the package and OUT_DIR
-    /// (and so what lies above them), nor a variable.
-    fn untold(&self, root: &str, values: &[&str]) -> Option<&'static str> {
-        let root = ROOTS.into_iter().find(|name| *name == root)?;
-        let place = self.run.engine.roots.place(root)?;
-        let known = [&self.run.engine.cwd, &self.run.out];
-        let told = known.iter().any(|inner| inner.starts_with(place))
-            || values.iter().any(|value| value.contains(place));
-        (!told).then_some(root)
-    }
-
-    /// Roots whose places are written in a file that was read.
-    fn written_in_files(&self) -> BTreeSet<&'static str> {
-        let roots = publish::places(&self.run.engine);
-        let mut found = BTreeSet::new();
-        for member in &self.inputs.members {
-            let Member::File(token) = member else { continue };
-            let Some(path) = self.run.engine.roots.resolve(&token.0) else { continue };
-            if is_system(&token.0) || self.code.contains(&path) {
-                continue;
-            }
-            let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_TEXT_BYTES);
-            let Some(bytes) = small.then(|| std::fs::read(&path).ok()).flatten() else { continue };
-            let written =
-                roots.iter().filter(|(_, place)| memmem::find(&bytes, place.as_bytes()).is_some());
-            found.extend(
-                written.filter_map(|(root, _)| ROOTS.into_iter().find(|name| name == root)),
-            );
-        }
-        found
-    }
 }
 
 fn elsewhere<'a>(run: &'a Run<'_>) -> Option<&'a str> {
     let pwd = run.engine.env.text(PWD)?;
     let real = |path: &Path| path.canonicalize().ok();
     (real(Path::new(pwd)) != real(&run.engine.cwd)).then_some(pwd)
-}
-
-fn path_of(member: &Member) -> Option<&TokenPath> {
-    match member {
-        Member::File(path)
-        | Member::Listing(path)
-        | Member::Tree(path, _)
-        | Member::Mode(path)
-        | Member::Upward(path, _)
-        | Member::Link(path)
-        | Member::Place(path)
-        | Member::Resolved(path) => Some(path),
-        Member::Env(..)
-        | Member::Program(_)
-        | Member::Root(_)
-        | Member::DiagnosticWidth
-        | Member::Processor
-        | Member::Environment(_) => None,
-    }
-}
-
-fn is_system(path: &str) -> bool {
-    // What lies right below the top is where it is, too.
-    path.rfind('/') == Some(0) || SYSTEM.iter().any(|dir| Path::new(path).starts_with(dir))
-}
-
-/// Whether a directory that holds a path, of two components at least, or the path itself, is named in one
-/// of some values; a directory further down does not name it.
-fn named_in(values: &[&str], path: &str) -> bool {
-    let deep = |dir: &&Path| dir.components().count() > 2;
-    let mut above = Path::new(path).ancestors().take_while(deep).filter_map(Path::to_str);
-    above.any(|dir| values.iter().any(|value| names(value, dir)))
-}
-
-/// Whether a text names a directory, and nothing in it.
-fn names(text: &str, dir: &str) -> bool {
-    let goes_on = |rest: &str| {
-        let rest = rest.strip_prefix('/').unwrap_or(rest);
-        rest.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+'))
-    };
-    memmem::find_iter(text.as_bytes(), dir.as_bytes())
-        .any(|at| text.get(at + dir.len()..).is_some_and(|rest| !goes_on(rest)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_named_by_what_holds_it() {
-        let values = ["/a/bin:/b/c/bin", "-L/x/lib -l z", "/home/ann/"];
-        for (path, want) in [
-            ("/a/bin/cc", true),
-            ("/b/c/bin/deep/er", true),
-            ("/b/c/other", false),
-            ("/a/binary", false),
-            ("/x/lib/libz.a", true),
-            ("/x/include", false),
-            ("/home/ann/x", true),
-            ("/home/anna/x", false),
-            ("/a", false),
-        ] {
-            assert_eq!(named_in(&values, path), want, "{path}");
-        }
-    }
 }

@@ -1,0 +1,256 @@
+//! What holds the result of a script's run at its place: paths that it did not get from cargo, so that in
+//! another checkout it would ask for the same path, and not for the same file below another root.
+//!
+//! Called by [`super::inputs`] when all members are found. It adds [`Member::Root`], and settles what stands
+//! for the directories above a checkout.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use kiln_storage::record::{Member, TokenPath};
+use memchr::memmem;
+
+use super::Run;
+use super::inputs::Inputs;
+use crate::publish;
+
+/// Directories that are where they are on every machine, with all that is in them.
+const SYSTEM: &[&str] =
+    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/proc", "/sys", "/dev"];
+
+/// The roots that a path may be below.
+const ROOTS: [&str; 7] = ["workspace", "package", "out", "target", "cargo", "home", "tmp"];
+
+/// The roots that cargo tells a script, by its working directory and its variables; the widest first.
+const TOLD_BY_CARGO: [&str; 4] = ["workspace", "package", "target", "out"];
+
+/// Largest file that is looked through for places of roots, bytes.
+const MAX_TEXT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Whether a path is a directory above a root that cargo tells.
+pub fn is_above(run: &Run<'_>, path: &str) -> bool {
+    root_below(run, path).is_some()
+}
+
+/// The widest root below a directory that is not itself right below the top.
+fn root_below(run: &Run<'_>, dir: &str) -> Option<&'static str> {
+    let place = |root: &&str| {
+        let place = run.engine.roots.place(root).map(Path::new);
+        place.is_some_and(|place| place != Path::new(dir) && place.starts_with(dir))
+    };
+    TOLD_BY_CARGO.into_iter().find(place).filter(|_| !is_system(dir))
+}
+
+/// What a run was told of places.
+pub struct Told<'a> {
+    run: &'a Run<'a>,
+    /// Programs and shared objects that ran.
+    code: &'a BTreeSet<PathBuf>,
+    /// Compilers that Kiln stood in for.
+    compilers: &'a BTreeSet<PathBuf>,
+    /// The values of the variables that were read, and of PATH, which finds programs.
+    values: Vec<&'a str>,
+}
+
+impl<'a> Told<'a> {
+    /// By the variables among the members, the code that ran, and the compilers that did not.
+    pub fn new(
+        run: &'a Run<'_>,
+        (code, compilers): (&'a BTreeSet<PathBuf>, &'a BTreeSet<PathBuf>),
+        members: &BTreeSet<Member>,
+    ) -> Self {
+        let names = members.iter().filter_map(|member| match member {
+            Member::Env(name, _) => Some(name.as_str()),
+            _ => None,
+        });
+        let names: BTreeSet<&str> = names.chain(["PATH"]).collect();
+        let value = |name: &str| run.engine.env.get(name)?.to_str();
+        Self { run, code, compilers, values: names.into_iter().filter_map(value).collect() }
+    }
+
+    /// Pins what has to be pinned. `above` are directories above the checkout that were looked at.
+    pub fn hold(&self, above: BTreeSet<&str>, inputs: &mut Inputs) {
+        let (roots, named) = self.written_in_files(&above, inputs);
+        for dir in above {
+            let is_told = self.named(dir) || named.contains(dir);
+            match root_below(self.run, dir).filter(|_| !is_told) {
+                // The way to the checkout, looked at from there: it is one as long as no link is on it.
+                Some(root) => inputs.members.extend([Member::Resolved(token(self.run, root))]),
+                None => {
+                    let path = TokenPath(self.run.engine.roots.tokenise(dir));
+                    if path.0.starts_with('<') {
+                        inputs.members.insert(Member::Mode(path.clone()));
+                    }
+                    inputs.members.extend([Member::Link(path.clone()), Member::File(path)]);
+                }
+            }
+        }
+        let mut pins = roots;
+        for TokenPath(path) in inputs.members.iter().filter_map(path_of) {
+            match path.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+                Some((root @ ("home" | "cargo" | "tmp"), _)) => {
+                    pins.extend(self.untold(root));
+                    // The way there may have begun at the package, and gone up.
+                    let real = self.run.engine.roots.resolve(path).unwrap_or_default();
+                    if !real.to_str().is_some_and(|real| self.named(real)) {
+                        pins.extend(["workspace", "package"]);
+                    }
+                }
+                Some((root, _)) => pins.extend(self.untold(root)),
+                None if is_system(path) || self.named(path) => {}
+                // It may have been named relative to the package.
+                None => pins.extend(["workspace", "package"]),
+            }
+        }
+        for root in pins.into_iter().filter(|root| self.run.engine.roots.place(root).is_some()) {
+            inputs.pin(root);
+        }
+    }
+
+    /// Whether a variable named a path, or a directory that holds it; or the directory `bin` beside it, of
+    /// which a program ran: that looks for what it was installed with.
+    fn named(&self, path: &str) -> bool {
+        named_in(&self.values, path) || holders(path).any(|dir| self.is_installed(dir))
+    }
+
+    fn is_installed(&self, prefix: &str) -> bool {
+        let bin = format!("{prefix}/bin");
+        let mut programs = self.code.iter().chain(self.compilers);
+        programs.any(|program| program.parent() == Some(Path::new(&bin)))
+            && self.values.iter().any(|value| has_dir(value, &bin))
+    }
+
+    /// A root whose place nothing told the script: neither cargo, which tells the package and OUT_DIR
+    /// (and so what lies above them), nor a variable.
+    fn untold(&self, root: &str) -> Option<&'static str> {
+        let root = ROOTS.into_iter().find(|name| *name == root)?;
+        let place = self.run.engine.roots.place(root)?;
+        let known = [&self.run.engine.cwd, &self.run.out];
+        let told = known.iter().any(|inner| inner.starts_with(place))
+            || self.values.iter().any(|value| value.contains(place));
+        (!told).then_some(root)
+    }
+
+    /// Roots whose places are written in a file that was read, and those of some directories that are.
+    fn written_in_files<'d>(
+        &self,
+        dirs: &BTreeSet<&'d str>,
+        inputs: &Inputs,
+    ) -> (BTreeSet<&'static str>, BTreeSet<&'d str>) {
+        let roots = publish::places(&self.run.engine);
+        let (mut found, mut named) = (BTreeSet::new(), BTreeSet::new());
+        for member in &inputs.members {
+            let Member::File(token) = member else { continue };
+            let Some(path) = self.run.engine.roots.resolve(&token.0) else { continue };
+            if is_system(&token.0) || self.code.contains(&path) {
+                continue;
+            }
+            let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_TEXT_BYTES);
+            let Some(bytes) = small.then(|| std::fs::read(&path).ok()).flatten() else { continue };
+            let has = |place: &str| memmem::find(&bytes, place.as_bytes()).is_some();
+            let written = roots.iter().filter(|(_, place)| has(place));
+            found.extend(
+                written.filter_map(|(root, _)| ROOTS.into_iter().find(|name| name == root)),
+            );
+            named.extend(dirs.iter().filter(|dir| has(dir)));
+        }
+        (found, named)
+    }
+}
+
+fn token(run: &Run<'_>, root: &str) -> TokenPath {
+    let place = run.engine.roots.place(root).unwrap_or_default();
+    TokenPath(run.engine.roots.tokenise(place))
+}
+
+fn path_of(member: &Member) -> Option<&TokenPath> {
+    match member {
+        Member::File(path)
+        | Member::Listing(path)
+        | Member::Tree(path, _)
+        | Member::Mode(path)
+        | Member::Upward(path, _)
+        | Member::Link(path)
+        | Member::Place(path)
+        | Member::Resolved(path) => Some(path),
+        Member::Env(..)
+        | Member::Program(_)
+        | Member::Root(_)
+        | Member::DiagnosticWidth
+        | Member::Processor
+        | Member::Environment(_) => None,
+    }
+}
+
+fn is_system(path: &str) -> bool {
+    // What lies right below the top is where it is, too.
+    path.rfind('/') == Some(0) || SYSTEM.iter().any(|dir| Path::new(path).starts_with(dir))
+}
+
+/// Whether a directory that holds a path, of two components at least, or the path itself, is named in one
+/// of some values; a directory further down does not name it.
+fn named_in(values: &[&str], path: &str) -> bool {
+    holders(path).any(|dir| values.iter().any(|value| names(value, dir)))
+}
+
+/// A path and the directories that hold it, of two components at least.
+fn holders(path: &str) -> impl Iterator<Item = &str> {
+    let deep = |dir: &&Path| dir.components().count() > 2;
+    Path::new(path).ancestors().take_while(deep).filter_map(Path::to_str)
+}
+
+/// Whether a text names a directory, and nothing in it.
+fn names(text: &str, dir: &str) -> bool {
+    ends(text, dir).any(|rest| !rest.strip_prefix('/').unwrap_or(rest).starts_with(is_of_name))
+}
+
+/// Whether a text names a directory or something in it.
+fn has_dir(text: &str, dir: &str) -> bool {
+    ends(text, dir).any(|rest| !rest.starts_with(is_of_name))
+}
+
+/// What follows each place where a text has another one.
+fn ends<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = &'a str> {
+    memmem::find_iter(text.as_bytes(), part.as_bytes()).filter_map(|at| text.get(at + part.len()..))
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_named_by_what_holds_it() {
+        let values = ["/a/bin:/b/c/bin", "-L/x/lib -l z", "/home/ann/"];
+        for (path, want) in [
+            ("/a/bin/cc", true),
+            ("/b/c/bin/deep/er", true),
+            ("/b/c/other", false),
+            ("/a/binary", false),
+            ("/x/lib/libz.a", true),
+            ("/x/include", false),
+            ("/home/ann/x", true),
+            ("/home/anna/x", false),
+            ("/a", false),
+        ] {
+            assert_eq!(named_in(&values, path), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_named_by_what_is_in_it() {
+        for (text, want) in [
+            ("/a/b/bin", true),
+            ("/a/b/bin/rustc", true),
+            ("/x:/a/b/bin:/y", true),
+            ("/a/b/binary", false),
+            ("/a/b/bin-2/rustc", false),
+            ("/a/b", false),
+        ] {
+            assert_eq!(has_dir(text, "/a/b/bin"), want, "{text}");
+        }
+    }
+}
