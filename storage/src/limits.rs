@@ -120,3 +120,40 @@ pub const ORPHAN_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// Largest stream that a layer takes into memory to verify it or to hand it on twice, bytes.
 pub const LAYER_BUFFER_BYTES: u64 = 1024 * 1024;
+
+/// Longest wait for a connection to an object store.
+pub const OBJECT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time without a byte of an answer of an object store. A part has to be sent within it.
+pub const OBJECT_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Most times that a request to an object store is sent.
+pub const MAX_OBJECT_ATTEMPTS: u32 = 5;
+
+/// The pause before a request to an object store is sent a second time; it doubles from there.
+pub const OBJECT_FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between attempts, where the object store does not ask for a longer one.
+pub const OBJECT_MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// No attempt of a request to an object store begins later than this after the first.
+pub const OBJECT_RETRY_TIME: Duration = Duration::from_secs(20);
+
+/// Most requests to an object store at a time.
+pub const MAX_OBJECT_REQUESTS: usize = 32;
+
+/// Largest object that is written to an object store by one request, and the size of the parts of
+/// larger ones, bytes.
+pub const OBJECT_PART_BYTES: usize = 8 * 1024 * 1024;
+
+/// Parts of one object that travel at a time.
+pub const OBJECT_PARTS_AT_ONCE: usize = 4;
+
+/// Bytes of a file that are read at a time on their way to an object store.
+pub const OBJECT_FILE_READ_BYTES: u64 = 1024 * 1024;
+
+/// Longest answer of an object store that is looked at for an error code, bytes.
+pub const MAX_OBJECT_ERROR_BYTES: usize = 64 * 1024;
+
+/// Longest bucket and prefix together, bytes. A key has at most 1024 bytes in S3.
+pub const MAX_OBJECT_PREFIX_BYTES: usize = 512;
