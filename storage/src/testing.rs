@@ -4,7 +4,8 @@
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference;
-//! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server.
+//! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
+//! - [`results`]: records with blobs, as remotes store them.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
@@ -13,4 +14,5 @@ pub mod conformance;
 pub mod faults;
 pub mod model;
 pub mod proxy;
+pub mod results;
 mod wire;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use kiln_storage::object::{ObjectBackend, ObjectOptions, Patience};
 use kiln_storage::testing::proxy::FaultProxy;
-use kiln_storage::{Backend as _, ObjectName};
 
 /// The smallest size of parts that the service takes.
 pub const PART_BYTES: usize = 5 * 1024 * 1024;
@@ -66,13 +65,5 @@ impl Bucket {
     /// One more client of the place.
     pub fn open(&self) -> ObjectBackend {
         ObjectBackend::open(&options(self.proxy.address(), &self.url)).unwrap()
-    }
-
-    /// Damages an object behind everybody's back.
-    pub async fn replace(&self, name: &ObjectName, bytes: &[u8]) {
-        let backend = self.open();
-        backend.delete(name).await.unwrap();
-        let body = kiln_storage::Body::Bytes(bytes.to_vec().into());
-        backend.put_if_absent(name, body).await.unwrap();
     }
 }

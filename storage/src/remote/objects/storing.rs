@@ -1,0 +1,158 @@
+//! The way of a result into a bucket: blobs first, then the record, which makes it visible. Called by
+//! [`super`]. Wherever it ends, what is there is whole or is not seen.
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::{ObjectRemote, layout, now_ms, pack};
+use crate::backend::{Backend, Body, Put, StoreError, StoreResult};
+use crate::digest::Digest;
+use crate::entry::{self, EntryError};
+use crate::key::ObjectName;
+use crate::limits;
+use crate::record::Record;
+use crate::remote::{ResultName, Stored};
+
+/// A blob in memory that was read from the server's own store, and its frame.
+struct Framed {
+    digest: Digest,
+    bytes: Bytes,
+    frame: Vec<u8>,
+}
+
+impl ObjectRemote {
+    pub(super) async fn store_result(
+        &self,
+        name: &ResultName,
+        record: &Record,
+        local: &dyn Backend,
+    ) -> StoreResult<Stored> {
+        let name = &self.not_rejected(name);
+        let json = serde_json::to_vec(record)
+            .map_err(|error| StoreError::Unavailable(format!("a record: {error}")))?;
+        let (inline, large) = self.sort_out(record, json.len(), local).await?;
+        let stores: Vec<_> =
+            large.into_iter().map(|(digest, size)| self.store_blob(digest, size, local)).collect();
+        let relied: Vec<Option<Digest>> = stream::iter(stores)
+            .buffer_unordered(limits::STORED_BLOBS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let relied: Vec<Digest> = relied.into_iter().flatten().collect();
+        let object = layout::result(name);
+        let too_large = |size| StoreError::TooLarge { name: object.clone(), size };
+        let of = name.clone();
+        let packed = self.blocking(usize::MAX, move || pack::encode(&of, &json, &inline)).await?;
+        let frame = packed.map_err(|error| match error {
+            EntryError::TooLarge(size) => too_large(size),
+            _ => too_large(0),
+        })?;
+        let put = self.backend.put_if_absent(&object, Body::Bytes(frame.into())).await?;
+        if put == Put::AlreadyThere {
+            return Ok(Stored::AlreadyThere);
+        }
+        if !relied.is_empty() && self.is_collected(&relied).await? {
+            self.backend.delete(&object).await?;
+            let why = format!("{}: a collection takes a blob of the result", self.shown);
+            return Err(StoreError::Unavailable(why));
+        }
+        Ok(Stored::Durable)
+    }
+
+    /// The blobs that go with the record, and those that are objects of their own. All of them have to
+    /// be in the server's store.
+    async fn sort_out(
+        &self,
+        record: &Record,
+        json: usize,
+        local: &dyn Backend,
+    ) -> StoreResult<(Vec<(Digest, Bytes)>, Vec<(Digest, u64)>)> {
+        let mut blobs = record.blobs();
+        blobs.sort_by_key(|(_, size)| *size);
+        let mut plain = json + pack::overhead(blobs.len());
+        let (mut packed, mut inline, mut large) = (0, Vec::new(), Vec::new());
+        for (digest, size) in blobs {
+            if size > limits::INLINE_BLOB_PLAIN_BYTES
+                || plain as u64 + size > limits::MAX_RECORD_BYTES as u64
+            {
+                large.push((digest, size));
+                continue;
+            }
+            let blob = self.framed(digest, size, local).await?;
+            let len = blob.frame.len();
+            if len > limits::INLINE_BLOB_BYTES || packed + len > limits::INLINE_RESULT_BYTES {
+                large.push((digest, size));
+                continue;
+            }
+            packed += len;
+            plain += blob.bytes.len();
+            inline.push((blob.digest, blob.bytes));
+        }
+        Ok((inline, large))
+    }
+
+    /// A blob of the server's store, with its frame.
+    async fn framed(&self, digest: Digest, size: u64, local: &dyn Backend) -> StoreResult<Framed> {
+        let name = ObjectName::blob(&digest);
+        let body = local.get(&name).await?.ok_or_else(|| absent(&name))?;
+        let bytes = body.into_bytes(&name, size).await?;
+        let (checked, of) = (bytes.clone(), name.clone());
+        let framed = self.blocking(bytes.len(), move || {
+            let same = checked.len() as u64 == size && Digest::of(&checked) == digest;
+            same.then(|| entry::encode(&of, &checked).ok()).flatten()
+        });
+        let damaged = || StoreError::Damaged { name, why: "the bytes are others".to_owned() };
+        let frame = framed.await?.ok_or_else(damaged)?;
+        Ok(Framed { digest, bytes, frame })
+    }
+
+    /// Stores a blob as an object of its own. The digest when it was there already, and so may be deleted by
+    /// somebody who does not know yet that it is needed.
+    async fn store_blob(
+        &self,
+        digest: Digest,
+        size: u64,
+        local: &dyn Backend,
+    ) -> StoreResult<Option<Digest>> {
+        let (object, framed) = layout::blob(&digest, size);
+        let body = if framed {
+            let blob = self.framed(digest, size, local).await?;
+            if blob.frame.len() >= limits::ASK_BEFORE_BYTES
+                && self.backend.size(&object).await?.is_some()
+            {
+                return Ok(Some(digest));
+            }
+            Body::Bytes(blob.frame.into())
+        } else {
+            // In parts, which asks before it sends.
+            let name = ObjectName::blob(&digest);
+            local.get(&name).await?.ok_or_else(|| absent(&name))?
+        };
+        let put = self.backend.put_if_absent(&object, body).await?;
+        Ok((put == Put::AlreadyThere).then_some(digest))
+    }
+
+    /// Whether a collection has announced to delete one of these.
+    async fn is_collected(&self, digests: &[Digest]) -> StoreResult<bool> {
+        let listing = self.backend.list(layout::COLLECTING);
+        let announced: Vec<_> = listing.map_ok(|listed| listed.name).try_collect().await?;
+        let heeded = 2 * limits::COLLECTION_TIME.as_millis() as u64;
+        for name in announced {
+            let Some(at) = layout::parse_timed(&name) else { continue };
+            if at.saturating_add(heeded) < now_ms() {
+                continue;
+            }
+            let (of, max) = (name.clone(), entry::max_frame(&name));
+            let listed = self.read(&name, max, move |frame| entry::decode(&of, frame)).await?;
+            let Some(listed) = listed else { continue };
+            let (listed, _) = listed.as_chunks::<{ crate::digest::DIGEST_LEN }>();
+            if digests.iter().any(|digest| listed.contains(digest.as_bytes())) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn absent(name: &ObjectName) -> StoreError {
+    StoreError::Damaged { name: name.clone(), why: "it is not in the store".to_owned() }
+}
