@@ -194,3 +194,12 @@ pub const MAX_USED_RESULTS: usize = 10_000;
 /// Time within which a collection has to be done with what it announced to delete. Twice as long after its
 /// announcement nobody heeds it.
 pub const COLLECTION_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// Time after which a result in a bucket goes that nobody used.
+pub const MAX_UNUSED: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Objects that a collection deletes in one call.
+pub const COLLECTED_AT_ONCE: usize = 1000;
+
+/// Results that the preview of a collection names, the dearest first.
+pub const MAX_DEAREST: usize = 20;

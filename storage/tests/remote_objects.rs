@@ -1,8 +1,10 @@
-//! Results in a backend: against a model, with faults, in races, and with writers that stop at every step.
+//! Results in a backend: what is damaged, races, and writers that stop at every step.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod support;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,68 +12,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use kiln_storage::remote::objects::ObjectRemote;
-use kiln_storage::remote::{Arrived, ResultName, Stored};
+use kiln_storage::remote::{ResultName, Stored};
 use kiln_storage::testing::bodies::{list, name, noise, read};
 use kiln_storage::testing::faults::{FaultBackend, Faults};
-use kiln_storage::testing::model;
-use kiln_storage::testing::results::{keep, result, scope, unit};
+use kiln_storage::testing::results::{keep, scope, unit};
 use kiln_storage::{
-    Backend, Body, Digest, Listed, MemoryBackend, ObjectName, Put, Record, Remote, Scope,
-    StoreError, StoreResult,
+    Backend, Body, Digest, Listed, MemoryBackend, ObjectName, Put, Remote, Scope, StoreError,
+    StoreResult,
 };
-use proptest::prelude::*;
-
-const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
-/// Sizes of blobs: empty, small, of the size that is tried, and those that are objects of their own.
-const SIZES: [usize; 5] = [0, 1000, 60_000, 100_000, 600_000];
-
-fn memory() -> Arc<dyn Backend> {
-    Arc::new(MemoryBackend::new(MEMORY_BYTES))
-}
-
-fn remote(backend: &Arc<dyn Backend>) -> ObjectRemote {
-    ObjectRemote::new(Arc::clone(backend), "memory")
-}
-
-/// A result of one of a few units, with blobs of all sizes, one of which all results share.
-fn some_result(of_unit: usize, value: usize) -> (ResultName, Record, Vec<Bytes>) {
-    let mut blobs: Vec<_> =
-        SIZES.iter().map(|size| noise((of_unit * 100 + value) as u64, *size)).collect();
-    blobs.push(noise(7, 200_000));
-    let (name, record) = result(&format!("unit{of_unit}"), &value.to_string(), &blobs);
-    (name, record, blobs)
-}
-
-async fn store(
-    remote: &ObjectRemote,
-    name: &ResultName,
-    record: &Record,
-    blobs: &[Bytes],
-) -> StoreResult<Stored> {
-    let local = MemoryBackend::new(MEMORY_BYTES);
-    keep(&local, blobs).await;
-    remote.store(name, record, &local).await
-}
-
-/// All blobs of what arrived, each checked; the first one that is not to be had.
-async fn blobs_of(remote: &ObjectRemote, arrived: &Arrived) -> StoreResult<Result<(), Digest>> {
-    for (digest, size) in arrived.record.blobs() {
-        let along = arrived.blobs.iter().find(|(along, _)| *along == digest);
-        let bytes = match along {
-            Some((_, bytes)) => bytes.clone(),
-            None => match remote.blob(&digest, size).await? {
-                None => return Ok(Err(digest)),
-                Some(body) => body.into_bytes(&ObjectName::blob(&digest), size).await?,
-            },
-        };
-        assert_eq!((Digest::of(&bytes), bytes.len() as u64), (digest, size));
-    }
-    Ok(Ok(()))
-}
-
-async fn find(remote: &ObjectRemote, name: &ResultName) -> StoreResult<Vec<Arrived>> {
-    remote.lookup(&[scope()], &[name.unit]).await
-}
+use support::remotes::{MEMORY_BYTES, blobs_of, find, memory, remote, some_result, store};
 
 #[tokio::test]
 async fn what_is_stored_is_found_with_its_blobs() {
@@ -89,7 +38,9 @@ async fn what_is_stored_is_found_with_its_blobs() {
     let by_name = reader.results(&[name.clone(), some_result(0, 1).0]).await.unwrap();
     assert_eq!((by_name.len(), &by_name[0].record, by_name[0].blobs.len()), (1, &record, 3));
     let elsewhere = Scope::new("owner/repository", "refs/heads/other");
-    assert!(reader.lookup(&[elsewhere.clone()], &[name.unit]).await.unwrap().is_empty());
+    assert!(
+        reader.lookup(std::slice::from_ref(&elsewhere), &[name.unit]).await.unwrap().is_empty()
+    );
     let both = reader.lookup(&[elsewhere, scope()], &[unit("nobody"), name.unit]).await.unwrap();
     assert_eq!(both.len(), 1);
     assert_eq!(reader.counters().damaged, 0);
@@ -371,180 +322,6 @@ async fn a_writer_that_stops_at_any_step_leaves_nothing_half() {
     }
     // Stopped before it was there, stopped when it was, and not stopped.
     assert_eq!(seen, BTreeSet::from([(false, 0), (false, 1), (true, 1)]));
-}
-
-/// One operation of the model.
-#[derive(Debug, Clone)]
-enum Operation {
-    Store(usize, usize),
-    Lookup(Vec<usize>),
-    Results(Vec<(usize, usize)>),
-    Reject(usize, usize),
-    PutNote(u8, u8),
-    Note(u8),
-}
-
-const UNITS: usize = 3;
-/// As many as a lookup gives.
-const VALUES: usize = 4;
-
-fn operations() -> impl Strategy<Value = Vec<Operation>> {
-    let one = (0..UNITS, 0..VALUES);
-    let operation = prop_oneof![
-        4 => one.clone().prop_map(|(unit, value)| Operation::Store(unit, value)),
-        3 => proptest::collection::vec(0..UNITS, 0..3).prop_map(Operation::Lookup),
-        2 => proptest::collection::vec(one.clone(), 0..4).prop_map(Operation::Results),
-        1 => one.prop_map(|(unit, value)| Operation::Reject(unit, value)),
-        1 => (0_u8..2, any::<u8>()).prop_map(|(note, text)| Operation::PutNote(note, text)),
-        1 => (0_u8..2).prop_map(Operation::Note),
-    ];
-    proptest::collection::vec(operation, 1..25)
-}
-
-/// What is there by name, without what the remote did with generations.
-type Model = BTreeMap<(usize, usize), u32>;
-
-fn known(model: &Model, (unit, value): (usize, usize)) -> Option<ResultName> {
-    let generation = *model.get(&(unit, value))?;
-    Some(ResultName { generation, ..some_result(unit, value).0 })
-}
-
-/// Does the operations through two remotes in turns. `exact`: every answer is the model's; otherwise answers may be
-/// errors, and what comes is what was offered.
-async fn run(remotes: [&ObjectRemote; 2], operations: &[Operation], exact: bool) {
-    let mut model = Model::new();
-    let mut next = BTreeMap::new();
-    let mut notes: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
-    for (i, operation) in operations.iter().enumerate() {
-        let remote = remotes[i % 2];
-        match operation {
-            Operation::Store(unit, value) => {
-                let (name, record, blobs) = some_result(*unit, *value);
-                let generation = *next.get(&(*unit, *value)).unwrap_or(&0);
-                let name = ResultName { generation, ..name };
-                let stored = store(remote, &name, &record, &blobs).await;
-                if exact {
-                    let there = model.insert((*unit, *value), generation);
-                    let expected = there.map_or(Stored::Durable, |_| Stored::AlreadyThere);
-                    assert_eq!(stored.unwrap(), expected);
-                }
-            }
-            Operation::Lookup(units) => {
-                let keys: Vec<_> = units.iter().map(|i| unit(&format!("unit{i}"))).collect();
-                let found = remote.lookup(&[scope()], &keys).await;
-                check(remote, found, exact).await;
-                if exact {
-                    let found = remote.lookup(&[scope()], &keys).await.unwrap();
-                    let names: BTreeSet<_> = found.into_iter().map(|found| found.name).collect();
-                    let there = model.keys().filter(|(unit, _)| units.contains(unit));
-                    assert_eq!(names, there.filter_map(|key| known(&model, *key)).collect());
-                }
-            }
-            Operation::Results(of) => {
-                let names: Vec<_> = of
-                    .iter()
-                    .map(|key| known(&model, *key).unwrap_or_else(|| some_result(key.0, key.1).0))
-                    .collect();
-                let found = remote.results(&names).await;
-                check(remote, found, exact).await;
-                if exact {
-                    let found = remote.results(&names).await.unwrap();
-                    let names: BTreeSet<_> = found.into_iter().map(|found| found.name).collect();
-                    assert_eq!(names, of.iter().filter_map(|key| known(&model, *key)).collect());
-                }
-            }
-            Operation::Reject(unit, value) => {
-                if let Some(name) = known(&model, (*unit, *value)) {
-                    next.insert((*unit, *value), name.generation + 1);
-                    model.remove(&(*unit, *value));
-                    remote.reject(&name).await.unwrap();
-                }
-            }
-            Operation::PutNote(note, text) => {
-                let put = remote.put_note(&scope(), &note.to_string(), vec![*text].into()).await;
-                let texts = notes.entry(*note).or_default();
-                if exact {
-                    put.unwrap();
-                    texts.clear();
-                }
-                texts.push(*text);
-            }
-            Operation::Note(note) => {
-                let found = remote.note(&[scope()], &note.to_string()).await;
-                let texts = notes.get(note).cloned().unwrap_or_default();
-                match found {
-                    Ok(Some(found)) => assert!(texts.iter().any(|text| found == [*text][..])),
-                    Ok(None) => assert!(!exact || texts.is_empty()),
-                    Err(_) => assert!(!exact),
-                }
-            }
-        }
-    }
-}
-
-/// What arrived is what was stored under its name; where there are no faults its blobs are to be had.
-async fn check(remote: &ObjectRemote, found: StoreResult<Vec<Arrived>>, exact: bool) {
-    for arrived in found.ok().into_iter().flatten() {
-        let all = (0..UNITS).flat_map(|unit| (0..VALUES).map(move |value| (unit, value)));
-        let mut all = all.map(|(unit, value)| some_result(unit, value));
-        let (_, record, _) = all.find(|(name, ..)| name.result == arrived.name.result).unwrap();
-        assert_eq!(arrived.record, record);
-        let blobs = blobs_of(remote, &arrived).await;
-        assert!(!exact || blobs.unwrap().is_ok());
-    }
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn two_remotes_on_one_backend_do_what_a_map_does(operations in operations()) {
-        let backend = memory();
-        block_on(run([&remote(&backend), &remote(&backend)], &operations, true));
-    }
-
-    /// With faults nothing comes that was not stored; without them all heals.
-    #[test]
-    fn over_a_faulty_backend_nothing_wrong_comes_and_all_heals(
-        operations in operations(),
-        faults in model::faults(),
-    ) {
-        let faulty = FaultBackend::new(MemoryBackend::new(MEMORY_BYTES), faults);
-        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-        block_on(async {
-            let remotes = [remote(&backend), remote(&backend)];
-            run([&remotes[0], &remotes[1]], &operations, false).await;
-            faulty.set(Faults::Never);
-            heal(&remotes[0]).await;
-        });
-    }
-}
-
-/// What a server does with what it finds damaged.
-async fn heal(remote: &ObjectRemote) {
-    for of_unit in 0..UNITS {
-        let (name, record, blobs) = some_result(of_unit, 0);
-        let mut generation = 0;
-        loop {
-            let name = ResultName { generation, ..name.clone() };
-            let found = find(remote, &name).await.unwrap();
-            let here = found.iter().find(|arrived| arrived.name.result == name.result);
-            if let Some(arrived) = here {
-                if blobs_of(remote, arrived).await.unwrap().is_ok() {
-                    break;
-                }
-                remote.reject(&arrived.name).await.unwrap();
-                generation = arrived.name.generation + 1;
-            }
-            let name = ResultName { generation, ..name };
-            store(remote, &name, &record, &blobs).await.unwrap();
-            assert!(generation < 4, "it does not heal");
-        }
-    }
 }
 
 /// A frame that decompresses to other bytes than its name says is found out where it is read.

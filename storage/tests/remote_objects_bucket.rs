@@ -69,6 +69,7 @@ fn open(bucket: &Bucket) -> ObjectRemote {
 }
 
 /// Prints and returns the requests since the last time.
+#[allow(clippy::print_stdout, reason = "the table of the docs")]
 fn row(what: &str, proxy: &FaultProxy, counted: RemoteCounters) -> [u64; 4] {
     let requests = [
         proxy.count("GET", "list-type"),

@@ -4,7 +4,7 @@
 //! are objects of their own, named by their digest, so a result whose output is that of another costs
 //! nothing but its record. Their frames are compressed as [`crate::entry`] does (zstd, level 3: of the
 //! 133 MB of libraries of a debug build of ripgrep it leaves 34 MB at 390 MB/s; level 1 leaves 37, level 6 31 at
-//! a third of the speed). What is called how is in [`layout`].
+//! a third of the speed). What is called how is in `objects/layout.rs`.
 //!
 //! A lookup is a listing of each unit in each scope, and a read for each of its newest results; what is asked for
 //! by name is a read and nothing else. Storing is a write for each large blob that is not there, then one

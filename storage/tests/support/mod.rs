@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 pub mod moto;
+pub mod remotes;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

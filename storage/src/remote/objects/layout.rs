@@ -9,6 +9,7 @@
 //! | `notes/<scope>/<name>/<order>-<chance>` | a note; the least name is the newest |
 //! | `used/<scope>/<day>/<order>-<chance>` | results that were used |
 //! | `collecting/<order>-<chance>` | blobs that somebody is about to delete |
+//! | `collecting/<order>-<chance>.done` | that they are deleted, or spared |
 //! | `pins/<scope>/<result>` | a result that is to stay; of any content |
 
 use crate::digest::Digest;
@@ -64,13 +65,26 @@ pub(crate) fn parse_result(below_unit: &str) -> Option<(ResultKey, u32)> {
     Some((result.parse().ok()?, generation.parse().ok()?))
 }
 
-/// Scope id, unit, result and generation of the object of a result of this format.
-pub(crate) fn parse_whole(object: &ObjectName) -> Option<(String, UnitKey, ResultKey, u32)> {
-    let rest = object.as_str().strip_prefix(&format_prefix())?;
-    let mut parts = rest.splitn(4, '/');
-    let (scope, _, unit) = (parts.next()?, parts.next()?, parts.next()?);
+/// What the name of a result's object says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ResultObject {
+    /// Whether it is of the format that is read here.
+    pub(crate) readable: bool,
+    /// The scope, by its id.
+    pub(crate) scope_id: String,
+    pub(crate) unit: UnitKey,
+    pub(crate) result: ResultKey,
+    pub(crate) generation: u32,
+}
+
+/// Takes the name of a result's object apart, of any format.
+pub(crate) fn parse_whole(object: &ObjectName) -> Option<ResultObject> {
+    let readable = object.as_str().starts_with(&format_prefix());
+    let mut parts = object.as_str().strip_prefix(RESULTS)?.splitn(5, '/').skip(1);
+    let (scope_id, _, unit) = (parts.next()?, parts.next()?, parts.next()?);
     let (result, generation) = parse_result(parts.next()?)?;
-    Some((scope.to_owned(), unit.parse().ok()?, result, generation))
+    let (scope_id, unit) = (scope_id.to_owned(), unit.parse().ok()?);
+    Some(ResultObject { readable, scope_id, unit, result, generation })
 }
 
 /// The object of a blob, and whether it is framed there.
@@ -103,11 +117,16 @@ pub(crate) fn timed(prefix: &str, at_ms: u64, chance: u64) -> ObjectName {
     name(format!("{prefix}{:016x}-{chance:016x}", u64::MAX - at_ms))
 }
 
-/// The time in a name of [`timed`].
+/// The time in a name of [`timed`], and in what is named after it.
 pub(crate) fn parse_timed(object: &ObjectName) -> Option<u64> {
     let (_, last) = object.as_str().rsplit_once('/')?;
     let (order, _) = last.split_once('-')?;
     Some(u64::MAX - u64::from_str_radix(order, 16).ok()?)
+}
+
+/// The object that says that the deletions of an announcement are over.
+pub(crate) fn done(announcement: &ObjectName) -> ObjectName {
+    name(format!("{announcement}.done"))
 }
 
 /// The prefix of what was used in a scope on a day (days since 1970); ends with `/`.
@@ -148,7 +167,17 @@ mod tests {
         };
         let object = result(&of);
         assert!(object.as_str().starts_with(&unit_prefix(&scope, &of.unit)));
-        assert_eq!(parse_whole(&object), Some((scope.id(), of.unit, of.result, 7)));
+        let parsed = parse_whole(&object).unwrap();
+        let expected = ResultObject {
+            readable: true,
+            scope_id: scope.id(),
+            unit: of.unit,
+            result: of.result,
+            generation: 7,
+        };
+        assert_eq!(parsed, expected);
+        let older = object.as_str().replace(&format_prefix(), "results/0.1/").parse().unwrap();
+        assert_eq!(parse_whole(&older), Some(ResultObject { readable: false, ..expected }));
         for size in [0, limits::MAX_FRAMED_BLOB_BYTES as u64, limits::MAX_BLOB_BYTES] {
             assert_eq!(parse_blob(&blob(&digest, size).0), Some(digest));
         }

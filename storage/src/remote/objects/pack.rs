@@ -9,6 +9,7 @@ use bytes::{Buf as _, Bytes};
 use super::layout;
 use crate::digest::{DIGEST_LEN, Digest};
 use crate::entry::{self, EntryError};
+use crate::key::{ObjectName, ResultKey, UnitKey};
 use crate::limits;
 use crate::record::Record;
 use crate::remote::ResultName;
@@ -67,7 +68,19 @@ pub(crate) fn overhead(blobs: usize) -> usize {
 /// # Errors
 /// The first thing that is wrong.
 pub(crate) fn decode(name: &ResultName, frame: Bytes) -> Result<Unpacked, PackError> {
-    let payload = entry::decode(&layout::result(name), frame)?.into_bytes();
+    decode_object(&layout::result(name), (&name.unit, &name.result), frame)
+}
+
+/// As [`decode`], for who knows the object and not the scope.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub(crate) fn decode_object(
+    object: &ObjectName,
+    of: (&UnitKey, &ResultKey),
+    frame: Bytes,
+) -> Result<Unpacked, PackError> {
+    let payload = entry::decode(object, frame)?.into_bytes();
     let mut fields = payload.clone();
     let record_len = fields.try_get_u32_le().map_err(|_| PackError::Shape)? as usize;
     let count = fields.try_get_u32_le().map_err(|_| PackError::Shape)? as usize;
@@ -83,7 +96,7 @@ pub(crate) fn decode(name: &ResultName, frame: Bytes) -> Result<Unpacked, PackEr
     if fields.len() < record_len {
         return Err(PackError::Shape);
     }
-    let record = read_record(name, &fields.split_to(record_len))?;
+    let record = read_record(of, &fields.split_to(record_len))?;
     let named = record.blobs();
     let mut blobs = Vec::with_capacity(count);
     for (digest, len) in table {
@@ -99,17 +112,18 @@ pub(crate) fn decode(name: &ResultName, frame: Bytes) -> Result<Unpacked, PackEr
     if fields.is_empty() { Ok((record, blobs)) } else { Err(PackError::Shape) }
 }
 
-fn read_record(name: &ResultName, json: &[u8]) -> Result<Record, PackError> {
+fn read_record((unit, result): (&UnitKey, &ResultKey), json: &[u8]) -> Result<Record, PackError> {
     let record: Record =
         serde_json::from_slice(json).map_err(|error| PackError::Record(error.to_string()))?;
     record.check().map_err(|error| PackError::Record(error.to_string()))?;
-    if record.unit_key != name.unit || record.result_key != name.result {
+    if record.unit_key != *unit || record.result_key != *result {
         return Err(PackError::Name);
     }
     Ok(record)
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests {
     use proptest::prelude::*;
 

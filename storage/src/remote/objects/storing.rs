@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::{ObjectRemote, layout, now_ms, pack};
+use super::{ObjectRemote, layout, lock, now_ms, pack};
 use crate::backend::{Backend, Body, Put, StoreError, StoreResult};
 use crate::digest::Digest;
 use crate::entry::{self, EntryError};
@@ -12,6 +12,9 @@ use crate::key::ObjectName;
 use crate::limits;
 use crate::record::Record;
 use crate::remote::{ResultName, Stored};
+
+/// A blob that was there already, and its object.
+type Relied = (Digest, ObjectName);
 
 /// A blob in memory that was read from the server's own store, and its frame.
 struct Framed {
@@ -33,11 +36,11 @@ impl ObjectRemote {
         let (inline, large) = self.sort_out(record, json.len(), local).await?;
         let stores: Vec<_> =
             large.into_iter().map(|(digest, size)| self.store_blob(digest, size, local)).collect();
-        let relied: Vec<Option<Digest>> = stream::iter(stores)
+        let relied: Vec<Option<Relied>> = stream::iter(stores)
             .buffer_unordered(limits::STORED_BLOBS_AT_ONCE)
             .try_collect()
             .await?;
-        let relied: Vec<Digest> = relied.into_iter().flatten().collect();
+        let relied: Vec<Relied> = relied.into_iter().flatten().collect();
         let object = layout::result(name);
         let too_large = |size| StoreError::TooLarge { name: object.clone(), size };
         let of = name.clone();
@@ -48,6 +51,8 @@ impl ObjectRemote {
         })?;
         let put = self.backend.put_if_absent(&object, Body::Bytes(frame.into())).await?;
         if put == Put::AlreadyThere {
+            // Made a second time is as good as used.
+            lock(&self.uses).note(&name.scope.id(), name.result, now_ms());
             return Ok(Stored::AlreadyThere);
         }
         if !relied.is_empty() && self.is_collected(&relied).await? {
@@ -105,21 +110,21 @@ impl ObjectRemote {
         Ok(Framed { digest, bytes, frame })
     }
 
-    /// Stores a blob as an object of its own. The digest when it was there already, and so may be deleted by
+    /// Stores a blob as an object of its own. Returned when it was there already, and so may be deleted by
     /// somebody who does not know yet that it is needed.
     async fn store_blob(
         &self,
         digest: Digest,
         size: u64,
         local: &dyn Backend,
-    ) -> StoreResult<Option<Digest>> {
+    ) -> StoreResult<Option<Relied>> {
         let (object, framed) = layout::blob(&digest, size);
         let body = if framed {
             let blob = self.framed(digest, size, local).await?;
             if blob.frame.len() >= limits::ASK_BEFORE_BYTES
                 && self.backend.size(&object).await?.is_some()
             {
-                return Ok(Some(digest));
+                return Ok(Some((digest, object)));
             }
             Body::Bytes(blob.frame.into())
         } else {
@@ -128,25 +133,30 @@ impl ObjectRemote {
             local.get(&name).await?.ok_or_else(|| absent(&name))?
         };
         let put = self.backend.put_if_absent(&object, body).await?;
-        Ok((put == Put::AlreadyThere).then_some(digest))
+        Ok((put == Put::AlreadyThere).then_some((digest, object)))
     }
 
-    /// Whether a collection has announced to delete one of these.
-    async fn is_collected(&self, digests: &[Digest]) -> StoreResult<bool> {
+    /// Whether a collection deletes one of these, or has. One that announced it and is over spared those that
+    /// are still there: whoever comes later sees the record.
+    async fn is_collected(&self, relied: &[Relied]) -> StoreResult<bool> {
         let listing = self.backend.list(layout::COLLECTING);
-        let announced: Vec<_> = listing.map_ok(|listed| listed.name).try_collect().await?;
+        let names: Vec<_> = listing.map_ok(|listed| listed.name).try_collect().await?;
         let heeded = 2 * limits::COLLECTION_TIME.as_millis() as u64;
-        for name in announced {
-            let Some(at) = layout::parse_timed(&name) else { continue };
+        for name in names.iter().filter(|name| !name.as_str().ends_with(".done")) {
+            let at = layout::parse_timed(name).unwrap_or(0);
             if at.saturating_add(heeded) < now_ms() {
                 continue;
             }
-            let (of, max) = (name.clone(), entry::max_frame(&name));
-            let listed = self.read(&name, max, move |frame| entry::decode(&of, frame)).await?;
+            let (of, max) = (name.clone(), entry::max_frame(name));
+            let listed = self.read(name, max, move |frame| entry::decode(&of, frame)).await?;
             let Some(listed) = listed else { continue };
             let (listed, _) = listed.as_chunks::<{ crate::digest::DIGEST_LEN }>();
-            if digests.iter().any(|digest| listed.contains(digest.as_bytes())) {
-                return Ok(true);
+            let is_over = names.contains(&layout::done(name));
+            for (digest, object) in relied {
+                let is_listed = listed.contains(digest.as_bytes());
+                if is_listed && (!is_over || self.backend.size(object).await?.is_none()) {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
