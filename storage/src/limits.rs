@@ -203,3 +203,10 @@ pub const COLLECTED_AT_ONCE: usize = 1000;
 
 /// Results that the preview of a collection names, the dearest first.
 pub const MAX_DEAREST: usize = 20;
+
+/// Largest blob that is left out of another one that holds it, and kept for a moment when it was read from
+/// a bucket, bytes: larger than the metadata of almost every crate.
+pub const RECENT_BLOB_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Most bytes of such blobs that are kept.
+pub const RECENT_BLOBS_BYTES: usize = 32 * 1024 * 1024;

@@ -15,7 +15,7 @@ use kiln_storage::remote::objects::ObjectRemote;
 use kiln_storage::remote::{ResultName, Stored};
 use kiln_storage::testing::bodies::{list, name, noise, read};
 use kiln_storage::testing::faults::{FaultBackend, Faults};
-use kiln_storage::testing::results::{keep, scope, unit};
+use kiln_storage::testing::results::{keep, outputs_like_a_crate, result, scope, unit};
 use kiln_storage::{
     Backend, Body, Digest, Listed, MemoryBackend, ObjectName, Put, Remote, Scope, StoreError,
     StoreResult,
@@ -134,6 +134,54 @@ async fn what_is_damaged_is_absent_counted_and_healed() {
             store(&remote(&backend), &name, &record, &blobs).await.unwrap();
             assert_eq!(read(&*backend, &object).await.unwrap(), Some(whole.clone()), "{object}");
         }
+    }
+}
+
+/// A library is stored without the metadata in it; whoever asks for both, in any order, gets both.
+#[tokio::test]
+async fn a_library_and_its_metadata_are_stored_once_and_heal_together() {
+    let backend = memory();
+    let blobs = outputs_like_a_crate(1, 400_000, 1_500_000);
+    let (name, record) = result("crate", "v", &blobs);
+    store(&remote(&backend), &name, &record, &blobs).await.unwrap();
+    let objects = list(&*backend, "packed/").await.unwrap();
+    let mut bytes = 0;
+    for object in &objects {
+        bytes += backend.size(object).await.unwrap().unwrap();
+    }
+    assert!(bytes < 450_000, "{bytes} of two objects: the metadata is there twice");
+    let ask = async |reader: &ObjectRemote, i: usize| {
+        let (digest, size) = (Digest::of(&blobs[i]), blobs[i].len() as u64);
+        let body = reader.blob(&digest, size).await.unwrap()?;
+        Some(body.into_bytes(&ObjectName::blob(&digest), size).await.unwrap() == blobs[i])
+    };
+    for order in [[0, 1], [1, 0]] {
+        let reader = remote(&backend);
+        for i in order {
+            assert_eq!(ask(&reader, i).await, Some(true));
+        }
+        assert_eq!(reader.counters().requests, 2, "{order:?}");
+    }
+    let reader = remote(&backend);
+    assert_eq!(futures_util::join!(ask(&reader, 1), ask(&reader, 0)), (Some(true), Some(true)));
+    // Without the metadata there is no library, and what is left of it goes; so it heals.
+    let metadata = Digest::of(&blobs[0]).to_string();
+    let metadata = objects.iter().find(|object| object.as_str().ends_with(&metadata)).unwrap();
+    let other = Bytes::from(
+        kiln_storage::entry::encode(&ObjectName::blob(&Digest::of(&blobs[0])), &noise(1, 400_000))
+            .unwrap(),
+    );
+    for damage in [None, Some(Bytes::new()), Some(other)] {
+        backend.delete(metadata).await.unwrap();
+        if let Some(bytes) = damage {
+            backend.put_if_absent(metadata, Body::Bytes(bytes)).await.unwrap();
+        }
+        let reader = remote(&backend);
+        assert_eq!(ask(&reader, 1).await, None);
+        assert_eq!(list(&*backend, "packed/").await.unwrap(), []);
+        assert!(reader.counters().damaged > 0);
+        store(&remote(&backend), &name, &record, &blobs).await.unwrap();
+        assert_eq!(ask(&reader, 1).await, Some(true));
     }
 }
 

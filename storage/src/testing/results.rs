@@ -26,7 +26,8 @@ pub fn unit(name: &str) -> UnitKey {
     UnitKey::new(encoder.finish())
 }
 
-/// A result of a unit, for a value of its one variable, with these outputs.
+/// A result of a unit, for a value of its one variable, with these outputs: the first two are metadata and
+/// library.
 pub fn result(unit_name: &str, value: &str, blobs: &[Bytes]) -> (ResultName, Record) {
     let unit = unit(unit_name);
     let members = vec![
@@ -35,7 +36,11 @@ pub fn result(unit_name: &str, value: &str, blobs: &[Bytes]) -> (ResultName, Rec
     ];
     let values = vec![Digest::of(unit_name.as_bytes()), Digest::of(value.as_bytes())];
     let outputs = blobs.iter().enumerate().map(|(i, bytes)| Output {
-        name: format!("lib{unit_name}-{i}.rlib"),
+        name: match i {
+            0 => format!("lib{unit_name}.rmeta"),
+            1 => format!("lib{unit_name}.rlib"),
+            _ => format!("{unit_name}-{i}.o"),
+        },
         content: Content::Blob { digest: Digest::of(bytes), size: bytes.len() as u64 },
         executable: false,
         mode: None,

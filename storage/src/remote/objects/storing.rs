@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::{ObjectRemote, layout, lock, now_ms, pack};
+use super::{ObjectRemote, joined, layout, lock, now_ms, pack};
 use crate::backend::{Backend, Body, Put, StoreError, StoreResult};
 use crate::digest::Digest;
 use crate::entry::{self, EntryError};
@@ -34,14 +34,21 @@ impl ObjectRemote {
         let json = serde_json::to_vec(record)
             .map_err(|error| StoreError::Unavailable(format!("a record: {error}")))?;
         let (inline, large) = self.sort_out(record, json.len(), local).await?;
-        let stores: Vec<_> =
-            large.into_iter().map(|(digest, size)| self.store_blob(digest, size, local)).collect();
+        let object = layout::result(name);
+        if !large.is_empty() && self.is_there(&object, &large).await? {
+            return Ok(self.found_there(name));
+        }
+        let pairs = joined::pairs(&record.outputs);
+        let mut stores = Vec::with_capacity(large.len());
+        for blob in &large {
+            let pair = pairs.iter().find(|(whole, part)| *whole == blob.0 && large.contains(part));
+            stores.push(self.store_blob(*blob, pair.map(|(_, part)| *part), local));
+        }
         let relied: Vec<Option<Relied>> = stream::iter(stores)
             .buffer_unordered(limits::STORED_BLOBS_AT_ONCE)
             .try_collect()
             .await?;
         let relied: Vec<Relied> = relied.into_iter().flatten().collect();
-        let object = layout::result(name);
         let too_large = |size| StoreError::TooLarge { name: object.clone(), size };
         let of = name.clone();
         let packed = self.blocking(usize::MAX, move || pack::encode(&of, &json, &inline)).await?;
@@ -51,9 +58,7 @@ impl ObjectRemote {
         })?;
         let put = self.backend.put_if_absent(&object, Body::Bytes(frame.into())).await?;
         if put == Put::AlreadyThere {
-            // Made a second time is as good as used.
-            lock(&self.uses).note(&name.scope.id(), name.result, now_ms());
-            return Ok(Stored::AlreadyThere);
+            return Ok(self.found_there(name));
         }
         if !relied.is_empty() && self.is_collected(&relied).await? {
             self.backend.delete(&object).await?;
@@ -61,6 +66,26 @@ impl ObjectRemote {
             return Err(StoreError::Unavailable(why));
         }
         Ok(Stored::Durable)
+    }
+
+    /// Whether somebody stored the result already: jobs of one matrix compile the same at the same time, and
+    /// asking is cheaper than sending all of it once more. One that lost a blob is stored again.
+    async fn is_there(&self, object: &ObjectName, large: &[(Digest, u64)]) -> StoreResult<bool> {
+        if self.backend.size(object).await?.is_none() {
+            return Ok(false);
+        }
+        for (digest, size) in large {
+            if self.backend.size(&layout::blob(digest, *size).0).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Made a second time is as good as used.
+    fn found_there(&self, name: &ResultName) -> Stored {
+        lock(&self.uses).note(&name.scope.id(), name.result, now_ms());
+        Stored::AlreadyThere
     }
 
     /// The blobs that go with the record, and those that are objects of their own. All of them have to
@@ -114,13 +139,16 @@ impl ObjectRemote {
     /// somebody who does not know yet that it is needed.
     async fn store_blob(
         &self,
-        digest: Digest,
-        size: u64,
+        (digest, size): (Digest, u64),
+        part: Option<(Digest, u64)>,
         local: &dyn Backend,
     ) -> StoreResult<Option<Relied>> {
         let (object, framed) = layout::blob(&digest, size);
         let body = if framed {
-            let blob = self.framed(digest, size, local).await?;
+            let mut blob = self.framed(digest, size, local).await?;
+            if let Some((part, part_size)) = part {
+                self.take_out(&mut blob, part, part_size, local).await?;
+            }
             if blob.frame.len() >= limits::ASK_BEFORE_BYTES
                 && self.backend.size(&object).await?.is_some()
             {
@@ -134,6 +162,28 @@ impl ObjectRemote {
         };
         let put = self.backend.put_if_absent(&object, body).await?;
         Ok((put == Put::AlreadyThere).then_some((digest, object)))
+    }
+
+    /// The blob's frame, without the bytes of another blob of the result, where it holds them.
+    async fn take_out(
+        &self,
+        blob: &mut Framed,
+        part: Digest,
+        size: u64,
+        local: &dyn Backend,
+    ) -> StoreResult<()> {
+        if size > limits::RECENT_BLOB_BYTES {
+            return Ok(());
+        }
+        let name = ObjectName::blob(&part);
+        let body = local.get(&name).await?.ok_or_else(|| absent(&name))?;
+        let bytes = body.into_bytes(&name, size).await?;
+        let (digest, whole) = (blob.digest, blob.bytes.clone());
+        let work = move || joined::encode(&digest, &whole, (part, &bytes));
+        if let Some(frame) = self.blocking(blob.bytes.len(), work).await? {
+            blob.frame = frame;
+        }
+        Ok(())
     }
 
     /// Whether a collection deletes one of these, or has. One that announced it and is over spared those that
