@@ -275,10 +275,15 @@ impl Backend for ObjectBackend {
 
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<Listed>> {
         let backend = self.clone();
-        let prefix = self.place.key(prefix);
+        let wanted = prefix.to_owned();
+        let mut prefix = self.place.key(prefix);
+        if self.place.service == Service::Azure && !prefix.ends_with('/') {
+            // `object_store` leaves out what is called as the prefix itself.
+            prefix.pop();
+        }
         // The token of the next page; `None` after the last one.
         let pages = stream::try_unfold(Some(None::<String>), move |token| {
-            let (backend, prefix) = (backend.clone(), prefix.clone());
+            let (backend, prefix, wanted) = (backend.clone(), prefix.clone(), wanted.clone());
             async move {
                 let Some(page_token) = token else { return Ok(None) };
                 let options =
@@ -286,8 +291,9 @@ impl Backend for ObjectBackend {
                 let page = backend.client.lister.list_paginated(Some(&prefix), options).await;
                 let page = page.map_err(|error| backend.failed(Doing::Read, &error))?;
                 let objects = page.result.objects.iter();
-                let listed: Vec<_> =
-                    objects.filter_map(|meta| backend.listed(meta)).map(Ok).collect();
+                let listed = objects.filter_map(|meta| backend.listed(meta));
+                let listed = listed.filter(|listed| listed.name.as_str().starts_with(&wanted));
+                let listed: Vec<_> = listed.map(Ok).collect();
                 Ok(Some((stream::iter(listed), page.page_token.map(Some))))
             }
         });

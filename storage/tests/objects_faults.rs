@@ -1,7 +1,7 @@
 //! Faults between the object-store backend and a real server: what is tried again, for how long, and what
 //! comes of the rest.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 
@@ -115,6 +115,60 @@ async fn a_conflict_of_conditional_writes_is_resolved() {
     let put = one.put_if_absent(&blob_name(&bytes), Body::Bytes(bytes.clone())).await;
     assert_eq!(put.unwrap(), Put::Created);
     assert_eq!(bucket.proxy.injected(), 4);
+}
+
+/// A server that gives every request the same answer, and what it was asked.
+async fn always(
+    answer: String,
+) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 16 * 1024];
+            let read = client.read(&mut request).await.unwrap();
+            asked.send(String::from_utf8_lossy(&request[..read]).into_owned()).unwrap();
+            client.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, requests)
+}
+
+/// S3 sends what is wrong in chunks, without a length.
+#[tokio::test]
+async fn codes_are_read_from_bodies_of_unknown_length() {
+    let body = "<Error><Code>AccessDenied</Code></Error>";
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+         {:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    let (address, _requests) = always(answer).await;
+    let backend = ObjectBackend::open(&options(address, "s3://bucket")).unwrap();
+    let failed = put(&backend, &name("x"), 10).await;
+    let Err(StoreError::ReadOnly(text)) = failed else { panic!("{failed:?}") };
+    assert_eq!(text, "s3://bucket: status 403 (AccessDenied)");
+}
+
+/// Google says it in a header of its own that there must not be one yet.
+#[tokio::test]
+async fn writes_to_google_are_conditional() {
+    let refused =
+        "HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (address, mut requests) = always(refused.to_owned()).await;
+    let mut google = options(address, "gs://bucket/prefix");
+    google.settings = vec![
+        ("GOOGLE_BASE_URL".to_owned(), format!("http://{address}")),
+        ("GOOGLE_BEARER_TOKEN".to_owned(), "token".to_owned()),
+    ];
+    let backend = ObjectBackend::open(&google).unwrap();
+    assert_eq!(put(&backend, &name("x"), 10).await.unwrap(), Put::AlreadyThere);
+    let request = requests.recv().await.unwrap().to_ascii_lowercase();
+    assert!(request.starts_with("put /bucket/prefix%2fx http/1.1\r\n"), "{request}");
+    assert!(request.contains("\r\nx-goog-if-generation-match: 0\r\n"), "{request}");
 }
 
 /// A body that breaks off is asked for again from where it broke.

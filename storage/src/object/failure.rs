@@ -52,7 +52,11 @@ impl Failure {
 pub(super) fn error_code(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let (_, rest) = text.split_once("<Code>")?;
-    let (code, _) = rest.split_once("</Code>")?;
+    plain_code(rest.split_once("</Code>")?.0)
+}
+
+/// A code, when it is a plain word.
+pub(super) fn plain_code(code: &str) -> Option<String> {
     let plain = !code.is_empty() && code.bytes().all(|c| c.is_ascii_alphanumeric());
     (plain && code.len() <= MAX_CODE_BYTES).then(|| code.to_owned())
 }

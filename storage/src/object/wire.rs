@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
@@ -17,7 +18,7 @@ use object_store::client::{
 };
 use tokio::sync::Semaphore;
 
-use super::failure::{Failure, error_code};
+use super::failure::{Failure, error_code, plain_code};
 use super::patience::{self, Patience};
 use super::traffic::Traffic;
 use crate::limits;
@@ -141,15 +142,20 @@ async fn judge(answer: HttpResponse) -> Verdict {
     }
 }
 
-/// The answer, and the code in its body, where there is a short one.
+/// The answer, and the service's code for what is wrong: in a header, or in the beginning of the body.
 async fn with_code(answer: HttpResponse) -> (HttpResponse, Option<String>) {
-    let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok());
-    let length: Option<usize> = length.and_then(|length| length.parse().ok());
-    if length.is_none_or(|length| length > limits::MAX_OBJECT_ERROR_BYTES) {
-        return (answer, None);
-    }
+    let header = answer.headers().get("x-ms-error-code").and_then(|value| value.to_str().ok());
+    let header = header.and_then(plain_code);
     let (head, body) = answer.into_parts();
-    let body = body.bytes().await.unwrap_or_default();
-    let code = error_code(&body);
+    let mut chunks = body.bytes_stream();
+    let mut body = Vec::new();
+    while let Some(Ok(chunk)) = chunks.next().await {
+        let room = limits::MAX_OBJECT_ERROR_BYTES - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() >= room {
+            break;
+        }
+    }
+    let code = header.or_else(|| error_code(&body));
     (HttpResponse::from_parts(head, body.into()), code)
 }
