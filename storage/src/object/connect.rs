@@ -43,15 +43,13 @@ const OWN: [&str; 10] = [
 ];
 
 /// Settings that are addresses: where one is plain HTTP, that is allowed.
-const ADDRESSES: [&str; 8] = [
+const ADDRESSES: [&str; 6] = [
     "aws_endpoint",
     "aws_endpoint_url",
     "aws_endpoint_url_s3",
     "google_base_url",
     "azure_endpoint",
     "azure_storage_endpoint",
-    "endpoint",
-    "base_url",
 ];
 
 pub(super) fn client(
