@@ -153,6 +153,37 @@ async fn codes_are_read_from_bodies_of_unknown_length() {
     assert_eq!(text, "s3://bucket: status 403 (AccessDenied)");
 }
 
+/// S3 sends who asks in the wrong region away without saying where to.
+#[tokio::test]
+async fn a_bucket_in_another_region_is_said() {
+    let body = "<Error><Code>PermanentRedirect</Code><Endpoint>elsewhere</Endpoint></Error>";
+    let answer = format!(
+        "HTTP/1.1 301 Moved Permanently\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let (address, _requests) = always(answer).await;
+    let backend = ObjectBackend::open(&options(address, "s3://bucket")).unwrap();
+    let failed = put(&backend, &name("x"), 10).await;
+    let Err(StoreError::Unavailable(text)) = failed else { panic!("{failed:?}") };
+    assert_eq!(text, "s3://bucket: the bucket is in another region");
+}
+
+/// Without keys the machine is asked for its role; that there is none is said, too.
+#[tokio::test]
+async fn that_there_are_no_credentials_is_said() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut none = options(dead, "s3://bucket");
+    none.settings = vec![("AWS_METADATA_ENDPOINT".to_owned(), format!("http://{dead}"))];
+    let backend = ObjectBackend::open(&none).unwrap();
+    let failed = put(&backend, &name("x"), 10).await;
+    let Err(StoreError::Unavailable(text)) = failed else { panic!("{failed:?}") };
+    assert!(text.starts_with("s3://bucket: "), "{text}");
+    assert_eq!(
+        text,
+        "s3://bucket: no credentials are set, and this machine has no role that gives some"
+    );
+}
+
 /// Google says it in a header of its own that there must not be one yet.
 #[tokio::test]
 async fn writes_to_google_are_conditional() {

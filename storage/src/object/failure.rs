@@ -22,6 +22,9 @@ pub(super) enum Failure {
     /// The connection broke, or what came was no HTTP.
     #[error("the connection broke")]
     Broken,
+    /// Who gives a machine its credentials could not be asked.
+    #[error("no credentials are set, and this machine has no role that gives some")]
+    NoCredentials,
     /// An answer that is none.
     #[error("status {status}{}", .code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
     Status {
@@ -78,6 +81,9 @@ pub(super) fn project(place: &Place, doing: Doing, error: &object_store::Error) 
         Some(failure) => match failure.code() {
             Some("NoSuchBucket" | "ContainerNotFound") => {
                 format!("{place}: there is no such bucket")
+            }
+            Some("PermanentRedirect" | "AuthorizationHeaderMalformed") => {
+                format!("{place}: the bucket is in another region")
             }
             _ => format!("{place}: {failure}"),
         },

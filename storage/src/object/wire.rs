@@ -106,8 +106,10 @@ impl Wire {
             return Verdict::Refuse(Failure::Broken);
         };
         self.shared.traffic.sent(request.body().content_length() as u64);
+        let for_credentials = gives_credentials(request.uri().path());
         match self.inner.execute(request).await {
             Ok(answer) => judge(answer).await,
+            Err(_) if for_credentials => Verdict::Again(Failure::NoCredentials, None),
             Err(error) => match error.kind() {
                 HttpErrorKind::Connect => Verdict::Again(Failure::NoConnection, None),
                 HttpErrorKind::Timeout => Verdict::Again(Failure::NoAnswer, None),
@@ -117,9 +119,19 @@ impl Wire {
     }
 }
 
+/// Whether this is what a machine asks for the credentials of its role: at Amazon, Google, Azure.
+fn gives_credentials(path: &str) -> bool {
+    let asked =
+        ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "/metadata/identity/"];
+    asked.iter().any(|begin| path.starts_with(begin))
+}
+
 async fn judge(answer: HttpResponse) -> Verdict {
     let status = answer.status().as_u16();
-    if status < 400 {
+    // S3 sends who asks in the wrong region away, and does not say where to.
+    let nowhere =
+        matches!(status, 301 | 302 | 307 | 308) && !answer.headers().contains_key("location");
+    if status < 400 && !nowhere {
         return Verdict::Take(answer);
     }
     let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
