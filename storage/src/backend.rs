@@ -186,6 +186,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`StoreError::Unavailable`], [`StoreError::ReadOnly`].
     async fn delete(&self, name: &ObjectName) -> StoreResult<bool>;
 
+    /// Removes many objects, whether they are there or not. When it fails, some are removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::ReadOnly`].
+    async fn delete_all(&self, names: &[ObjectName]) -> StoreResult<()> {
+        for name in names {
+            self.delete(name).await?;
+        }
+        Ok(())
+    }
+
     /// The objects whose names begin with a prefix, in no order. Objects that come or go meanwhile
     /// may be in it or not.
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<Listed>>;
@@ -213,6 +224,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     async fn delete(&self, name: &ObjectName) -> StoreResult<bool> {
         (**self).delete(name).await
+    }
+
+    async fn delete_all(&self, names: &[ObjectName]) -> StoreResult<()> {
+        (**self).delete_all(names).await
     }
 
     fn list(&self, prefix: &str) -> BoxStream<'static, StoreResult<Listed>> {

@@ -9,6 +9,11 @@
 //! Implementations: results as objects of any backend, the GitHub Actions cache, another Kiln
 //! server.
 
+pub mod collect;
+pub mod objects;
+pub mod tls;
+mod uses;
+
 use std::fmt;
 use std::time::Duration;
 

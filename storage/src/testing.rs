@@ -3,7 +3,9 @@
 //!
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
 //! - [`faults`]: a backend that fails on purpose;
-//! - [`model`]: random operations against a reference.
+//! - [`model`]: random operations against a reference;
+//! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
+//! - [`results`]: records with blobs, as remotes store them.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
@@ -11,3 +13,6 @@ pub mod bodies;
 pub mod conformance;
 pub mod faults;
 pub mod model;
+pub mod proxy;
+pub mod results;
+mod wire;

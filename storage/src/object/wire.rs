@@ -1,0 +1,173 @@
+//! [`Wire`]: every request to an object store passes here: bounded in number, counted, and sent again
+//! where that helps. `object_store` has retries of its own, but they know no `Retry-After`; they are left
+//! with bodies that break off, which they resume.
+//!
+//! Called by the clients that [`super::connect`] builds. Every request may be sent again: reads, deletes
+//! and parts say the same twice, and a conditional write whose answer was lost finds itself there.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
+    ReqwestConnector,
+};
+use tokio::sync::Semaphore;
+
+use super::failure::{Failure, error_code, plain_code};
+use super::patience::{self, Patience};
+use super::traffic::Traffic;
+use crate::limits;
+
+/// What all clients of one backend share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) patience: Patience,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) traffic: Arc<Traffic>,
+    /// Completing an upload is conditional, where the service knows that: `object_store` has no way to
+    /// say so. The header needs no signature.
+    pub(super) completes_once: bool,
+}
+
+/// Makes HTTP clients with [`Wire`] before them.
+#[derive(Debug, Clone)]
+pub(super) struct Connector(pub(super) Shared);
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        crate::remote::tls::install();
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Wire { inner, shared: self.0.clone() }))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+struct Wire {
+    inner: HttpClient,
+    shared: Shared,
+}
+
+/// What to do with an answer.
+enum Verdict {
+    Take(HttpResponse),
+    Refuse(Failure),
+    Again(Failure, Option<std::time::Duration>),
+}
+
+#[async_trait]
+impl HttpService for Wire {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if self.shared.completes_once && completes_upload(&request) {
+            let any = object_store::HeaderValue::from_static("*");
+            request.headers_mut().insert("if-none-match", any);
+        }
+        let began = Instant::now();
+        let mut done = 0;
+        loop {
+            let verdict = self.once(request.clone()).await;
+            done += 1;
+            let (failure, asked) = match verdict {
+                Verdict::Take(answer) => return Ok(answer),
+                Verdict::Refuse(failure) => return Err(final_error(failure)),
+                Verdict::Again(failure, asked) => (failure, asked),
+            };
+            let chance = RandomState::new().build_hasher().finish();
+            let Some(pause) = self.shared.patience.pause(done, began.elapsed(), asked, chance)
+            else {
+                return Err(final_error(failure));
+            };
+            tokio::time::sleep(pause).await;
+            self.shared.traffic.again();
+        }
+    }
+}
+
+/// Of a kind that `object_store` does not retry once more.
+fn final_error(failure: Failure) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, failure)
+}
+
+fn completes_upload(request: &HttpRequest) -> bool {
+    request.method().as_str() == "POST"
+        && request.uri().query().is_some_and(|query| query.starts_with("uploadId="))
+}
+
+impl Wire {
+    /// One attempt. The slot is given back when the head of the answer is there: whoever reads many bodies
+    /// at once does not wait for himself.
+    async fn once(&self, request: HttpRequest) -> Verdict {
+        let Ok(_slot) = self.shared.slots.acquire().await else {
+            return Verdict::Refuse(Failure::Broken);
+        };
+        self.shared.traffic.sent(request.body().content_length() as u64);
+        let for_credentials = gives_credentials(request.uri().path());
+        match self.inner.execute(request).await {
+            Ok(answer) => judge(answer).await,
+            Err(_) if for_credentials => Verdict::Again(Failure::NoCredentials, None),
+            Err(error) => match error.kind() {
+                HttpErrorKind::Connect => Verdict::Again(Failure::NoConnection, None),
+                HttpErrorKind::Timeout => Verdict::Again(Failure::NoAnswer, None),
+                _ => Verdict::Again(Failure::Broken, None),
+            },
+        }
+    }
+}
+
+/// Whether this is what a machine asks for the credentials of its role: at Amazon, Google, Azure.
+fn gives_credentials(path: &str) -> bool {
+    let asked =
+        ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "/metadata/identity/"];
+    asked.iter().any(|begin| path.starts_with(begin))
+}
+
+async fn judge(answer: HttpResponse) -> Verdict {
+    let status = answer.status().as_u16();
+    // S3 sends who asks in the wrong region away, and does not say where to.
+    let nowhere =
+        matches!(status, 301 | 302 | 307 | 308) && !answer.headers().contains_key("location");
+    if status < 400 && !nowhere {
+        return Verdict::Take(answer);
+    }
+    let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let asked = header.and_then(|header| patience::asked(header, now));
+    let (answer, code) = with_code(answer).await;
+    let failure = Failure::Status { status, code };
+    match (status, failure.code()) {
+        // Azure's way to say that there is one; `object_store` knows it.
+        (409, Some("BlobAlreadyExists")) => Verdict::Take(answer),
+        // Another conditional write of the same name is on its way; afterwards one is there.
+        (409, _) => Verdict::Again(failure, asked),
+        (501 | 505, _) => Verdict::Refuse(failure),
+        (408 | 425 | 429 | 500.., _) => Verdict::Again(failure, asked),
+        // Told apart from an object that is not there.
+        (404, Some("NoSuchBucket" | "ContainerNotFound")) => Verdict::Refuse(failure),
+        // What `object_store` has a word for.
+        (404 | 412 | 416, _) | (401 | 403, None) => Verdict::Take(answer),
+        _ => Verdict::Refuse(failure),
+    }
+}
+
+/// The answer, and the service's code for what is wrong: in a header, or in the beginning of the body.
+async fn with_code(answer: HttpResponse) -> (HttpResponse, Option<String>) {
+    let header = answer.headers().get("x-ms-error-code").and_then(|value| value.to_str().ok());
+    let header = header.and_then(plain_code);
+    let (head, body) = answer.into_parts();
+    let mut chunks = body.bytes_stream();
+    let mut body = Vec::new();
+    while let Some(Ok(chunk)) = chunks.next().await {
+        let room = limits::MAX_OBJECT_ERROR_BYTES - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() >= room {
+            break;
+        }
+    }
+    let code = header.or_else(|| error_code(&body));
+    (HttpResponse::from_parts(head, body.into()), code)
+}
