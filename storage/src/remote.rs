@@ -9,6 +9,8 @@
 //! Implementations: results as objects of any backend, the GitHub Actions cache, another Kiln
 //! server.
 
+pub mod gha;
+
 use std::fmt;
 use std::time::Duration;
 

@@ -3,11 +3,13 @@
 //!
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
 //! - [`faults`]: a backend that fails on purpose;
-//! - [`model`]: random operations against a reference.
+//! - [`model`]: random operations against a reference;
+//! - [`gha`]: the GitHub Actions cache service.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
 pub mod bodies;
 pub mod conformance;
 pub mod faults;
+pub mod gha;
 pub mod model;

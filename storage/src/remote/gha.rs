@@ -1,0 +1,3 @@
+//! The GitHub Actions cache as a place for results.
+
+pub mod clock;
