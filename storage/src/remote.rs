@@ -10,6 +10,7 @@
 //! server.
 
 pub mod gha;
+pub mod tls;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,0 +1,156 @@
+//! [`Settings`]: what the caller hands in. Nothing here is read from the environment; `docs/remote-gha.md`
+//! says where each value comes from in a workflow.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::{Clock, SystemClock};
+
+/// A text that is never shown: tokens, and addresses that carry a signature.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret with this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one who sends it.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Which of the two services is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Service {
+    /// github.com: `ACTIONS_RESULTS_URL`. Only its origin counts.
+    V2 {
+        /// The address.
+        results_url: String,
+    },
+    /// Forgejo, Gitea, act, GitHub Enterprise Server: `ACTIONS_CACHE_URL`. It may carry a token in its
+    /// path, so it is a secret.
+    V1 {
+        /// The address.
+        cache_url: Secret,
+    },
+}
+
+/// What the workflow allows: `ACTIONS_CACHE_MODE`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Both, as far as the token goes.
+    #[default]
+    ReadWrite,
+    /// Nothing is written.
+    Read,
+    /// Nothing is read. Nothing is written either: an index cannot be added to unread.
+    WriteOnly,
+    /// Neither.
+    None,
+}
+
+/// The value is no cache mode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a cache mode (none, read, write, write-only)")]
+pub struct ParseModeError(String);
+
+impl std::str::FromStr for Mode {
+    type Err = ParseModeError;
+
+    /// An empty text is the default, as for the official client.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "" | "write" => Ok(Self::ReadWrite),
+            "read" => Ok(Self::Read),
+            "write-only" => Ok(Self::WriteOnly),
+            "none" => Ok(Self::None),
+            _ => Err(ParseModeError(text.chars().take(40).collect())),
+        }
+    }
+}
+
+impl Mode {
+    /// Why nothing is written, if nothing is.
+    pub(super) fn no_writes(self) -> Option<&'static str> {
+        match self {
+            Self::ReadWrite => None,
+            Self::Read => Some("the workflow's cache mode is `read`"),
+            Self::WriteOnly => Some(
+                "the workflow's cache mode is `write-only`, and an index cannot be added to unread",
+            ),
+            Self::None => Some("the workflow's cache mode is `none`"),
+        }
+    }
+
+    /// Whether anything is read.
+    pub(super) fn reads(self) -> bool {
+        matches!(self, Self::ReadWrite | Self::Read)
+    }
+}
+
+/// All that a [`super::GhaRemote`] has to be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where.
+    pub service: Service,
+    /// `ACTIONS_RUNTIME_TOKEN`.
+    pub token: Secret,
+    /// `ACTIONS_CACHE_MODE`.
+    pub mode: Mode,
+    /// Jobs that run at the same time in this repository, about: the size of the matrix. New entries a
+    /// minute are shared among so many.
+    pub sharers: u32,
+    /// Most bytes that are collected between two flushes.
+    pub spool_bytes: u64,
+    /// Longest that one request may take, its bytes aside.
+    pub request_timeout: Duration,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Settings {
+    /// Settings with the defaults of everything but place and token.
+    pub fn new(service: Service, token: Secret) -> Self {
+        Self {
+            service,
+            token,
+            mode: Mode::default(),
+            sharers: 1,
+            spool_bytes: 512 * 1024 * 1024,
+            request_timeout: Duration::from_secs(10),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_those_of_the_official_client() {
+        assert_eq!("".parse(), Ok(Mode::ReadWrite));
+        assert_eq!(" Write ".parse(), Ok(Mode::ReadWrite));
+        assert_eq!("read".parse(), Ok(Mode::Read));
+        assert_eq!("write-only".parse(), Ok(Mode::WriteOnly));
+        assert_eq!("none".parse(), Ok(Mode::None));
+        assert!("both".parse::<Mode>().is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let service = Service::V1 { cache_url: Secret::new("http://host/hidden-1/") };
+        let settings = Settings::new(service, Secret::new("hidden-2"));
+        assert!(!format!("{settings:?}").contains("hidden"));
+    }
+}
