@@ -28,6 +28,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State as Shared};
 use axum::response::Response;
+use bytes::Bytes;
 
 use crate::remote::gha::clock::Clock;
 
@@ -98,7 +99,7 @@ pub enum Fault {
     WholeBody,
     /// 404 with the code `not_found`, as finalizing sometimes says at first.
     NotFound,
-    /// `ok: false`, `cache write denied:`.
+    /// `ok: false`, `cache write denied:`; 403 on the older face.
     WriteDenied,
     /// 403, `cache read denied:`.
     ReadDenied,
@@ -148,7 +149,7 @@ impl Counted {
 /// How the service behaves when nothing is scripted.
 #[derive(Debug, Clone)]
 pub struct Behaviour {
-    /// Lookups that do not find a new entry yet, for each entry.
+    /// Lookups that do not find a new entry yet, for each entry. 0 ends that for all of them.
     pub lag_lookups: u32,
     /// Time for which lookups do not find a new entry.
     pub lag: Duration,
@@ -276,6 +277,11 @@ impl FakeCache {
     /// Changes the bytes of the finalized entries whose key begins with this. How many.
     pub fn damage(&self, prefix: &str, change: impl Fn(&mut Vec<u8>)) -> usize {
         self.0.state().damage(prefix, change)
+    }
+
+    /// Puts an entry there that somebody else made, of the same version as the newest one.
+    pub fn plant(&self, scope: &str, key: &str, bytes: &'static [u8]) {
+        self.0.state().plant(scope, key, Bytes::from_static(bytes));
     }
 
     /// Keys of finalized entries, oldest first, with their scope.

@@ -101,7 +101,7 @@ impl Span {
 /// The calls of a cache service.
 #[async_trait]
 pub trait CacheService: Send + Sync + fmt::Debug {
-    /// Claims a key for an entry of so many bytes.
+    /// Claims a key for an entry of so many bytes (0: not known yet).
     ///
     /// # Errors
     /// [`CacheError`].

@@ -11,11 +11,11 @@ pub const RETRY_BASE: Duration = Duration::from_millis(250);
 /// Longest `Retry-After` that is waited for; a longer one ends the request.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(65);
 
-/// Slowest transfer that is waited for, bytes a second, on top of the time of a request.
+/// Slowest upload that is waited for, bytes a second, on top of the time of a request.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 512 * 1024;
 
 /// Longest one lookup, read or note may take, retries included.
-pub const READ_WITHIN: Duration = Duration::from_secs(20);
+pub const READ_WITHIN: Duration = Duration::from_secs(12);
 
 /// Largest answer of the service itself (not of its blobs), bytes.
 pub const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
@@ -58,6 +58,9 @@ pub const MAX_READ_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Most ranges that are read at a time.
 pub const READS_AT_A_TIME: usize = 8;
+
+/// Rounds of a lookup: copies elsewhere of what proved to be missing or damaged.
+pub const COPIES: u32 = 3;
 
 /// Most bytes of blobs that one answer brings along.
 pub const MAX_ARRIVED_BYTES: u64 = 128 * 1024 * 1024;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, SystemClock};
+use crate::key::Scope;
 
 /// A text that is never shown: tokens, and addresses that carry a signature.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,6 +108,8 @@ pub struct Settings {
     pub token: Secret,
     /// `ACTIONS_CACHE_MODE`.
     pub mode: Mode,
+    /// The scopes that are read: blobs are looked for in them, even before anything is looked up.
+    pub scopes: Vec<Scope>,
     /// Jobs that run at the same time in this repository, about: the size of the matrix. New entries a
     /// minute are shared among so many.
     pub sharers: u32,
@@ -125,6 +128,7 @@ impl Settings {
             service,
             token,
             mode: Mode::default(),
+            scopes: Vec::new(),
             sharers: 1,
             spool_bytes: 512 * 1024 * 1024,
             request_timeout: Duration::from_secs(10),

@@ -47,6 +47,8 @@ impl Counters {
     }
 }
 
+const TOO_LATE: &str = "no answer came in time";
+
 /// How much of an answer's body is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Take {
@@ -54,15 +56,6 @@ pub(super) enum Take {
     All(u64),
     /// This range of the entry, whether the answer is the range or the whole entry.
     Range(Span),
-}
-
-impl Take {
-    fn most(self) -> u64 {
-        match self {
-            Self::All(most) => most.min(limits::MAX_ANSWER_BYTES),
-            Self::Range(span) => span.len,
-        }
-    }
 }
 
 /// An answer that was read.
@@ -162,23 +155,44 @@ impl Transport {
         take: Take,
         until: Deadline,
     ) -> Result<Answer, Failed> {
-        let moved =
-            Duration::from_secs((sent_bytes + take.most()) / limits::SLOWEST_BYTES_PER_SECOND);
-        let time = (self.request_timeout + moved).min(until.left(&*self.clock));
-        if time.is_zero() {
+        let left = until.left(&*self.clock);
+        if left.is_zero() {
             return Err(Failed::Again("there was no time left".into(), None));
         }
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_out.fetch_add(sent_bytes, Ordering::Relaxed);
-        match tokio::time::timeout(time, self.exchange(request, take)).await {
+        let sending = Duration::from_secs(sent_bytes / limits::SLOWEST_BYTES_PER_SECOND);
+        let exchange = self.exchange(request, self.request_timeout + sending, take);
+        match tokio::time::timeout(left, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failed::Again("no answer came in time".into(), None)),
+            Err(_) => Err(Failed::Again(TOO_LATE.into(), None)),
         }
     }
 
-    async fn exchange(&self, request: RequestBuilder, take: Take) -> Result<Answer, Failed> {
-        let again = |error: reqwest::Error| Failed::Again(text_of(&error), None);
-        let response = request.send().await.map_err(again)?;
+    /// The next bytes of a body. One that stands still ends.
+    async fn chunk(&self, response: &mut Response) -> Result<Option<Bytes>, String> {
+        match tokio::time::timeout(self.request_timeout, response.chunk()).await {
+            Ok(Ok(chunk)) => {
+                let len = chunk.as_ref().map_or(0, Bytes::len) as u64;
+                self.counters.bytes_in.fetch_add(len, Ordering::Relaxed);
+                Ok(chunk)
+            }
+            Ok(Err(error)) => Err(text_of(&error)),
+            Err(_) => Err(TOO_LATE.into()),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: RequestBuilder,
+        time: Duration,
+        take: Take,
+    ) -> Result<Answer, Failed> {
+        let response = match tokio::time::timeout(time, request.send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Err(Failed::Again(text_of(&error), None)),
+            Err(_) => return Err(Failed::Again(TOO_LATE.into(), None)),
+        };
         let status = response.status();
         let wanted = response
             .headers()
@@ -207,8 +221,7 @@ impl Transport {
         };
         let announced = response.content_length();
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| text_of(&error))? {
-            self.counters.bytes_in.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        while let Some(chunk) = self.chunk(&mut response).await? {
             if (body.len() + chunk.len()) as u64 > most {
                 return Err("the answer is too long".into());
             }
@@ -228,8 +241,7 @@ impl Transport {
             _ => return Err("the answer is another range".into()),
         };
         let mut body = BytesMut::new();
-        while let Some(mut chunk) = response.chunk().await.map_err(|error| text_of(&error))? {
-            self.counters.bytes_in.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        while let Some(mut chunk) = self.chunk(&mut response).await? {
             let skipped = skip.min(chunk.len() as u64);
             skip -= skipped;
             chunk = chunk.slice(skipped as usize..);
@@ -268,7 +280,7 @@ fn text_of(error: &reqwest::Error) -> String {
     let kind = if error.is_connect() {
         "no connection"
     } else if error.is_timeout() {
-        "no answer came in time"
+        TOO_LATE
     } else if error.is_body() || error.is_decode() {
         "the answer ended early"
     } else if error.is_builder() {

@@ -79,6 +79,14 @@ fn refused(status: StatusCode) -> CacheError {
     }
 }
 
+/// That the service did it: a success with JSON or nothing, not a page of somebody in between.
+fn done(answer: &Answer) -> Result<(), CacheError> {
+    if !answer.status.is_success() {
+        return Err(refused(answer.status));
+    }
+    if answer.body.is_empty() { Ok(()) } else { parsed::<serde_json::Value>(answer).map(drop) }
+}
+
 fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, CacheError> {
     serde_json::from_slice(&answer.body)
         .map_err(|_| CacheError::Unavailable("the answer is not one of the service".into()))
@@ -87,7 +95,12 @@ fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, CacheError> {
 #[async_trait]
 impl CacheService for V1 {
     async fn reserve(&self, key: &str, size: u64, until: Deadline) -> Result<Reserved, CacheError> {
-        let body = json!({"key": key, "version": VERSION, "cacheSize": size}).to_string();
+        let mut body = json!({"key": key, "version": VERSION});
+        // 0: it is not known yet.
+        if size > 0 {
+            body["cacheSize"] = size.into();
+        }
+        let body = body.to_string();
         let answer = self.post("caches", body, until).await?;
         match answer.status {
             status if status.is_success() => {
@@ -114,9 +127,7 @@ impl CacheService for V1 {
             };
             let take = Take::All(limits::MAX_ANSWER_BYTES);
             let answer = self.transport.send(request, part.len() as u64, take, until).await?;
-            if !answer.status.is_success() {
-                return Err(refused(answer.status));
-            }
+            done(&answer)?;
             offset += part.len();
         }
         Ok(())
@@ -124,7 +135,7 @@ impl CacheService for V1 {
 
     async fn commit(
         &self,
-        _: &str,
+        key: &str,
         slot: &Slot,
         size: u64,
         until: Deadline,
@@ -132,8 +143,12 @@ impl CacheService for V1 {
         let Slot::Number(id) = slot else { return Err(CacheError::Expired) };
         let body = json!({"size": size}).to_string();
         let answer = self.post(&format!("caches/{id}"), body, until).await?;
-        // A conflict: an earlier attempt whose answer was lost.
-        if answer.status.is_success() || answer.status == StatusCode::CONFLICT {
+        if answer.status != StatusCode::CONFLICT {
+            return done(&answer);
+        }
+        // Perhaps an earlier attempt whose answer was lost. Only what is seen is believed.
+        let found = self.find(key, until).await?;
+        if found.is_some_and(|found| found.key == key) {
             Ok(())
         } else {
             Err(refused(answer.status))

@@ -144,7 +144,12 @@ impl CacheService for V2 {
         };
         let take = Take::All(limits::MAX_ANSWER_BYTES);
         let answer = self.transport.send(request, sent, take, until).await?;
-        blob_status(answer.status)
+        match answer.status {
+            StatusCode::CREATED => Ok(()),
+            // Somebody in between.
+            StatusCode::OK => Err(CacheError::Unavailable("an upload was not taken".into())),
+            other => blob_status(other),
+        }
     }
 
     async fn commit(
@@ -159,8 +164,14 @@ impl CacheService for V2 {
             let body = json!({"key": key, "version": VERSION, "size_bytes": size.to_string()});
             let why = match self.call("FinalizeCacheEntryUpload", body, until).await {
                 Ok(reply) if reply.ok => return Ok(()),
-                // An earlier attempt whose answer was lost.
-                Err(Refusal::Taken) => return Ok(()),
+                // Perhaps an earlier attempt whose answer was lost. Only what is seen is believed.
+                Err(Refusal::Taken) => {
+                    let found = self.find(key, until).await?;
+                    if found.is_some_and(|found| found.key == key) {
+                        return Ok(());
+                    }
+                    "the service does not finalize an entry, nor is it there"
+                }
                 Ok(_) => "the service did not finalize an entry",
                 Err(Refusal::NotFound) => "the service does not know an entry that was uploaded",
                 Err(Refusal::Other(error)) => return Err(error),

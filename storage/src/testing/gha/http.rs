@@ -89,12 +89,13 @@ pub(super) async fn with_fault(
         Some(fault @ (Fault::DropMidBody | Fault::FlipBit | Fault::Short)) => {
             spoil(act(inner, &asked), &fault).await
         }
-        Some(fault) => refusal(&fault),
+        Some(fault) => refusal(&fault, asked.path.starts_with("/v1/")),
     }
 }
 
-fn refusal(fault: &Fault) -> Response {
+fn refusal(fault: &Fault, older: bool) -> Response {
     match fault {
+        Fault::WriteDenied if older => StatusCode::FORBIDDEN.into_response(),
         Fault::Status(status) => {
             let status = StatusCode::from_u16(*status).unwrap();
             twirp(status, "internal", "injected")

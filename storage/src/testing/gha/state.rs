@@ -242,6 +242,7 @@ impl State {
         (exact, now_ms): (bool, u64),
     ) -> Option<Found> {
         let lag_ms = self.behaviour.lag.as_millis() as u64;
+        let lags = self.behaviour.lag_lookups > 0;
         let mut best: Option<(u64, Found)> = None;
         for entry in &mut self.entries {
             let Some((at, order)) = entry.finalized else { continue };
@@ -249,7 +250,7 @@ impl State {
             if entry.scope != scope || entry.version != version || !wanted {
                 continue;
             }
-            if entry.hidden > 0 {
+            if lags && entry.hidden > 0 {
                 entry.hidden -= 1;
                 continue;
             }
@@ -275,6 +276,22 @@ impl State {
         let before = self.entries.len();
         self.entries.retain(|e| e.finalized.is_none() || !e.key.starts_with(prefix));
         before - self.entries.len()
+    }
+
+    pub(super) fn plant(&mut self, scope: &str, key: &str, bytes: Bytes) {
+        let version = self.entries.last().map(|e| e.version.clone()).unwrap_or_default();
+        let id = self.next;
+        self.next += 1;
+        self.entries.push(Entry {
+            id,
+            scope: scope.to_owned(),
+            key: key.to_owned(),
+            version,
+            blocks: BTreeMap::new(),
+            bytes: Some(bytes),
+            finalized: Some((0, id)),
+            hidden: 0,
+        });
     }
 
     pub(super) fn damage(&mut self, prefix: &str, change: impl Fn(&mut Vec<u8>)) -> usize {
