@@ -13,11 +13,12 @@ use gha_support::{
     some, store, store_all,
 };
 use kiln_storage::digest::Digest;
+use kiln_storage::output::Content;
 use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::remote::gha::settings::Mode;
 use kiln_storage::remote::{Flushed, Remote, Stored};
 use kiln_storage::testing::gha::{Behaviour, Call, FakeCache, READ, READ_WRITE};
-use kiln_storage::{Body, StoreError};
+use kiln_storage::{Body, ObjectName, StoreError};
 
 const PULL_1: &str = "refs/pull/1/merge";
 const PULL_2: &str = "refs/pull/2/merge";
@@ -163,8 +164,10 @@ async fn a_share_of_the_rate_is_kept_and_what_is_left_stays_collected() {
     // Two packs: the share is two entries a minute, so one pack and a manifest.
     let results: Vec<_> = (0..2).map(|number| made(MAIN, number, &[20 << 20])).collect();
     store(&remote, &results).await;
-    let flushed = remote.flush(Duration::from_secs(50)).await.unwrap();
-    assert_eq!((flushed.stored, flushed.lost.len(), remote.collected()), (1, 0, 1));
+    let told = remote.flush(Duration::from_secs(50)).await;
+    let account = "1 results are stored, 1 are not yet: the rate of requests is limited";
+    assert!(matches!(told, Err(StoreError::Unavailable(why)) if why.contains(account)));
+    assert_eq!(remote.collected(), 1);
     assert_eq!(fake.counted().reserved, 2);
     assert!(matches!(remote.flush(MINUTE / 60).await, Err(StoreError::Unavailable(_))));
     assert_eq!((remote.collected(), fake.counted().reserved), (1, 2));
@@ -273,7 +276,10 @@ async fn a_result_without_its_blobs_or_too_large_is_refused() {
     let one = &some(0..1)[0];
     let error = remote.store(&one.name, &one.record, &local(&[]).await).await;
     assert!(matches!(error, Err(StoreError::Damaged { .. })));
-    let large = made(MAIN, 9, &[(64 << 20) + 1]);
+    let mut large = made(MAIN, 9, &[10]);
+    if let Content::Blob { size, .. } = &mut large.record.outputs[0].content {
+        *size = (256 << 20) + 1;
+    }
     let error = remote.store(&large.name, &large.record, &local(&[]).await).await;
     assert!(matches!(error, Err(StoreError::TooLarge { .. })));
     let mut other = one.clone();
@@ -281,6 +287,70 @@ async fn a_result_without_its_blobs_or_too_large_is_refused() {
     let error = remote.store(&other.name, &other.record, &local(&[]).await).await;
     assert!(matches!(error, Err(StoreError::Damaged { .. })));
     assert_eq!((remote.collected(), fake.counted().of(Call::Create)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_blob_that_is_too_large_for_a_frame_is_read_part_by_part() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let one = made(MAIN, 1, &[(64 << 20) + 5, 100]);
+    store_all(&job(&fake), std::slice::from_ref(&one)).await;
+    let next = job(&fake);
+    let names = std::slice::from_ref(&one.name);
+    let arrived = next.results(names).await.unwrap();
+    assert_right(&arrived[0], &one);
+    assert_eq!(arrived[0].blobs.len(), 1, "the large one does not come along");
+    let before = fake.counted().of(Call::Download);
+    let large = &one.blobs[0];
+    let (name, size) = (ObjectName::blob(&Digest::of(large)), large.len() as u64);
+    let body = next.blob(&Digest::of(large), size).await.unwrap().unwrap();
+    assert!(matches!(body, Body::Stream { .. }));
+    assert!(body.into_bytes(&name, size).await.unwrap() == *large, "other bytes");
+    assert_eq!(fake.counted().of(Call::Download) - before, 5);
+    let body = next.blob(&Digest::of(large), size).await.unwrap().unwrap();
+    fake.evict("kiln-pack-");
+    let error = body.into_bytes(&name, size).await;
+    assert!(matches!(error, Err(StoreError::Unavailable(_))), "the rest of it went away");
+}
+
+#[tokio::test]
+async fn many_blobs_come_in_one_range() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let results = some(0..10);
+    store_all(&job(&fake), &results).await;
+    let mut settings = settings(&fake, Face::V2, &[(MAIN, READ_WRITE)]);
+    settings.scopes = vec![scope(MAIN)];
+    // A process that has looked nothing up, as after a restart.
+    let next = GhaRemote::new(settings).unwrap();
+    let bytes: Vec<_> = results.iter().flat_map(|made| &made.blobs).collect();
+    let mut wanted: Vec<_> =
+        bytes.iter().map(|bytes| (Digest::of(bytes), bytes.len() as u64)).collect();
+    wanted.push((Digest::of(b"nobody's"), 8));
+    let before = fake.counted().of(Call::Download);
+    let arrived = next.blobs(&wanted).await.unwrap();
+    assert_eq!(fake.counted().of(Call::Download) - before, 2, "the manifest, and one range");
+    assert_eq!(arrived.len(), 30);
+    for (digest, read) in arrived {
+        assert_eq!(Digest::of(&read), digest);
+        assert!(bytes.contains(&&read));
+    }
+    assert!(next.blob(&Digest::of(b"nobody's"), 8).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn full_packs_are_uploaded_before_the_flush() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let mut settings = settings(&fake, Face::V2, &[(MAIN, READ_WRITE)]);
+    settings.spool_bytes = 70 << 20;
+    let remote = GhaRemote::new(settings).unwrap();
+    let results: Vec<_> = (0..9).map(|number| made(MAIN, number, &[15 << 20])).collect();
+    store(&remote, &results).await;
+    // 135 MiB went through 70 MiB: two results a pack, and the last one is still open.
+    assert_eq!(fake.counted().finalized, 4);
+    assert_eq!((remote.collected(), found_by_next(&fake, &results).await), (9, 0));
+    let flushed = remote.flush(MINUTE).await.unwrap();
+    assert_eq!((flushed.stored, remote.collected()), (9, 0));
+    assert_eq!(fake.counted().finalized, 6);
+    assert_eq!(found_by_next(&fake, &results).await, 9);
 }
 
 #[tokio::test]

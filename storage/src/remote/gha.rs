@@ -9,7 +9,7 @@
 //! - `client`, `v2`, `v1`, `transport`: the calls of both services, over HTTP;
 //! - `entries`: entries by key, addresses that are over, rights;
 //! - `pack`, `manifest`, `claim`, `numbers`: the formats, and writers that do not know of each other;
-//! - `view`, `fetch`: what is known, and reading it;
+//! - `view`, `fetch`, `read`: what is known, ranges of packs, and reading;
 //! - `collect`, `flush`, `budget`: what was stored, until it is durable;
 //! - `settings`, `clock`, `limits`: what is handed in, time, bounds.
 
@@ -25,13 +25,13 @@ pub mod limits;
 pub mod manifest;
 mod numbers;
 pub mod pack;
+mod read;
 pub mod settings;
 mod transport;
 mod v1;
 mod v2;
 mod view;
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,21 +40,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::join_all;
 
 use self::budget::Budget;
-use self::client::{CacheError, CacheService, Deadline};
+use self::client::{CacheError, CacheService};
 use self::collect::Collected;
 use self::entries::Entries;
-use self::fetch::{Fetched, Wanted, fetch};
 use self::manifest::Note;
-use self::pack::{Framed, PackId, open_blob};
+use self::pack::{Framed, PackId};
 use self::settings::{Service, Settings};
 use self::transport::{Counters, Transport};
-use self::view::{View, Views};
+use self::view::Views;
 use crate::backend::{Backend, Body, StoreError, StoreResult};
 use crate::digest::Digest;
-use crate::key::{ObjectName, ResultKey, Scope, UnitKey};
+use crate::key::{ObjectName, Scope, UnitKey};
 use crate::record::Record;
 use crate::remote::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored};
 
@@ -139,147 +137,6 @@ impl GhaRemote {
         self.salts.0.hash_one((self.now_ms(), self.salts.1.fetch_add(1, Ordering::Relaxed)))
     }
 
-    fn until(&self) -> Deadline {
-        Deadline::after(&*self.entries.clock, limits::READ_WITHIN)
-    }
-
-    /// Whether what lies there can be read as far as this process knows.
-    fn is_good(&self, pack: &PackId, offset: u64) -> bool {
-        let now = self.now_ms();
-        let again = limits::MANIFEST_MAX_AGE.as_millis() as u64;
-        let bad = self.bad();
-        let missed = bad.packs.get(pack).is_some_and(|missed| now < missed + again);
-        !missed && !bad.places.contains(&(*pack, offset))
-    }
-
-    /// The views of scopes, those that can be had. An error only when there is none.
-    async fn views(&self, scopes: &[Scope]) -> StoreResult<Vec<(Scope, Arc<View>)>> {
-        let mut views = Vec::new();
-        let mut failed = None;
-        let asked = scopes.iter().map(|scope| self.views.get(scope));
-        for (scope, view) in scopes.iter().zip(join_all(asked).await) {
-            match view {
-                Ok(view) => views.push((scope.clone(), view)),
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) if views.is_empty() => Err(error.into()),
-            _ => Ok(views),
-        }
-    }
-
-    /// Fetches, and remembers what proved to be missing or damaged.
-    /// What arrived, and whether something else did not that may have a copy elsewhere.
-    async fn fetch(&self, mut wanted: Vec<Wanted>) -> StoreResult<(Vec<Arrived>, bool)> {
-        let mut bytes = 0;
-        for one in wanted.iter_mut().filter(|one| one.whole) {
-            bytes += one.at.whole_len;
-            one.whole = bytes <= limits::MAX_ARRIVED_BYTES;
-        }
-        let Fetched { arrived, damaged, missing, failed } =
-            fetch(&self.entries, wanted, self.until()).await;
-        let again = !damaged.is_empty() || !missing.is_empty();
-        for (scope, pack, at) in damaged {
-            self.counters.damaged();
-            self.mark_damaged(&scope, pack, at.offset);
-        }
-        for (scope, pack) in missing {
-            self.mark_missing(&scope, pack).await;
-        }
-        match failed {
-            Some(error) if arrived.is_empty() => Err(error.into()),
-            _ => Ok((arrived, again)),
-        }
-    }
-
-    /// Fetches what `plan` asks for, which is told what arrived already, until it has nothing left to try.
-    async fn fetch_copies(
-        &self,
-        plan: impl Fn(&[Arrived]) -> Vec<Wanted> + Send + Sync,
-    ) -> StoreResult<Vec<Arrived>> {
-        let mut all = Vec::new();
-        for _ in 0..limits::COPIES {
-            let (arrived, again) = self.fetch(plan(&all)).await?;
-            all.extend(arrived);
-            if !again {
-                break;
-            }
-        }
-        Ok(all)
-    }
-
-    /// Where the newest results of units are, but for those that are there already.
-    fn newest(
-        &self,
-        views: &[(Scope, Arc<View>)],
-        units: &[UnitKey],
-        there: &[Arrived],
-    ) -> Vec<Wanted> {
-        let mut arrived: HashMap<UnitKey, HashSet<ResultKey>> = HashMap::new();
-        for one in there {
-            arrived.entry(one.name.unit).or_default().insert(one.name.result);
-        }
-        let mut wanted = Vec::new();
-        for unit in units {
-            let there = arrived.entry(*unit).or_default();
-            for (scope, view) in views {
-                for (pack, at) in view.unit(unit) {
-                    let full = there.len() >= crate::limits::MAX_RECORDS_PER_UNIT;
-                    if !full && self.is_good(pack, at.offset) && there.insert(at.result) {
-                        let (scope, view) = (scope.clone(), Arc::clone(view));
-                        wanted.push(Wanted { scope, view, pack: *pack, at: *at, whole: false });
-                    }
-                }
-            }
-        }
-        wanted
-    }
-
-    /// Where results are by name, with all of their blobs, but for those that are there already.
-    fn named(
-        &self,
-        views: &HashMap<Scope, Arc<View>>,
-        names: &[ResultName],
-        there: &[Arrived],
-    ) -> Vec<Wanted> {
-        let there: HashSet<&ResultName> = there.iter().map(|one| &one.name).collect();
-        let mut wanted = Vec::new();
-        for name in names.iter().filter(|name| !there.contains(name)) {
-            let Some(view) = views.get(&name.scope) else { continue };
-            let found = view.unit(&name.unit).iter().find(|(pack, at)| {
-                at.result == name.result
-                    && at.generation == name.generation
-                    && self.is_good(pack, at.offset)
-            });
-            if let Some((pack, at)) = found {
-                let (scope, view) = (name.scope.clone(), Arc::clone(view));
-                wanted.push(Wanted { scope, view, pack: *pack, at: *at, whole: true });
-            }
-        }
-        wanted
-    }
-
-    fn mark_damaged(&self, scope: &Scope, pack: PackId, offset: u64) {
-        self.bad().places.insert((pack, offset));
-        self.collected.tell(scope, |mine| {
-            mine.dead.insert((pack, offset));
-        });
-    }
-
-    /// Of a young pack, lookups may lag; an old one is gone.
-    async fn mark_missing(&self, scope: &Scope, pack: PackId) {
-        let now = self.now_ms();
-        self.bad().packs.insert(pack, now);
-        let view = self.views.now(scope).await;
-        let gone = limits::GONE_AFTER.as_millis() as u64;
-        if view.manifest.packs.get(&pack).is_some_and(|index| index.created_ms + gone < now) {
-            self.collected.tell(scope, |mine| {
-                mine.gone.insert(pack, now);
-            });
-        }
-    }
-
     /// The blobs of a record, from the local store.
     async fn local_blobs(
         name: &ObjectName,
@@ -311,51 +168,19 @@ impl Remote for GhaRemote {
     }
 
     async fn lookup(&self, scopes: &[Scope], units: &[UnitKey]) -> StoreResult<Vec<Arrived>> {
-        let views = self.views(scopes).await?;
-        let arrived = self.fetch_copies(|there| self.newest(&views, units, there)).await?;
-        // In the order in which they are asked for when all is well.
-        let place = |one: &Arrived| {
-            let unit = units.iter().position(|unit| *unit == one.name.unit);
-            let scope = scopes.iter().position(|scope| *scope == one.name.scope);
-            (unit, scope, Reverse(one.stored_ms))
-        };
-        let mut arrived: Vec<_> = arrived.into_iter().map(|one| (place(&one), one)).collect();
-        arrived.sort_by_key(|(place, _)| *place);
-        Ok(arrived.into_iter().map(|(_, one)| one).collect())
+        self.read_newest(scopes, units).await
     }
 
     async fn results(&self, names: &[ResultName]) -> StoreResult<Vec<Arrived>> {
-        let mut scopes: Vec<Scope> = names.iter().map(|name| name.scope.clone()).collect();
-        scopes.sort_unstable();
-        scopes.dedup();
-        let views: HashMap<Scope, Arc<View>> = self.views(&scopes).await?.into_iter().collect();
-        self.fetch_copies(|there| self.named(&views, names, there)).await
+        self.read_named(names).await
     }
 
-    async fn blob(&self, digest: &Digest, _: u64) -> StoreResult<Option<Body>> {
-        for (scope, view) in self.views(&self.views.scopes()).await? {
-            for (pack, span) in view.blob(digest) {
-                if !self.is_good(pack, span.offset) {
-                    continue;
-                }
-                let read = self.entries.read(&pack.key(), Some(*span), self.until()).await?;
-                let Some(frame) = read else {
-                    self.mark_missing(&scope, *pack).await;
-                    continue;
-                };
-                let digest = *digest;
-                let opened = tokio::task::spawn_blocking(move || open_blob(&digest, frame)).await;
-                if let Ok(Ok(bytes)) = opened {
-                    return Ok(Some(Body::Bytes(bytes)));
-                }
-                self.counters.damaged();
-                self.bad().places.insert((*pack, span.offset));
-                if let Some(at) = view.result_around(pack, *span) {
-                    self.mark_damaged(&scope, *pack, at.offset);
-                }
-            }
-        }
-        Ok(None)
+    async fn blob(&self, digest: &Digest, size: u64) -> StoreResult<Option<Body>> {
+        self.read_blob(digest, size).await
+    }
+
+    async fn blobs(&self, wanted: &[(Digest, u64)]) -> StoreResult<Vec<(Digest, Bytes)>> {
+        self.read_blobs(wanted).await
     }
 
     async fn store(
@@ -384,10 +209,8 @@ impl Remote for GhaRemote {
                 return Ok(Stored::AlreadyThere);
             }
         }
-        let sizes = record.blobs();
-        let size: u64 = sizes.iter().map(|(_, size)| size).sum();
-        let most = crate::limits::MAX_FRAMED_BLOB_BYTES as u64;
-        if size > limits::MAX_RESULT_BYTES || sizes.iter().any(|(_, size)| *size > most) {
+        let size: u64 = record.blobs().iter().map(|(_, size)| size).sum();
+        if size > limits::MAX_RESULT_BYTES {
             return Err(StoreError::TooLarge { name: object, size });
         }
         let full =
@@ -401,11 +224,11 @@ impl Remote for GhaRemote {
             .await
             .map_err(|error| StoreError::Unavailable(error.to_string()))?
             .map_err(|_| StoreError::TooLarge { name: object, size })?;
-        if self.collected.add(framed, self.now_ms(), self.salt()) {
-            Ok(Stored::Collected)
-        } else {
-            Err(full())
+        if !self.collected.add(framed, self.now_ms(), self.salt()) {
+            return Err(full());
         }
+        self.upload_full_packs(&name.scope).await;
+        Ok(Stored::Collected)
     }
 
     async fn flush(&self, within: Duration) -> StoreResult<Flushed> {

@@ -26,11 +26,21 @@ impl Budget {
         Self { share: share as usize, recent: VecDeque::new() }
     }
 
-    /// Takes one entry, or says how long to wait for it.
-    pub fn take(&mut self, now_ms: u64) -> Result<(), Duration> {
+    fn pass(&mut self, now_ms: u64) {
         while self.recent.front().is_some_and(|at| at + MINUTE_MS <= now_ms) {
             self.recent.pop_front();
         }
+    }
+
+    /// Whether there are more than so many left.
+    pub fn has_more_than(&mut self, entries: usize, now_ms: u64) -> bool {
+        self.pass(now_ms);
+        self.recent.len() + entries < self.share
+    }
+
+    /// Takes one entry, or says how long to wait for it.
+    pub fn take(&mut self, now_ms: u64) -> Result<(), Duration> {
+        self.pass(now_ms);
         if self.recent.len() < self.share {
             self.recent.push_back(now_ms);
             return Ok(());

@@ -3,7 +3,7 @@
 //! The plan is pure. What cannot be read, or is not what it has to be, is absent; the caller is told which
 //! packs were not found and which results proved damaged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::entries::Entries;
 use super::limits;
 use super::pack::{BlobId, PackId, ResultAt, open_blob, open_record};
 use super::view::View;
+use crate::digest::Digest;
 use crate::key::Scope;
 use crate::remote::{Arrived, ResultName};
 
@@ -30,6 +31,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// This, with where it lies.
+    pub(super) fn item(self) -> Item<Self> {
+        Item { pack: self.pack, span: self.span(), what: self }
+    }
+
     fn span(&self) -> Span {
         if self.whole { self.at.whole() } else { self.at.head() }
     }
@@ -44,34 +50,52 @@ impl Wanted {
     }
 }
 
+/// Something that lies in a pack.
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    pub(super) pack: PackId,
+    pub(super) span: Span,
+    pub(super) what: T,
+}
+
 /// One range to read, and what lies in it.
 #[derive(Debug)]
-struct Read {
+struct Read<T> {
     pack: PackId,
     span: Span,
-    wanted: Vec<Wanted>,
+    items: Vec<Item<T>>,
+}
+
+/// What proved to be no good.
+#[derive(Debug)]
+pub(super) enum Bad {
+    /// A pack was not found.
+    Missing(Scope, PackId),
+    /// A result is damaged.
+    Result(Scope, PackId, ResultAt),
+    /// A blob is damaged.
+    Blob(Scope, PackId, Span),
 }
 
 /// What was fetched, and what was not.
-#[derive(Debug, Default)]
-pub(super) struct Fetched {
-    pub(super) arrived: Vec<Arrived>,
-    pub(super) damaged: Vec<(Scope, PackId, ResultAt)>,
-    pub(super) missing: Vec<(Scope, PackId)>,
+#[derive(Debug)]
+pub(super) struct Fetched<A> {
+    pub(super) arrived: Vec<A>,
+    pub(super) bad: Vec<Bad>,
     pub(super) failed: Option<CacheError>,
 }
 
 /// The ranges of packs that bring what is wanted: neighbours as one, within a size.
-fn plan(wanted: Vec<Wanted>) -> Vec<Read> {
-    let mut packs: BTreeMap<PackId, Vec<Wanted>> = BTreeMap::new();
-    for one in wanted {
-        packs.entry(one.pack).or_default().push(one);
+fn plan<T>(items: Vec<Item<T>>) -> Vec<Read<T>> {
+    let mut packs: BTreeMap<PackId, Vec<Item<T>>> = BTreeMap::new();
+    for item in items {
+        packs.entry(item.pack).or_default().push(item);
     }
-    let mut reads: Vec<Read> = Vec::new();
-    for (pack, mut wanted) in packs {
-        wanted.sort_by_key(Wanted::span);
-        for one in wanted {
-            let span = one.span();
+    let mut reads: Vec<Read<T>> = Vec::new();
+    for (pack, mut items) in packs {
+        items.sort_by_key(|item| item.span);
+        for item in items {
+            let span = item.span;
             let near = reads.last_mut().filter(|read| {
                 read.pack == pack
                     && span.offset <= read.span.end() + limits::COALESCE_GAP_BYTES
@@ -80,30 +104,45 @@ fn plan(wanted: Vec<Wanted>) -> Vec<Read> {
             match near {
                 Some(read) => {
                     read.span.len = read.span.end().max(span.end()) - read.span.offset;
-                    read.wanted.push(one);
+                    read.items.push(item);
                 }
-                None => reads.push(Read { pack, span, wanted: vec![one] }),
+                None => reads.push(Read { pack, span, items: vec![item] }),
             }
         }
     }
     reads
 }
 
-/// Fetches results.
-pub(super) async fn fetch(entries: &Entries, wanted: Vec<Wanted>, until: Deadline) -> Fetched {
-    let reads = plan(wanted);
-    let mut answers = stream::iter(reads)
+/// What is wanted, and how it is taken out of what was read.
+pub(super) trait Open: Sized + Send + 'static {
+    /// What it is when it is taken out.
+    type Out: Send + 'static;
+    /// Where it is wanted from.
+    fn scope(&self) -> &Scope;
+    /// Takes it out of the bytes of a range, after every check.
+    fn open(item: Item<Self>, read: Span, bytes: &Bytes) -> Result<Self::Out, Box<Bad>>;
+}
+
+/// Fetches what lies in packs.
+pub(super) async fn fetch<T: Open>(
+    entries: &Entries,
+    items: Vec<Item<T>>,
+    until: Deadline,
+) -> Fetched<T::Out> {
+    let mut answers = stream::iter(plan(items))
         .map(|read| async move {
             let bytes = entries.read(&read.pack.key(), Some(read.span), until).await;
             (read, bytes)
         })
         .buffer_unordered(limits::READS_AT_A_TIME);
-    let mut all = Fetched::default();
+    let mut all = Fetched { arrived: Vec::new(), bad: Vec::new(), failed: None };
     while let Some((read, bytes)) = answers.next().await {
         match bytes {
             Ok(Some(bytes)) => unpack(read, bytes, &mut all).await,
             Ok(None) => {
-                all.missing.extend(read.wanted.into_iter().map(|one| (one.scope, one.pack)));
+                let scopes: HashSet<Scope> =
+                    read.items.iter().map(|item| item.what.scope().clone()).collect();
+                all.bad.extend(scopes.into_iter().map(|scope| Bad::Missing(scope, read.pack)));
             }
             Err(error) => all.failed = Some(error),
         }
@@ -112,18 +151,15 @@ pub(super) async fn fetch(entries: &Entries, wanted: Vec<Wanted>, until: Deadlin
 }
 
 /// Checks and decompresses what lies in a range, off the threads that do I/O.
-async fn unpack(read: Read, bytes: Bytes, all: &mut Fetched) {
+async fn unpack<T: Open>(read: Read<T>, bytes: Bytes, all: &mut Fetched<T::Out>) {
     let opened = tokio::task::spawn_blocking(move || {
-        let open = |one: Wanted| {
-            let result = open_result(&one, read.span, &bytes);
-            result.map_err(|_| Box::new((one.scope, one.pack, one.at)))
-        };
-        read.wanted.into_iter().map(open).collect::<Vec<_>>()
+        let open = |item| T::open(item, read.span, &bytes);
+        read.items.into_iter().map(open).collect::<Vec<_>>()
     });
     for result in opened.await.unwrap_or_default() {
         match result {
             Ok(arrived) => all.arrived.push(arrived),
-            Err(damaged) => all.damaged.push(*damaged),
+            Err(bad) => all.bad.push(*bad),
         }
     }
 }
@@ -135,6 +171,20 @@ fn slice(bytes: &Bytes, read: Span, span: Span) -> Option<Bytes> {
     (to <= bytes.len()).then(|| bytes.slice(from..to))
 }
 
+impl Open for Wanted {
+    type Out = Arrived;
+
+    fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    fn open(item: Item<Self>, read: Span, bytes: &Bytes) -> Result<Arrived, Box<Bad>> {
+        let one = item.what;
+        let opened = open_result(&one, read, bytes);
+        opened.map_err(|_| Box::new(Bad::Result(one.scope, one.pack, one.at)))
+    }
+}
+
 fn open_result(one: &Wanted, read: Span, bytes: &Bytes) -> Result<Arrived, String> {
     let outside = || "outside of its pack".to_owned();
     let name = one.name();
@@ -144,7 +194,7 @@ fn open_result(one: &Wanted, read: Span, bytes: &Bytes) -> Result<Arrived, Strin
         record.blobs().into_iter().map(|(digest, _)| (BlobId::of(&digest), digest)).collect();
     let mut blobs = Vec::new();
     if let Some(index) = one.view.manifest.packs.get(&one.pack) {
-        for at in index.blobs_in(one.span()) {
+        for at in index.blobs_in(one.span()).filter(|at| !at.raw) {
             let Some(digest) = digests.get(&at.blob) else { continue };
             let frame = slice(bytes, read, at.span).ok_or_else(outside)?;
             blobs.push((*digest, open_blob(digest, frame)?));
@@ -153,38 +203,43 @@ fn open_result(one: &Wanted, read: Span, bytes: &Bytes) -> Result<Arrived, Strin
     Ok(Arrived { name, record, blobs, stored_ms: one.at.stored_ms })
 }
 
+/// A blob that is wanted.
+#[derive(Debug)]
+pub(super) struct WantedBlob {
+    pub(super) scope: Scope,
+    pub(super) digest: Digest,
+}
+
+impl Open for WantedBlob {
+    type Out = (Digest, Bytes);
+
+    fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    fn open(item: Item<Self>, read: Span, bytes: &Bytes) -> Result<Self::Out, Box<Bad>> {
+        let Self { scope, digest } = item.what;
+        let frame = slice(bytes, read, item.span);
+        match frame.map(|frame| open_blob(&digest, frame)) {
+            Some(Ok(bytes)) => Ok((digest, bytes)),
+            _ => Err(Box::new(Bad::Blob(scope, item.pack, item.span))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
-    use crate::key::{ResultKey, UnitKey};
 
-    fn wanted(pack: u8, offset: u64, len: u64) -> Wanted {
-        let digest = Digest::of(&offset.to_le_bytes());
-        let at = ResultAt {
-            unit: UnitKey::new(digest),
-            result: ResultKey::new(digest),
-            generation: 0,
-            stored_ms: 0,
-            offset,
-            record_len: 1,
-            head_len: len,
-            whole_len: len * 10,
-        };
-        Wanted {
-            scope: Scope::local_user(1),
-            view: Arc::default(),
-            pack: PackId(Digest::of(&[pack])),
-            at,
-            whole: false,
-        }
+    fn item(pack: u8, offset: u64, len: u64) -> Item<()> {
+        Item { pack: PackId(Digest::of(&[pack])), span: Span { offset, len }, what: () }
     }
 
-    /// Offset and end of each read, and how many results it brings.
-    fn planned(wanted: Vec<Wanted>) -> Vec<(u64, u64, usize)> {
-        let mut reads: Vec<_> = plan(wanted)
+    /// Offset and end of each read, and how many things it brings.
+    fn planned(items: Vec<Item<()>>) -> Vec<(u64, u64, usize)> {
+        let mut reads: Vec<_> = plan(items)
             .into_iter()
-            .map(|read| (read.span.offset, read.span.end(), read.wanted.len()))
+            .map(|read| (read.span.offset, read.span.end(), read.items.len()))
             .collect();
         reads.sort_unstable();
         reads
@@ -193,18 +248,19 @@ mod tests {
     #[test]
     fn neighbours_are_read_at_once() {
         let gap = limits::COALESCE_GAP_BYTES;
-        assert_eq!(planned(vec![wanted(1, 200, 50), wanted(1, 100, 100)]), [(100, 250, 2)]);
-        assert_eq!(planned(vec![wanted(1, 0, 10), wanted(1, 10 + gap, 10)]), [(0, 20 + gap, 2)]);
-        let apart = planned(vec![wanted(1, 0, 10), wanted(1, 11 + gap, 10)]);
+        assert_eq!(planned(vec![item(1, 200, 50), item(1, 100, 100)]), [(100, 250, 2)]);
+        assert_eq!(planned(vec![item(1, 0, 10), item(1, 10 + gap, 10)]), [(0, 20 + gap, 2)]);
+        let apart = planned(vec![item(1, 0, 10), item(1, 11 + gap, 10)]);
         assert_eq!(apart, [(0, 10, 1), (11 + gap, 21 + gap, 1)]);
-        assert_eq!(planned(vec![wanted(1, 0, 10), wanted(2, 10, 10)]).len(), 2, "two packs");
-        assert_eq!(planned(vec![wanted(1, 0, 10), wanted(1, 0, 10)]), [(0, 10, 2)], "the same");
+        assert_eq!(planned(vec![item(1, 0, 10), item(2, 10, 10)]).len(), 2, "two packs");
+        assert_eq!(planned(vec![item(1, 0, 10), item(1, 0, 10)]), [(0, 10, 2)], "the same");
+        assert_eq!(planned(vec![item(1, 0, 100), item(1, 50, 10)]), [(0, 100, 2)], "inside");
     }
 
     #[test]
-    fn a_read_has_a_bound_unless_one_result_is_larger() {
+    fn a_read_has_a_bound_unless_one_thing_is_larger() {
         let most = limits::MAX_READ_BYTES;
-        assert_eq!(planned(vec![wanted(1, 0, most - 5), wanted(1, most - 5, 10)]).len(), 2);
-        assert_eq!(planned(vec![wanted(1, 0, most * 2)]), [(0, most * 2, 1)]);
+        assert_eq!(planned(vec![item(1, 0, most - 5), item(1, most - 5, 10)]).len(), 2);
+        assert_eq!(planned(vec![item(1, 0, most * 2)]), [(0, most * 2, 1)]);
     }
 }

@@ -1,7 +1,8 @@
 //! Flushing: packs are uploaded, then one manifest a scope says where they are.
 //!
-//! Within a time and within the share of new entries. What is not done then stays collected. The entry of the
-//! manifest is taken from the share first: packs without one are of no use.
+//! Within a time and within the share of new entries. What is not done then stays collected, and the flush is
+//! an error that says how much that is. The entry of the manifest is taken from the share first: packs without
+//! one are of no use.
 
 use std::time::Duration;
 
@@ -15,6 +16,12 @@ use crate::remote::Flushed;
 
 /// Salts under which a pack is tried: its key can be blocked by a claim whose answer was lost.
 const SALTS: u32 = 3;
+
+/// Longest time that uploading ahead of a flush may take.
+const AHEAD_TIME: Duration = Duration::from_secs(60);
+
+/// Entries of the share that are left for the flush.
+const MANIFEST_AND_PACK: usize = 2;
 
 /// Longest part of a flush's time that is kept for the manifest.
 const MANIFEST_TIME: Duration = Duration::from_secs(15);
@@ -34,13 +41,35 @@ impl GhaRemote {
             failed = failed.or(error);
         }
         match failed {
+            None => Ok(flushed),
             Some(CacheError::ReadOnly(why)) => {
                 let lost = self.collected.give_up();
                 flushed.lost = lost.into_iter().map(|name| (name, why.clone())).collect();
                 Ok(flushed)
             }
-            Some(error) if flushed.stored == 0 => Err(error),
-            _ => Ok(flushed),
+            // Whoever is told that all is well forgets what it handed over: some of it is not done.
+            Some(error) => {
+                let (stored, left) = (flushed.stored, self.collected.len());
+                let account = format!("{stored} results are stored, {left} are not yet: {error}");
+                Err(CacheError::Unavailable(account))
+            }
+        }
+    }
+
+    /// Uploads packs that are full, ahead of the next flush, where that needs no waiting for a share. What
+    /// goes wrong is for the flush.
+    pub(super) async fn upload_full_packs(&self, scope: &Scope) {
+        if self.collected.next_pack(scope).is_none() {
+            return;
+        }
+        let Ok(_one_at_a_time) = self.flushing.try_lock() else { return };
+        let until = Deadline::after(&*self.entries.clock, AHEAD_TIME);
+        while let Some(pack) = self.collected.next_pack(scope) {
+            if !self.budget().has_more_than(MANIFEST_AND_PACK, self.now_ms()) {
+                return;
+            }
+            let Ok(uploaded) = self.upload(&pack, until).await else { return };
+            self.collected.uploaded(scope, &pack.id, &uploaded);
         }
     }
 

@@ -3,7 +3,8 @@
 //! Owns the byte format and where what lies in it. Pure: `collect` fills packs, `fetch` reads from them. A
 //! pack is a head and then entry frames ([`crate::entry`]), one after another, each of which says what it
 //! answers and has a checksum. The frames of a result are neighbours: its record, its small blobs (these two
-//! are its *head*, what a lookup reads), then its large blobs. Results lie in the order in which they were
+//! are its *head*, what a lookup reads), then its large blobs; those too large
+//! for a frame come last, as they are, and are read part by part. Results lie in the order in which they were
 //! stored, so what was built together is read together. A pack is named by the BLAKE3 digest of its bytes.
 //! Which result lies where is in the manifest; a pack alone can be walked from frame to frame.
 
@@ -72,7 +73,7 @@ pub struct ResultAt {
     pub record_len: u64,
     /// Length of record and small blobs.
     pub head_len: u64,
-    /// Length of everything.
+    /// Length of all of its frames.
     pub whole_len: u64,
 }
 
@@ -82,7 +83,7 @@ impl ResultAt {
         Span { offset: self.offset, len: self.head_len }
     }
 
-    /// Everything that lies with the result.
+    /// All of its frames.
     pub fn whole(&self) -> Span {
         Span { offset: self.offset, len: self.whole_len }
     }
@@ -93,8 +94,10 @@ impl ResultAt {
 pub struct BlobAt {
     /// The blob.
     pub blob: BlobId,
-    /// Its frame.
+    /// Its frame, or its bytes as they are.
     pub span: Span,
+    /// Whether it is there without a frame: one that is too large for one.
+    pub raw: bool,
 }
 
 /// What lies where in a pack.
@@ -138,6 +141,8 @@ pub struct Framed {
     pub name: ResultName,
     record: Vec<u8>,
     blobs: Vec<(Digest, Vec<u8>)>,
+    /// Blobs that are too large for a frame.
+    raw: Vec<(Digest, Bytes)>,
 }
 
 impl Framed {
@@ -152,18 +157,23 @@ impl Framed {
     ) -> Result<Self, EntryError> {
         let json = serde_json::to_vec(record).map_err(|_| EntryError::Shape)?;
         let record = entry::encode(&record_name(&name.scope, name), &json)?;
-        let mut framed = Vec::with_capacity(blobs.len());
+        let (mut framed, mut raw) = (Vec::with_capacity(blobs.len()), Vec::new());
         for (digest, bytes) in blobs {
-            framed.push((digest, entry::encode(&ObjectName::blob(&digest), &bytes)?));
+            if bytes.len() > crate::limits::MAX_FRAMED_BLOB_BYTES {
+                raw.push((digest, bytes));
+            } else {
+                framed.push((digest, entry::encode(&ObjectName::blob(&digest), &bytes)?));
+            }
         }
         framed.sort_by_key(|(digest, frame)| (frame.len(), *digest));
-        Ok(Self { name: name.clone(), record, blobs: framed })
+        Ok(Self { name: name.clone(), record, blobs: framed, raw })
     }
 
     /// Its length.
     pub fn len(&self) -> u64 {
         let blobs: usize = self.blobs.iter().map(|(_, frame)| frame.len()).sum();
-        (self.record.len() + blobs) as u64
+        let raw: usize = self.raw.iter().map(|(_, bytes)| bytes.len()).sum();
+        (self.record.len() + blobs + raw) as u64
     }
 
     /// Never: a record has a length.
@@ -221,16 +231,15 @@ impl PackBuilder {
         self.bytes.extend_from_slice(&framed.record);
         let mut head_len = record_len;
         for (digest, frame) in framed.blobs {
-            if !self.there.insert(digest) {
-                continue;
-            }
-            let span = Span { offset: self.len(), len: frame.len() as u64 };
-            self.bytes.extend_from_slice(&frame);
-            self.index.blobs.push(BlobAt { blob: BlobId::of(&digest), span });
+            let Some(span) = self.push_blob(&digest, &frame, false) else { continue };
             let small = span.len <= limits::SMALL_BLOB_BYTES;
             if small && span.end() - offset - record_len <= limits::MAX_HEAD_BLOB_BYTES {
                 head_len = span.end() - offset;
             }
+        }
+        let whole_len = self.len() - offset;
+        for (digest, bytes) in framed.raw {
+            self.push_blob(&digest, &bytes, true);
         }
         self.index.results.push(ResultAt {
             unit: framed.name.unit,
@@ -240,8 +249,19 @@ impl PackBuilder {
             offset,
             record_len,
             head_len,
-            whole_len: self.len() - offset,
+            whole_len,
         });
+    }
+
+    /// Where a blob lies now; nothing when it was there already.
+    fn push_blob(&mut self, digest: &Digest, bytes: &[u8], raw: bool) -> Option<Span> {
+        if !self.there.insert(*digest) {
+            return None;
+        }
+        let span = Span { offset: self.len(), len: bytes.len() as u64 };
+        self.bytes.extend_from_slice(bytes);
+        self.index.blobs.push(BlobAt { blob: BlobId::of(digest), span, raw });
+        Some(span)
     }
 
     /// The finished pack.

@@ -24,7 +24,15 @@ pub(super) struct View {
     pub(super) manifest: Manifest,
     units: HashMap<UnitKey, Vec<(PackId, ResultAt)>>,
     /// The copies of each blob, the best one first.
-    blobs: HashMap<BlobId, Vec<(PackId, Span)>>,
+    blobs: HashMap<BlobId, Vec<Place>>,
+}
+
+/// Where a blob lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) pack: PackId,
+    pub(super) span: Span,
+    pub(super) raw: bool,
 }
 
 impl View {
@@ -45,10 +53,11 @@ impl View {
             for at in &index.blobs {
                 let inside =
                     |dead: &Span| dead.offset <= at.span.offset && at.span.end() <= dead.end();
+                let place = Place { pack: *id, span: at.span, raw: at.raw };
                 if dead.iter().any(inside) {
-                    damaged.push((at.blob, (*id, at.span)));
+                    damaged.push((at.blob, place));
                 } else {
-                    view.blobs.entry(at.blob).or_default().push((*id, at.span));
+                    view.blobs.entry(at.blob).or_default().push(place);
                 }
             }
         }
@@ -66,7 +75,7 @@ impl View {
     }
 
     /// Where a blob lies, the best place first.
-    pub(super) fn blob(&self, digest: &Digest) -> &[(PackId, Span)] {
+    pub(super) fn blob(&self, digest: &Digest) -> &[Place] {
         self.blobs.get(&BlobId::of(digest)).map_or(&[], Vec::as_slice)
     }
 }

@@ -173,7 +173,7 @@ impl Writer {
         for at in &index.blobs {
             self.0.extend_from_slice(&at.blob.0);
             self.number(at.span.offset);
-            self.number(at.span.len);
+            self.number(at.span.len << 1 | u64::from(at.raw));
         }
     }
 }
@@ -245,8 +245,9 @@ impl<'a> Reader<'a> {
         for _ in 0..blobs {
             let mut blob = [0; 16];
             blob.copy_from_slice(self.take(16)?);
-            let span = Span { offset: self.number()?, len: self.number()? };
-            index.blobs.push(BlobAt { blob: BlobId(blob), span });
+            let (offset, len) = (self.number()?, self.number()?);
+            let span = Span { offset, len: len >> 1 };
+            index.blobs.push(BlobAt { blob: BlobId(blob), span, raw: len & 1 == 1 });
         }
         if index.is_sound() { Ok((id, index)) } else { Err(ManifestError::Malformed("a pack")) }
     }

@@ -25,7 +25,11 @@ fn pack(number: u64) -> (PackId, Arc<PackIndex>) {
         head_len: 150,
         whole_len: 200,
     };
-    let blob = BlobAt { blob: BlobId::of(&digest("blob")), span: Span { offset: 128, len: 20 } };
+    let blob = BlobAt {
+        blob: BlobId::of(&digest("blob")),
+        span: Span { offset: 128, len: 20 },
+        raw: number % 2 == 1,
+    };
     let index = PackIndex {
         created_ms: 1000 + number,
         bytes: 300,
