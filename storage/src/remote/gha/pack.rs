@@ -325,3 +325,124 @@ pub fn open_blob(digest: &Digest, frame: Bytes) -> Result<Bytes, String> {
 fn text(error: impl fmt::Display) -> String {
     error.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Cost, Producer, RECORD_VERSION, UnitName, result_key};
+
+    fn record(number: u64) -> (ResultName, Record) {
+        let unit = UnitKey::new(Digest::of(&number.to_le_bytes()));
+        let result = result_key(&unit, &[], &[]);
+        let record = Record {
+            version: RECORD_VERSION,
+            unit_key: unit,
+            result_key: result,
+            unit: UnitName::default(),
+            parts: Vec::new(),
+            members: Vec::new(),
+            values: Vec::new(),
+            outputs: Vec::new(),
+            status: 0,
+            stdout: String::new(),
+            stderr: String::new(),
+            cost: Cost::default(),
+            producer: Producer::default(),
+            conservative: Vec::new(),
+        };
+        let scope = Scope::new("owner/name", "refs/heads/main");
+        (ResultName { scope, unit, result, generation: 0 }, record)
+    }
+
+    fn noise(seed: u64, len: usize) -> (Digest, Bytes) {
+        let mut bytes = vec![0; len];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+        (Digest::of(&bytes), bytes.into())
+    }
+
+    /// Two results that share a blob.
+    fn pack(salt: u64) -> Pack {
+        let mut builder = PackBuilder::new(1000, salt);
+        assert!(builder.is_empty());
+        for (number, blobs) in [(1, vec![noise(1, 100_000), noise(2, 50)]), (2, vec![noise(2, 50)])]
+        {
+            let (name, record) = record(number);
+            builder.push(Framed::new(&name, &record, blobs).unwrap(), 2000 + number);
+        }
+        builder.finish()
+    }
+
+    fn part(pack: &Pack, span: Span) -> Bytes {
+        pack.bytes.slice(span.offset as usize..span.end() as usize)
+    }
+
+    #[test]
+    fn what_lies_where_is_what_was_put_there() {
+        let pack = pack(7);
+        assert_eq!(pack.id, PackId(Digest::of(&pack.bytes)));
+        assert!(pack.index.is_sound());
+        let [first, second] = pack.index.results[..] else { panic!("two results") };
+        let (name, made) = record(1);
+        let frame = Span { offset: first.offset, len: first.record_len };
+        assert_eq!(open_record(&name, part(&pack, frame)), Ok(made));
+        assert!(open_record(&record(2).0, part(&pack, frame)).is_err(), "another's");
+        let blobs: Vec<_> = pack.index.blobs_in(first.whole()).collect();
+        let (small, large) = (noise(2, 50), noise(1, 100_000));
+        assert_eq!(blobs[0].blob, BlobId::of(&small.0), "small ones come first");
+        assert_eq!(open_blob(&small.0, part(&pack, blobs[0].span)), Ok(small.1));
+        assert_eq!(open_blob(&large.0, part(&pack, blobs[1].span)), Ok(large.1));
+        assert!(open_blob(&large.0, part(&pack, blobs[0].span)).is_err(), "another's");
+        assert_eq!(pack.index.blobs_in(first.head()).count(), 1);
+        assert_eq!(first.whole().end(), second.offset, "neighbours");
+        assert_eq!(pack.index.blobs_in(second.whole()).count(), 0, "it is there already");
+        assert_eq!(second.whole().end(), pack.bytes.len() as u64);
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_result_is_seen() {
+        let pack = pack(7);
+        let second = pack.index.results[1];
+        for at in second.offset..second.offset + second.record_len {
+            let mut bytes = pack.bytes.to_vec();
+            bytes[at as usize] ^= 1 << (at % 8);
+            let changed = Pack { bytes: bytes.into(), ..pack.clone() };
+            assert!(open_record(&record(2).0, part(&changed, second.head())).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_salt_makes_it_another_entry_of_the_same_results() {
+        let (one, other) = (pack(7), pack(8));
+        assert_ne!(one.id, other.id);
+        assert_eq!(one.salted(8).id, other.id);
+        assert_eq!(one.salted(8).index, other.index);
+    }
+
+    #[test]
+    fn an_index_that_leads_outside_is_not_sound() {
+        let index = pack(7).index;
+        let mut long = index.clone();
+        long.results[1].whole_len += 1;
+        let mut inside_out = index.clone();
+        inside_out.results[0].record_len = inside_out.results[0].head_len + 1;
+        let mut far = index.clone();
+        far.blobs[0].span = Span { offset: u64::MAX, len: u64::MAX };
+        let mut huge = index;
+        huge.bytes = limits::MAX_PACK_BYTES + 1;
+        for wrong in [long, inside_out, far, huge] {
+            assert!(!wrong.is_sound(), "{wrong:?}");
+        }
+    }
+
+    /// The head of a pack is a stored format: a change of it needs a new version.
+    #[test]
+    fn the_format_is_stable() {
+        let bytes = pack(7).bytes;
+        assert_eq!(&bytes[..8], MAGIC);
+        assert_eq!(bytes[8..12], PACK_VERSION.to_le_bytes());
+        assert_eq!(bytes[12..20], 1000_u64.to_le_bytes());
+        assert_eq!(bytes[20..28], 7_u64.to_le_bytes());
+        assert_eq!(&bytes[28..36], b"KILNENT\n");
+    }
+}
