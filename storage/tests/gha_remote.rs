@@ -16,6 +16,7 @@ use kiln_storage::digest::Digest;
 use kiln_storage::output::Content;
 use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::remote::gha::settings::Mode;
+use kiln_storage::remote::gha::token::Refs;
 use kiln_storage::remote::{Flushed, Remote, Stored};
 use kiln_storage::testing::gha::{Behaviour, Call, FakeCache, READ, READ_WRITE};
 use kiln_storage::{Body, ObjectName, StoreError};
@@ -351,6 +352,43 @@ async fn full_packs_are_uploaded_before_the_flush() {
     assert_eq!((flushed.stored, remote.collected()), (9, 0));
     assert_eq!(fake.counted().finalized, 6);
     assert_eq!(found_by_next(&fake, &results).await, 9);
+}
+
+#[tokio::test]
+async fn a_server_where_a_number_can_be_claimed_twice_gives_no_wrong_result() {
+    let behaviour =
+        Behaviour { lax_reservations: true, lag: Duration::from_secs(30), ..Behaviour::default() };
+    let fake = FakeCache::start(behaviour).await;
+    let at = |from: u64| {
+        let remote = settings(&fake, Face::V1, &[(MAIN, READ_WRITE)]);
+        (GhaRemote::new(remote).unwrap(), some(from..from + 2))
+    };
+    // Neither sees the other: both write the first manifest.
+    for (remote, results) in [at(0), at(2)] {
+        store_all(&remote, &results).await;
+    }
+    assert_eq!(fake.counted().finalized, 4);
+    fake.clock().advance(MINUTE);
+    let (next, more) = at(4);
+    let there = found(&next, &[scope(MAIN)], &some(0..4)).await;
+    assert_eq!(there, 2, "the other manifest is covered, and what is read is right");
+    store_all(&next, &more).await;
+    fake.clock().advance(MINUTE);
+    assert_eq!(found(&at(0).0, &[scope(MAIN)], &some(2..6)).await, 4);
+}
+
+#[tokio::test]
+async fn the_refs_of_a_token_are_the_scopes_to_look_through() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    store_all(&job(&fake), &some(0..2)).await;
+    let mut settings = settings(&fake, Face::V2, &[(MAIN, READ), (PULL_1, READ_WRITE)]);
+    let refs = Refs::of(&settings.token).unwrap();
+    assert_eq!(refs.own.as_deref(), Some(PULL_1));
+    settings.scopes = refs.read.iter().map(|reference| scope(reference)).collect();
+    assert_eq!(settings.scopes, [scope(PULL_1), scope(MAIN)]);
+    let scopes = settings.scopes.clone();
+    let pull = GhaRemote::new(settings).unwrap();
+    assert_eq!(found(&pull, &scopes, &some(0..2)).await, 2);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 //! - `pack`, `manifest`, `claim`, `numbers`: the formats, and writers that do not know of each other;
 //! - `view`, `fetch`, `read`: what is known, ranges of packs, and reading;
 //! - `collect`, `flush`, `budget`: what was stored, until it is durable;
-//! - `settings`, `clock`, `limits`: what is handed in, time, bounds.
+//! - `settings`, `token`, `clock`, `limits`: what is handed in, what a token says, time, bounds.
 
 pub mod budget;
 pub mod claim;
@@ -27,6 +27,7 @@ mod numbers;
 pub mod pack;
 mod read;
 pub mod settings;
+pub mod token;
 mod transport;
 mod v1;
 mod v2;

@@ -56,6 +56,9 @@ pub const COALESCE_GAP_BYTES: u64 = 256 * 1024;
 /// Largest range that is read at once, bytes, unless one result is larger.
 pub const MAX_READ_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Most refs of a token that are looked at.
+pub const MAX_REFS: usize = 16;
+
 /// Most ranges that are read at a time.
 pub const READS_AT_A_TIME: usize = 8;
 

@@ -112,6 +112,55 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What the runner shows an action, under the names in the docs; empty values are missing.
+#[derive(Debug, Clone, Default)]
+pub struct Runner {
+    /// `ACTIONS_RESULTS_URL`.
+    pub results_url: Option<String>,
+    /// `ACTIONS_CACHE_URL`.
+    pub cache_url: Option<Secret>,
+    /// `ACTIONS_CACHE_SERVICE_V2`: whether it is there and not empty.
+    pub service_v2: bool,
+    /// `ACTIONS_RUNTIME_TOKEN`.
+    pub token: Option<Secret>,
+    /// `ACTIONS_CACHE_MODE`.
+    pub mode: Option<String>,
+}
+
+/// What is missing to reach the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// No token.
+    #[error("ACTIONS_RUNTIME_TOKEN is not set: only actions get it, and one has to hand it on")]
+    Token,
+    /// No place.
+    #[error("neither ACTIONS_RESULTS_URL nor ACTIONS_CACHE_URL is set")]
+    Place,
+}
+
+impl Runner {
+    /// The settings for a client. Which service it is, is decided as the official client does; where that is
+    /// not said and there is one place only, it is that one.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn settings(self) -> Result<Settings, Missing> {
+        let filled = |secret: &Secret| !secret.0.trim().is_empty();
+        let token = self.token.filter(filled).ok_or(Missing::Token)?;
+        let results = self.results_url.filter(|url| !url.trim().is_empty());
+        let service = match (results, self.cache_url.filter(filled)) {
+            (Some(results_url), cache_url) if self.service_v2 || cache_url.is_none() => {
+                Service::V2 { results_url }
+            }
+            (_, Some(cache_url)) => Service::V1 { cache_url },
+            (_, None) => return Err(Missing::Place),
+        };
+        let mut settings = Settings::new(service, token);
+        settings.mode = Mode::of(self.mode.as_deref().unwrap_or_default());
+        Ok(settings)
+    }
+}
+
 impl Settings {
     /// Settings with the defaults of everything but place and token.
     pub fn new(service: Service, token: Secret) -> Self {
@@ -140,6 +189,35 @@ mod tests {
         assert_eq!(Mode::of("write-only"), Mode::WriteOnly);
         assert_eq!(Mode::of("none"), Mode::None);
         assert_eq!(Mode::of("of tomorrow"), Mode::ReadWrite);
+    }
+
+    #[test]
+    fn the_service_is_chosen_as_the_official_client_does() {
+        let runner = |v2: bool, results: &str, cache: &str| Runner {
+            results_url: Some(results.into()),
+            cache_url: Some(Secret::new(cache)),
+            service_v2: v2,
+            token: Some(Secret::new("token")),
+            mode: Some("read".into()),
+        };
+        let v2 = Service::V2 { results_url: "https://results/".into() };
+        let v1 = Service::V1 { cache_url: Secret::new("https://cache/") };
+        for (v2_is_set, results, cache, expected) in [
+            (true, "https://results/", "https://cache/", Ok(&v2)),
+            (false, "https://results/", "https://cache/", Ok(&v1)),
+            (false, "https://results/", "", Ok(&v2)),
+            (true, "", "https://cache/", Ok(&v1)),
+            (true, "", " ", Err(Missing::Place)),
+        ] {
+            let settings = runner(v2_is_set, results, cache).settings();
+            assert_eq!(
+                settings.as_ref().map(|settings| &settings.service),
+                expected.as_ref().map(|s| *s)
+            );
+            assert!(settings.is_err() || settings.is_ok_and(|s| s.mode == Mode::Read));
+        }
+        let nobody = Runner { token: Some(Secret::new("")), ..runner(true, "https://r/", "") };
+        assert_eq!(nobody.settings().map(|_| ()), Err(Missing::Token));
     }
 
     #[test]
