@@ -285,7 +285,7 @@ impl Backend for ObjectBackend {
         let pages = stream::try_unfold(Some(None::<String>), move |token| {
             let (backend, prefix, wanted) = (backend.clone(), prefix.clone(), wanted.clone());
             async move {
-                let Some(page_token) = token else { return Ok(None) };
+                let Some(page_token) = token else { return StoreResult::Ok(None) };
                 let options =
                     PaginatedListOptions { page_token, ..PaginatedListOptions::default() };
                 let page = backend.client.lister.list_paginated(Some(&prefix), options).await;

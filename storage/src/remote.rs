@@ -10,6 +10,7 @@
 //! server.
 
 pub mod collect;
+pub mod gha;
 pub mod objects;
 pub mod tls;
 mod uses;
@@ -118,6 +119,16 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable`.
     async fn blob(&self, digest: &Digest, size: u64) -> StoreResult<Option<Body>>;
+
+    /// Many small blobs at once: those that come in one answer, verified. What is missing from it is to be
+    /// had by [`Remote::blob`]. Places without such an answer keep this default.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn blobs(&self, wanted: &[(Digest, u64)]) -> StoreResult<Vec<(Digest, Bytes)>> {
+        let _ = wanted;
+        Ok(Vec::new())
+    }
 
     /// Stores a result: its blobs, read from `local`, then the record. Nobody sees the record before all
     /// blobs are there.

@@ -5,13 +5,15 @@
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference;
 //! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
-//! - [`results`]: records with blobs, as remotes store them.
+//! - [`results`]: records with blobs, as remotes store them;
+//! - [`gha`]: the GitHub Actions cache service.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
 pub mod bodies;
 pub mod conformance;
 pub mod faults;
+pub mod gha;
 pub mod model;
 pub mod proxy;
 pub mod results;

@@ -163,7 +163,7 @@ async fn read_used(
 ) -> StoreResult<HashMap<(String, ResultKey), u64>> {
     let mut reads = Vec::with_capacity(objects.len());
     for listed in objects {
-        reads.push(async move { Ok((listed, frame(backend, &listed.name).await?)) });
+        reads.push(async move { StoreResult::Ok((listed, frame(backend, &listed.name).await?)) });
     }
     let pages: Vec<_> =
         stream::iter(reads).buffered(limits::REMOTE_LOOKUPS_AT_ONCE).try_collect().await?;
