@@ -4,7 +4,8 @@
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference;
-//! - [`gha`]: the GitHub Actions cache service.
+//! - [`gha`]: the GitHub Actions cache service;
+//! - [`remotes`]: what the [`crate::Remote`] trait promises, checks and a model.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
@@ -13,3 +14,4 @@ pub mod conformance;
 pub mod faults;
 pub mod gha;
 pub mod model;
+pub mod remotes;
