@@ -22,6 +22,8 @@ impl Place for Cache {
     fn client(&self) -> Box<dyn Remote> {
         let mut settings = settings(&self.0, self.1, &[(MAIN, READ_WRITE)]);
         settings.sharers = 4;
+        // Connections end with the runtime of a case.
+        settings.client = None;
         Box::new(GhaRemote::new(settings).unwrap())
     }
 
