@@ -6,7 +6,8 @@
 //! - [`model`]: random operations against a reference;
 //! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
 //! - [`results`]: records with blobs, as remotes store them;
-//! - [`gha`]: the GitHub Actions cache service.
+//! - [`gha`]: the GitHub Actions cache service;
+//! - [`remotes`]: what the [`crate::Remote`] trait promises, checks and a model.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
@@ -16,5 +17,6 @@ pub mod faults;
 pub mod gha;
 pub mod model;
 pub mod proxy;
+pub mod remotes;
 pub mod results;
 mod wire;

@@ -35,6 +35,7 @@ fn faults() -> Vec<Fault> {
         Fault::WholeBody,
         Fault::NotFound,
         Fault::WriteDenied,
+        Fault::NotOk,
         Fault::ReadDenied,
         Fault::Quota,
         Fault::Unauthorized,

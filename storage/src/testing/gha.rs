@@ -101,6 +101,8 @@ pub enum Fault {
     NotFound,
     /// `ok: false`, `cache write denied:`; 403 on the older face.
     WriteDenied,
+    /// `ok: false` with a message that nobody knows; 400 on the older face.
+    NotOk,
     /// 403, `cache read denied:`.
     ReadDenied,
     /// 403, `insufficient usage`.

@@ -14,7 +14,7 @@ use kiln_storage::record::{
 };
 use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::remote::gha::settings::{Secret, Service, Settings};
-use kiln_storage::remote::{Arrived, Remote, ResultName, Stored};
+use kiln_storage::remote::{Arrived, Remote, ResultName, Stored, tls};
 use kiln_storage::testing::bodies::noise;
 use kiln_storage::testing::gha::{FakeCache, READ_WRITE, token};
 use kiln_storage::{Backend, Body, MemoryBackend, ObjectName, Record, Scope, UnitKey};
@@ -41,7 +41,16 @@ pub fn settings(fake: &FakeCache, face: Face, rights: &[(&str, u8)]) -> Settings
     };
     let mut settings = Settings::new(service, Secret::new(token(rights)));
     settings.clock = Arc::new(fake.clock());
+    settings.client = Some(CLIENT.with(Clone::clone));
     settings
+}
+
+thread_local! {
+    /// One HTTP client for all jobs of a test: to make one takes longer than most of what they do.
+    static CLIENT: reqwest::Client = {
+        tls::install();
+        reqwest::Client::new()
+    };
 }
 
 /// A job on the main branch.

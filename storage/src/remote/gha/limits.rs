@@ -14,8 +14,11 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(65);
 /// Slowest upload that is waited for, bytes a second, on top of the time of a request.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 512 * 1024;
 
-/// Longest one lookup, read or note may take, retries included.
+/// Longest one lookup, read or note may take, retries included, but for the time of its bytes.
 pub const READ_WITHIN: Duration = Duration::from_secs(12);
+
+/// Slowest transfer of what is read that is waited for, bytes a second, on top of that.
+pub const SLOWEST_READ_BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
 
 /// Largest answer of the service itself (not of its blobs), bytes.
 pub const MAX_ANSWER_BYTES: u64 = 1024 * 1024;

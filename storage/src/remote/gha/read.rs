@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -20,8 +21,10 @@ use crate::key::{ResultKey, Scope, UnitKey};
 use crate::remote::{Arrived, ResultName};
 
 impl GhaRemote {
-    fn until(&self) -> Deadline {
-        Deadline::after(&*self.entries.clock, limits::READ_WITHIN)
+    /// When reading so many bytes has to be over.
+    fn until(&self, bytes: u64) -> Deadline {
+        let moving = Duration::from_secs(bytes / limits::SLOWEST_READ_BYTES_PER_SECOND);
+        Deadline::after(&*self.entries.clock, limits::READ_WITHIN + moving)
     }
 
     /// Whether what lies there can be read as far as this process knows.
@@ -91,8 +94,9 @@ impl GhaRemote {
                 bytes += one.at.whole_len;
                 one.whole = bytes <= limits::MAX_ARRIVED_BYTES;
             }
-            let items = wanted.into_iter().map(Wanted::item).collect();
-            let fetched = fetch(&self.entries, items, self.until()).await;
+            let items: Vec<_> = wanted.into_iter().map(Wanted::item).collect();
+            let until = self.until(items.iter().map(|item| item.span.len).sum());
+            let fetched = fetch(&self.entries, items, until).await;
             all.extend(fetched.arrived);
             let again = self.heed(fetched.bad).await;
             match fetched.failed {
@@ -201,7 +205,11 @@ impl GhaRemote {
             }
             return self.stream(key, place.span).await.map_err(Some);
         }
-        let read = self.entries.read(&key, Some(place.span), self.until()).await.map_err(Some)?;
+        let read = self
+            .entries
+            .read(&key, Some(place.span), self.until(place.span.len))
+            .await
+            .map_err(Some)?;
         let Some(frame) = read else { return Ok(None) };
         let digest = *digest;
         match tokio::task::spawn_blocking(move || open_blob(&digest, frame)).await {
@@ -216,9 +224,13 @@ impl GhaRemote {
             offset,
             len: (span.end() - offset).min(limits::MAX_READ_BYTES),
         };
-        let first = self.entries.read(&key, Some(part(span.offset)), self.until()).await?;
+        let first = self
+            .entries
+            .read(&key, Some(part(span.offset)), self.until(limits::MAX_READ_BYTES))
+            .await?;
         let Some(first) = first else { return Ok(None) };
         let entries = Arc::clone(&self.entries);
+        let part_within = self.until(limits::MAX_READ_BYTES).left(&*entries.clock);
         let next = span.offset + first.len() as u64;
         let parts = stream::unfold((Some(first), next), move |(read, at)| {
             let (entries, key) = (Arc::clone(&entries), key.clone());
@@ -229,7 +241,7 @@ impl GhaRemote {
                 if at >= span.end() {
                     return None;
                 }
-                let until = Deadline::after(&*entries.clock, limits::READ_WITHIN);
+                let until = Deadline::after(&*entries.clock, part_within);
                 match entries.read(&key, Some(part(at)), until).await {
                     Ok(Some(bytes)) => {
                         let next = at + bytes.len() as u64;
@@ -266,7 +278,7 @@ impl GhaRemote {
             let what = WantedBlob { scope: scope.clone(), digest: *digest };
             items.push(Item { pack: place.pack, span: place.span, what });
         }
-        let fetched = fetch(&self.entries, items, self.until()).await;
+        let fetched = fetch(&self.entries, items, self.until(bytes)).await;
         self.heed(fetched.bad).await;
         match fetched.failed {
             Some(error) if fetched.arrived.is_empty() => Err(error.into()),

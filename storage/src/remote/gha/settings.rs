@@ -108,6 +108,9 @@ pub struct Settings {
     pub spool_bytes: u64,
     /// Longest that one request may take, its bytes aside.
     pub request_timeout: Duration,
+    /// The HTTP client, where the process has one to share; else one of its own is made, which takes a
+    /// while: it reads the certificates of the system.
+    pub client: Option<reqwest::Client>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -172,6 +175,7 @@ impl Settings {
             sharers: 1,
             spool_bytes: 512 * 1024 * 1024,
             request_timeout: Duration::from_secs(10),
+            client: None,
             clock: Arc::new(SystemClock),
         }
     }

@@ -89,13 +89,16 @@ impl fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// A transport with connections of its own.
+    /// A transport, with connections of its own unless it is handed others.
     pub(super) fn new(settings: &Settings, counters: Arc<Counters>) -> Result<Self, CacheError> {
-        tls::install();
-        let client = Client::builder()
-            .connect_timeout(settings.request_timeout)
-            .build()
-            .map_err(|error| CacheError::Unavailable(text_of(&error)))?;
+        let client = match &settings.client {
+            Some(client) => client.clone(),
+            None => {
+                tls::install();
+                let builder = Client::builder().connect_timeout(settings.request_timeout);
+                builder.build().map_err(|error| CacheError::Unavailable(text_of(&error)))?
+            }
+        };
         Ok(Self {
             client,
             clock: Arc::clone(&settings.clock),

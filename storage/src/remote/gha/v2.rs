@@ -122,8 +122,12 @@ impl CacheService for V2 {
             Ok(reply) if reply.ok && !reply.signed_upload_url.is_empty() => {
                 Ok(Reserved::Ours(Slot::Address(Secret::new(reply.signed_upload_url))))
             }
+            Err(Refusal::Taken) => Ok(Reserved::Taken),
             // Some servers answer so instead of a conflict.
-            Ok(_) | Err(Refusal::Taken) => Ok(Reserved::Taken),
+            Ok(reply) if reply.message.is_empty() || reply.message.contains("already exists") => {
+                Ok(Reserved::Taken)
+            }
+            Ok(_) => Err(CacheError::Unavailable("the service refused a new entry".into())),
             Err(Refusal::NotFound) => {
                 Err(CacheError::Unavailable("there is no such service".into()))
             }

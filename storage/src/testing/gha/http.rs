@@ -103,6 +103,10 @@ fn refusal(fault: &Fault, older: bool) -> Response {
         Fault::RetryAfter(seconds) => too_many(*seconds),
         Fault::NotFound => twirp(StatusCode::NOT_FOUND, "not_found", "entry not found"),
         Fault::WriteDenied => refused(&Refused::WriteDenied),
+        Fault::NotOk if older => StatusCode::BAD_REQUEST.into_response(),
+        Fault::NotOk => {
+            answer_json(StatusCode::OK, &json!({"ok": false, "message": "not on a Sunday"}))
+        }
         Fault::ReadDenied => {
             twirp(StatusCode::FORBIDDEN, "permission_denied", "cache read denied: cache-mode")
         }
