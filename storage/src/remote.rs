@@ -9,6 +9,10 @@
 //! Implementations: results as objects of any backend, the GitHub Actions cache, another Kiln
 //! server.
 
+pub mod kiln;
+pub mod pack;
+pub mod tls;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -113,6 +117,16 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable`.
     async fn blob(&self, digest: &Digest, size: u64) -> StoreResult<Option<Body>>;
+
+    /// Many small blobs at once: those that come in one answer, verified. What is missing from it is to be
+    /// had by [`Remote::blob`]. Places without such an answer keep this default.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn blobs(&self, wanted: &[(Digest, u64)]) -> StoreResult<Vec<(Digest, Bytes)>> {
+        let _ = wanted;
+        Ok(Vec::new())
+    }
 
     /// Stores a result: its blobs, read from `local`, then the record. Nobody sees the record before all
     /// blobs are there.

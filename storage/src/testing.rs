@@ -3,7 +3,8 @@
 //!
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
 //! - [`faults`]: a backend that fails on purpose;
-//! - [`model`]: random operations against a reference.
+//! - [`model`]: random operations against a reference;
+//! - [`remote`]: a remote in memory that does what a test tells it.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
@@ -11,3 +12,4 @@ pub mod bodies;
 pub mod conformance;
 pub mod faults;
 pub mod model;
+pub mod remote;
