@@ -10,11 +10,13 @@ use kiln_storage::{Digest, ObjectName, Record, ResultKey, Scope, limits as share
 
 use crate::clock;
 use crate::error::ApiError;
+use crate::index::outbox::{self, Dropped};
 use crate::index::records::{self, RecordRow, Times};
 use crate::ingest::{self, Job, OpenOffer};
 use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
 use crate::principal::Principal;
 use crate::quarantine;
+use crate::remote::outbox::tell_dropped;
 use crate::service::Service;
 
 /// What became of a publication.
@@ -229,8 +231,15 @@ pub(crate) async fn commit(
     let times = Times { created_ms: now_ms, used_ms: now_ms };
     let row = RecordRow::new(scope_id, stored, generation, times)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let grown = service.index.write(move |index| records::insert(index, &row)).await?;
+    let sends = service.edge.as_ref().is_some_and(|edge| edge.sends);
+    let written = service.index.write(move |index| {
+        let (id, grown) = records::insert(index, &row)?;
+        let dropped = if sends { outbox::queue(index, id, &row)? } else { Dropped::default() };
+        Ok((grown, dropped))
+    });
+    let (grown, dropped) = written.await?;
     service.grow(grown);
+    tell_dropped(service, dropped);
     if let Some(older) = older {
         let name = object_name(candidate, older.generation);
         // One that stays is an older generation, which a rebuild passes over.

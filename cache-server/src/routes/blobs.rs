@@ -1,4 +1,5 @@
-//! `GET`, `HEAD` and `PUT /v1/blobs/{digest}`, `POST /v1/blobs/missing`. Bytes stream both ways.
+//! `GET`, `HEAD` and `PUT /v1/blobs/{digest}`, `POST /v1/blobs/missing` and
+//! `POST /v1/blobs/pack`. Bytes stream both ways.
 
 use std::io::{Seek as _, SeekFrom};
 
@@ -10,10 +11,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use kiln_storage::Digest;
 use kiln_storage::api::{MissingRequest, Problem};
 use kiln_storage::backend::{Body, Put, StoreError, StoreResult};
-use kiln_storage::limits::{COPY_BUFFER_BYTES, MAX_BLOB_BYTES};
+use kiln_storage::limits::{
+    COPY_BUFFER_BYTES, MAX_BLOB_BYTES, MAX_PACK_BLOBS, MAX_PACK_BYTES, MAX_PACKED_BLOB_BYTES,
+};
+use kiln_storage::remote::pack;
+use kiln_storage::{Digest, ObjectName};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
@@ -228,4 +232,54 @@ pub(crate) async fn missing(
     }
     let blobs = service.index.read(move |index| records::missing(index, &blobs)).await?;
     Ok(Json(MissingRequest { blobs }))
+}
+
+/// Many small blobs in one answer. What is not here, too large, or too much for one answer is left out;
+/// the first one that may come always does.
+#[utoipa::path(
+    post,
+    path = "/v1/blobs/pack",
+    request_body = MissingRequest,
+    responses(
+        (status = 200, description = "Blobs, each verifiable; see storage/src/remote/pack.rs",
+         content_type = "application/octet-stream"),
+        (status = 413, description = "Too many", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn packed(
+    State(service): State<Service>,
+    _principal: Principal,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let MissingRequest { blobs } = body::json(request).await?;
+    if blobs.len() > MAX_PACK_BLOBS {
+        return Err(ApiError::TooLarge("the number of blobs"));
+    }
+    let (mut chosen, mut bytes) = (Vec::new(), 0);
+    for digest in blobs {
+        let size = service.store.blob_size(&digest).await?;
+        let Some(size) = size.filter(|size| *size <= MAX_PACKED_BLOB_BYTES) else { continue };
+        if bytes + size > MAX_PACK_BYTES {
+            break;
+        }
+        bytes += size;
+        chosen.push(digest);
+    }
+    let magic = futures_util::stream::once(async { Ok(Bytes::from_static(pack::MAGIC)) });
+    let entries = futures_util::stream::iter(chosen).then(move |digest| {
+        let service = service.clone();
+        async move { entry(&service, digest).await }
+    });
+    let body = HttpBody::from_stream(magic.chain(entries));
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+/// A blob as it is in a pack; nothing for one that has gone meanwhile.
+async fn entry(service: &Service, digest: Digest) -> StoreResult<Bytes> {
+    let Some(body) = service.store.blob(&digest).await? else { return Ok(Bytes::new()) };
+    let bytes = body.into_bytes(&ObjectName::blob(&digest), MAX_PACKED_BLOB_BYTES).await?;
+    tokio::task::spawn_blocking(move || pack::entry(&digest, &bytes))
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
