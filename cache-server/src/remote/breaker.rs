@@ -18,7 +18,7 @@ pub(crate) enum FaultKind {
     Damaged,
     /// It takes no writes.
     ReadOnly,
-    /// It never takes this.
+    /// A result cannot be stored there, now or later.
     Refused,
 }
 
@@ -30,18 +30,25 @@ impl FaultKind {
             Self::Slow => "it is too slow",
             Self::Damaged => "what it sends is damaged",
             Self::ReadOnly => "it takes no results",
-            Self::Refused => "it refuses a result",
+            Self::Refused => "a result is never sent",
         }
     }
 }
 
-/// What to do about a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// A line is to be logged.
-    pub tell: bool,
-    /// The place is left alone from now on.
-    pub left_alone: bool,
+/// Which kinds of faults were told of late.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Vec<(FaultKind, Instant)>);
+
+impl Told {
+    /// Whether a fault is the first of its kind in a period; it is told then.
+    pub(crate) fn tells(&mut self, kind: FaultKind, now: Instant) -> bool {
+        self.0.retain(|(_, at)| now.duration_since(*at) < REMOTE_FAULT_PERIOD);
+        let new = !self.0.iter().any(|(told, _)| *told == kind);
+        if new {
+            self.0.push((kind, now));
+        }
+        new
+    }
 }
 
 /// The state.
@@ -51,7 +58,6 @@ pub(crate) struct Breaker {
     until: Option<Instant>,
     probe: Option<Instant>,
     last: Option<Result<(), FaultKind>>,
-    told: Vec<(FaultKind, Instant)>,
 }
 
 impl Breaker {
@@ -80,23 +86,22 @@ impl Breaker {
         self.last = Some(Ok(()));
     }
 
-    /// It failed.
-    pub(crate) fn fault(&mut self, kind: FaultKind, now: Instant) -> Verdict {
+    /// It failed; whether it is left alone from now on.
+    pub(crate) fn fault(&mut self, kind: FaultKind, now: Instant) -> bool {
         self.last = Some(Err(kind));
         self.faults = self.faults.saturating_add(1);
         let left_alone = self.probe.take().is_some() || self.faults >= REMOTE_FAULTS;
         if left_alone {
             self.until = Some(now + REMOTE_LEFT_ALONE);
         }
-        Verdict { tell: self.tells(kind, now), left_alone }
+        left_alone
     }
 
     /// It is not asked for a while, whatever came before.
-    pub(crate) fn pause(&mut self, kind: FaultKind, now: Instant) -> Verdict {
+    pub(crate) fn pause(&mut self, kind: FaultKind, now: Instant) {
         self.last = Some(Err(kind));
         self.until = Some(now + REMOTE_LEFT_ALONE);
         self.probe = None;
-        Verdict { tell: self.tells(kind, now), left_alone: true }
     }
 
     /// Whatever came before, it may be asked now: somebody waits for that.
@@ -104,16 +109,6 @@ impl Breaker {
         self.faults = 0;
         self.until = None;
         self.probe = None;
-    }
-
-    /// Whether this is the first of its kind in a period.
-    pub(crate) fn tells(&mut self, kind: FaultKind, now: Instant) -> bool {
-        self.told.retain(|(_, at)| now.duration_since(*at) < REMOTE_FAULT_PERIOD);
-        let new = !self.told.iter().any(|(told, _)| *told == kind);
-        if new {
-            self.told.push((kind, now));
-        }
-        new
     }
 
     /// How the last question went; none: nothing was asked.
@@ -137,14 +132,14 @@ mod tests {
         let (mut breaker, now) = (Breaker::default(), Instant::now());
         for _ in 1..REMOTE_FAULTS {
             assert!(breaker.may_ask(now));
-            assert!(!breaker.fault(FaultKind::Slow, now).left_alone);
+            assert!(!breaker.fault(FaultKind::Slow, now));
         }
         breaker.good();
         for _ in 1..REMOTE_FAULTS {
-            assert!(!breaker.fault(FaultKind::Slow, now).left_alone);
+            assert!(!breaker.fault(FaultKind::Slow, now));
         }
         assert!(breaker.may_ask(now));
-        assert!(breaker.fault(FaultKind::Slow, now).left_alone);
+        assert!(breaker.fault(FaultKind::Slow, now));
         assert!(!breaker.may_ask(now));
         assert!(breaker.left_alone(now).is_some());
 
@@ -152,7 +147,7 @@ mod tests {
         let later = now + REMOTE_LEFT_ALONE;
         assert!(breaker.may_ask(later));
         assert!(!breaker.may_ask(later));
-        assert!(breaker.fault(FaultKind::Unreachable, later).left_alone);
+        assert!(breaker.fault(FaultKind::Unreachable, later));
         assert!(!breaker.may_ask(later));
         let again = later + REMOTE_LEFT_ALONE;
         assert!(breaker.may_ask(again));
@@ -173,12 +168,10 @@ mod tests {
 
     #[test]
     fn each_kind_is_told_once_in_a_period() {
-        let (mut breaker, now) = (Breaker::default(), Instant::now());
-        assert!(breaker.fault(FaultKind::Slow, now).tell);
-        assert!(!breaker.fault(FaultKind::Slow, now).tell);
-        assert!(breaker.fault(FaultKind::Damaged, now).tell);
-        breaker.good();
-        assert!(!breaker.fault(FaultKind::Slow, now).tell);
-        assert!(breaker.fault(FaultKind::Slow, now + REMOTE_FAULT_PERIOD).tell);
+        let (mut told, now) = (Told::default(), Instant::now());
+        assert!(told.tells(FaultKind::Slow, now));
+        assert!(!told.tells(FaultKind::Slow, now));
+        assert!(told.tells(FaultKind::Damaged, now));
+        assert!(told.tells(FaultKind::Slow, now + REMOTE_FAULT_PERIOD));
     }
 }

@@ -32,7 +32,7 @@ use crate::log::Log;
 use crate::service::Service;
 
 use asked::Asked;
-use breaker::{Breaker, FaultKind, Verdict};
+use breaker::{Breaker, FaultKind, Told};
 
 /// The remote of a server and all that is known of it.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub(crate) struct Edge {
     pub sends: bool,
     reads: Mutex<Breaker>,
     writes: Mutex<Breaker>,
+    told: Mutex<Told>,
     asked: Mutex<Asked>,
     flights: fetch::Flights,
     lanes: Semaphore,
@@ -87,6 +88,7 @@ impl Edge {
             sends: config.sends,
             reads: Mutex::default(),
             writes: Mutex::default(),
+            told: Mutex::default(),
             asked: Mutex::default(),
             flights: fetch::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
@@ -121,23 +123,22 @@ impl Edge {
     /// It failed: counted, and told once.
     fn fault(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
         let now = Instant::now();
-        let verdict = match kind {
+        match kind {
             FaultKind::ReadOnly => self.side(side).pause(kind, now),
-            _ => self.side(side).fault(kind, now),
-        };
-        self.tell(log, kind, verdict, why);
+            _ => {
+                self.side(side).fault(kind, now);
+            }
+        }
+        self.tell(log, kind, why);
     }
 
-    fn tell(&self, log: &Log, kind: FaultKind, verdict: Verdict, why: &str) {
-        let place = self.remote.display();
-        let line = format!("remote {place}: {}: {why}", kind.words());
-        if verdict.tell {
+    /// Writes a line about a fault, unless one of its kind was written of late.
+    fn tell(&self, log: &Log, kind: FaultKind, why: &str) {
+        let line = format!("remote {}: {}: {why}", self.remote.display(), kind.words());
+        if lock(&self.told).tells(kind, Instant::now()) {
             log.warn(format_args!("{line}"));
         } else {
             log.debug(format_args!("{line}"));
-        }
-        if verdict.left_alone {
-            log.debug(format_args!("remote {place}: left alone for a while"));
         }
     }
 }

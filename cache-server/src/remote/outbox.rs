@@ -59,11 +59,8 @@ pub(crate) fn tell_dropped(service: &Service, dropped: Dropped) {
     if dropped.count > 0 {
         count(&edge.counts.lost, dropped.count);
         *lock(&edge.counts.lost_why) = Some("too many results waited to be sent".into());
-        let why = format!("the queue is full, {} results are not sent", dropped.count);
-        let tell = edge.side(Side::Writes).tells(FaultKind::Refused, Instant::now());
-        if tell {
-            service.log.warn(format_args!("remote {}: {why}", edge.remote.display()));
-        }
+        let why = format!("too many wait to be sent, {} are left out", dropped.count);
+        edge.tell(&service.log, FaultKind::Refused, &why);
     }
     edge.outbox.wake();
 }
@@ -238,12 +235,8 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
 fn lose(service: &Service, edge: &Edge, queued: &Queued, why: &str) {
     count(&edge.counts.lost, 1);
     *lock(&edge.counts.lost_why) = Some(why.to_owned());
-    let line = format!("result {} is not sent: {why}", queued.result_key);
-    if edge.side(Side::Writes).tells(FaultKind::Refused, Instant::now()) {
-        service.log.warn(format_args!("remote {}: {line}", edge.remote.display()));
-    } else {
-        service.log.debug(format_args!("{line}"));
-    }
+    let line = format!("result {}: {why}", queued.result_key);
+    edge.tell(&service.log, FaultKind::Refused, &line);
 }
 
 /// Makes durable what the remote has collected; whether there was any.
