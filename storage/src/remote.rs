@@ -11,6 +11,7 @@
 
 pub mod kiln;
 pub mod pack;
+pub mod squeeze;
 pub mod tls;
 
 use std::fmt;

@@ -199,7 +199,7 @@ impl Relay {
 /// One request: the call without names of single things, and its bytes, so that the server closes the
 /// connection after its answer.
 fn message(from: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
-    let (mut bytes, mut length, mut call) = (Vec::new(), 0, None);
+    let (mut bytes, mut length, mut call, mut is_chunked) = (Vec::new(), 0, None, false);
     loop {
         let mut line = Vec::new();
         if from.read_until(b'\n', &mut line).ok()? == 0 {
@@ -212,15 +212,37 @@ fn message(from: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
         if let Some(value) = text.strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        is_chunked |= text.starts_with("transfer-encoding:");
         if text.trim().is_empty() {
             bytes.extend_from_slice(b"connection: close\r\n\r\n");
-            let mut body = vec![0; length];
-            from.read_exact(&mut body).ok()?;
-            bytes.extend(body);
+            match is_chunked {
+                true => chunks(from, &mut bytes)?,
+                false => {
+                    let mut body = vec![0; length];
+                    from.read_exact(&mut body).ok()?;
+                    bytes.extend(body);
+                }
+            }
             return Some((call?, bytes));
         }
         if !text.starts_with("connection:") {
             bytes.extend(line);
+        }
+    }
+}
+
+/// Reads a body in chunks as it is.
+fn chunks(from: &mut impl BufRead, bytes: &mut Vec<u8>) -> Option<()> {
+    loop {
+        let mut line = Vec::new();
+        from.read_until(b'\n', &mut line).ok()?;
+        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        from.read_exact(&mut chunk).ok()?;
+        bytes.extend(line);
+        bytes.extend(chunk);
+        if size == 0 {
+            return Some(());
         }
     }
 }

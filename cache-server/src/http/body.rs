@@ -54,6 +54,11 @@ pub(crate) fn content_length(request: &Request) -> Option<u64> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// A header that is a number.
+pub(crate) fn number(request: &Request, name: &str) -> Option<u64> {
+    request.headers().get(name)?.to_str().ok()?.parse().ok()
+}
+
 /// Reads a body that is not wanted, within a bound. A client that waits to be asked for it is not
 /// asked.
 pub(crate) async fn drain(request: Request) {

@@ -6,17 +6,21 @@ use std::io::{Seek as _, SeekFrom};
 use axum::Json;
 use axum::body::Body as HttpBody;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, RANGE,
+};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use kiln_storage::api::{MissingRequest, Problem};
 use kiln_storage::backend::{Body, Put, StoreError, StoreResult};
 use kiln_storage::limits::{
     COPY_BUFFER_BYTES, MAX_BLOB_BYTES, MAX_PACK_BLOBS, MAX_PACK_BYTES, MAX_PACKED_BLOB_BYTES,
 };
-use kiln_storage::remote::pack;
+use kiln_storage::remote::{pack, squeeze};
 use kiln_storage::{Digest, ObjectName};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
@@ -64,6 +68,16 @@ pub(crate) async fn get(
     let (first, last) = match range::parse(header, size) {
         Asked::Unsatisfiable => return Ok(unsatisfiable(size)),
         Asked::Part { first, last } => (first, last),
+        Asked::Whole if takes_compressed(&headers) && size >= squeeze::MIN_BYTES => {
+            let body = squeeze::compress(stream_of(blob))?;
+            let head = [
+                (CONTENT_TYPE, "application/octet-stream".to_owned()),
+                (CONTENT_ENCODING, squeeze::ENCODING.to_owned()),
+                (HeaderName::from_static(squeeze::LENGTH), size.to_string()),
+                (ETAG, format!("\"{digest}\"")),
+            ];
+            return Ok((StatusCode::OK, head, HttpBody::from_stream(body)).into_response());
+        }
         Asked::Whole => {
             let body = section(blob, 0, size)?;
             return Ok((StatusCode::OK, head_of(&digest, size), body).into_response());
@@ -74,6 +88,27 @@ pub(crate) async fn get(
     let range = [(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))];
     let status = StatusCode::PARTIAL_CONTENT;
     Ok((status, head_of(&digest, len), range, body).into_response())
+}
+
+/// Whether a client takes nothing but what Kiln compresses with: others may take it, too, and want to see
+/// a length.
+fn takes_compressed(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT_ENCODING).is_some_and(|value| value == squeeze::ENCODING)
+}
+
+/// The bytes of a blob, piece by piece.
+fn stream_of(blob: Body) -> BoxStream<'static, StoreResult<Bytes>> {
+    let failed = |error: std::io::Error| StoreError::Unavailable(error.to_string());
+    match blob {
+        Body::Bytes(bytes) => futures_util::stream::once(async { Ok(bytes) }).boxed(),
+        Body::File { file, .. } => {
+            let file = tokio::fs::File::from_std(file);
+            ReaderStream::with_capacity(file, COPY_BUFFER_BYTES)
+                .map(move |chunk| chunk.map_err(failed))
+                .boxed()
+        }
+        Body::Stream { stream, .. } => stream,
+    }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -152,7 +187,7 @@ pub(crate) async fn head(
     put,
     path = "/v1/blobs/{digest}",
     params(("digest" = String, Path, description = "BLAKE3 digest, hexadecimal")),
-    request_body(content_type = "application/octet-stream"),
+    request_body(content_type = "application/octet-stream", description = "Raw, or by zstd"),
     responses(
         (status = 200, description = "It is there already"),
         (status = 201, description = "Stored"),
@@ -171,7 +206,13 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let digest = parse_digest(&digest)?;
-    let len = body::content_length(&request).ok_or(ApiError::LengthRequired)?;
+    let compressed =
+        request.headers().get(CONTENT_ENCODING).is_some_and(|v| v == squeeze::ENCODING);
+    let len = match compressed {
+        true => body::number(&request, squeeze::LENGTH),
+        false => body::content_length(&request),
+    };
+    let len = len.ok_or(ApiError::LengthRequired)?;
     if len > MAX_BLOB_BYTES {
         return Err(ApiError::TooLarge("the blob"));
     }
@@ -187,7 +228,7 @@ pub(crate) async fn put(
     let stream = request.into_body().into_data_stream().map(|chunk| {
         chunk.map_err(|error| StoreError::Unavailable(format!("upload broke off: {error}")))
     });
-    let stream = stream.boxed();
+    let stream = if compressed { squeeze::expand(stream, len)? } else { stream.boxed() };
     let put = service.store.put_blob(&digest, Body::Stream { stream, len }).await;
     match put {
         Ok(put) => {

@@ -8,18 +8,22 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use futures_util::stream::BoxStream;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue,
+    RETRY_AFTER,
+};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 
 use super::pack::Unpack;
-use super::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored, tls};
+use super::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored, squeeze, tls};
 use crate::api::{
     BringRequest, LookupRequest, LookupResponse, MissingRequest, Problem, PublishRequest,
     RejectRequest,
@@ -59,7 +63,7 @@ pub struct KilnRemote {
     client: Client,
     url: String,
     authorization: Option<HeaderValue>,
-    counters: Counters,
+    counters: Arc<Counters>,
     /// Results by blob that the server has not got itself.
     behind: Mutex<HashMap<Digest, ResultKey>>,
 }
@@ -145,7 +149,7 @@ impl KilnRemote {
             .build()
             .map_err(|_| fail("no client for it can be made"))?;
         let url = options.url.trim_end_matches('/').to_owned();
-        let (counters, behind) = (Counters::default(), Mutex::default());
+        let (counters, behind) = (Arc::default(), Mutex::default());
         Ok(Self { client, url, authorization, counters, behind })
     }
 
@@ -169,6 +173,7 @@ impl KilnRemote {
             let request = self
                 .request(method.clone(), path)
                 .header(CONTENT_TYPE, "application/json")
+                .header(ACCEPT_ENCODING, squeeze::ENCODING)
                 .body(body.clone());
             add(&self.counters.bytes_out, body.len() as u64);
             let last = attempt >= limits::REMOTE_ATTEMPTS;
@@ -296,6 +301,17 @@ impl KilnRemote {
         Ok(())
     }
 
+    /// A body whose bytes are counted as they go.
+    fn counted(&self, stream: BoxStream<'static, StoreResult<Bytes>>) -> reqwest::Body {
+        let counters = self.counters.clone();
+        reqwest::Body::wrap_stream(stream.map(move |chunk| {
+            if let Ok(bytes) = &chunk {
+                add(&counters.bytes_out, bytes.len() as u64);
+            }
+            chunk
+        }))
+    }
+
     /// Sends a blob that the store here has.
     async fn upload(
         &self,
@@ -309,19 +325,20 @@ impl KilnRemote {
         };
         let body = local.get(&ObjectName::blob(&digest)).await?.ok_or_else(absent)?;
         let len = body.len();
-        let body = match body {
-            Body::Bytes(bytes) => reqwest::Body::from(bytes),
-            Body::File { file, .. } => {
-                let file = tokio::fs::File::from_std(file);
-                reqwest::Body::wrap_stream(file_chunks(file, len))
-            }
-            Body::Stream { stream, .. } => reqwest::Body::wrap_stream(stream),
+        let stream = match body {
+            Body::Bytes(bytes) => futures_util::stream::once(async { Ok(bytes) }).boxed(),
+            Body::File { file, .. } => file_chunks(tokio::fs::File::from_std(file), len).boxed(),
+            Body::Stream { stream, .. } => stream,
         };
-        let request = self
-            .request(Method::PUT, &format!("/v1/blobs/{digest}"))
-            .header(CONTENT_LENGTH, len)
-            .body(body);
-        add(&self.counters.bytes_out, len);
+        let request = self.request(Method::PUT, &format!("/v1/blobs/{digest}"));
+        let request = match len {
+            squeeze::MIN_BYTES.. => {
+                let stream = squeeze::compress(stream)?;
+                let request = request.header(CONTENT_ENCODING, squeeze::ENCODING);
+                request.header(squeeze::LENGTH, len).body(self.counted(stream))
+            }
+            _ => request.header(CONTENT_LENGTH, len).body(self.counted(stream)),
+        };
         match self.send(request).await? {
             Answer::Good(_) => Ok(()),
             Answer::Refused(refused) => Err(refused.of_write(name, len)),
@@ -409,14 +426,27 @@ impl Remote for KilnRemote {
             Answer::Refused(Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
             Answer::Refused(refused) => return Err(refused.of_read()),
         };
-        if response.content_length() != Some(size) {
+        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        let compressed = header("content-encoding").is_some();
+        let len = match compressed {
+            true => header(squeeze::LENGTH).and_then(|text| text.parse().ok()),
+            false => response.content_length(),
+        };
+        if len != Some(size) {
             add(&self.counters.damaged, 1);
             return Ok(None);
         }
-        add(&self.counters.bytes_in, size);
-        let stream =
-            response.bytes_stream().map(|chunk| chunk.map_err(|error| unavailable(&error)));
-        Ok(Some(Body::Stream { stream: stream.boxed(), len: size }))
+        let counters = self.counters.clone();
+        let stream = response.bytes_stream().map(move |chunk| {
+            let chunk = chunk.map_err(|error| unavailable(&error))?;
+            add(&counters.bytes_in, chunk.len() as u64);
+            Ok(chunk)
+        });
+        let stream = match compressed {
+            true => squeeze::expand(stream, size)?,
+            false => stream.boxed(),
+        };
+        Ok(Some(Body::Stream { stream, len: size }))
     }
 
     async fn blobs(&self, wanted: &[(Digest, u64)]) -> StoreResult<Vec<(Digest, Bytes)>> {
@@ -526,7 +556,7 @@ impl Remote for KilnRemote {
 
     fn counters(&self) -> RemoteCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { requests, retries, bytes_in, bytes_out, damaged } = &self.counters;
+        let Counters { requests, retries, bytes_in, bytes_out, damaged } = &*self.counters;
         RemoteCounters {
             requests: read(requests),
             retries: read(retries),
