@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
@@ -369,21 +370,24 @@ async fn finish(
     connections: &Connections,
     reason: Reason,
 ) -> Option<OwnedMutexGuard<()>> {
+    let begun = Instant::now();
     let taken = timeout(SHUTDOWN_GRACE, async {
         connections.ended().await;
         service.queue.drain().await;
     });
-    if taken.await.is_ok()
-        && matches!(reason, Reason::Asked | Reason::Signal)
+    if taken.await.is_err() {
+        service.log.warn(format_args!("left before everything was finished"));
+        return None;
+    }
+    let left = SHUTDOWN_GRACE.saturating_sub(begun.elapsed()).max(SHUTDOWN_LAST);
+    if matches!(reason, Reason::Asked | Reason::Signal)
         && service.drains.load(Ordering::Relaxed)
         && service.edge.is_some()
     {
         remote::outbox::drain(service, service.config.remote.drain).await;
     }
     tell_left(service).await;
-    let finished = timeout(SHUTDOWN_GRACE, async {
-        connections.ended().await;
-        service.queue.drain().await;
+    let finished = timeout(left, async {
         let guard = service.commit.clone().lock_owned().await;
         let written = service.reports.flush(service).await;
         let ended = service.index.write(index::open::mark_clean).await;

@@ -46,6 +46,35 @@ async fn what_is_made_here_is_sent() {
     assert_eq!(remote.calls().stores, 1);
 }
 
+/// A result that lies afar and was not here in time is compiled, and not sent where it is already; unless
+/// it is to be replaced.
+#[tokio::test]
+async fn what_is_there_is_sent_only_to_replace_it() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    assert_eq!(fixture.ask(&a, &[]).await.absent, [a.result_key]);
+    assert_eq!(fixture.publish("a").await.1.status(), 202);
+    assert!(fixture.ask(&a, &[]).await.absent.is_empty());
+    assert!(drain(&fixture).await);
+    assert_eq!((remote.calls().stores, remote.names()[0].generation), (0, 0));
+
+    let second = edge(&remote);
+    second.ask(&a, &[]).await;
+    let path = second.dir.path().join("a");
+    std::fs::write(&path, "a").unwrap();
+    let request = kiln_storage::api::PublishRequest {
+        record: a.clone(),
+        offers: vec![super::offer(Digest::of(b"a"), &path)],
+        replace: true,
+    };
+    let path = format!("/v1/results/{}", a.result_key);
+    assert_eq!(second.send("PUT", &path, &request).await.status(), 202);
+    assert!(drain(&second).await);
+    let names = remote.names();
+    assert_eq!((names.len(), names[0].generation), (1, 1));
+}
+
 #[tokio::test]
 async fn what_cannot_be_sent_stays_and_is_sent_by_the_next_server() {
     let far = remote(&[]);
