@@ -4,7 +4,7 @@
 //! that were found when it was made. The members are evaluated here; the record whose values all
 //! agree is the answer. Only when there may be more records than were sent, or a place behind the server was
 //! not asked, a second question asks for the result that belongs here. A result that holds and whose blobs
-//! are still afar is brought to the server first ([`crate::bring`]). On a miss it is noted in the event
+//! are still afar is brought to the server first (`bring`). On a miss it is noted in the event
 //! what differs from the nearest earlier result.
 
 use std::path::PathBuf;

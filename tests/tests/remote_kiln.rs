@@ -176,6 +176,11 @@ fn an_edge_killed_with_a_full_queue_loses_nothing() {
     relay.set(Mode::Pass);
     let start = before(world.kiln(&["server", "start"]), &relay).run().ok();
     assert!(start.stdout.contains("before http"), "{}", start.stdout);
+    let doctor = |url: &str| {
+        world.kiln(&["doctor"]).env("KILN_UPSTREAM", url).env("KILN_JOB", "dev").run().stdout
+    };
+    assert!(doctor(&relay.url()).contains("before http"), "{}", doctor(&relay.url()));
+    assert!(doctor("http://other:1").contains("another KILN_UPSTREAM"));
     wait_until("all five results have arrived", || shared.results() == 5);
     wait_until("nothing waits any more", || queued(&world) == 0);
 }
@@ -281,9 +286,10 @@ fn a_shared_server_that_never_answers() {
     let relay = Relay::before(&shared);
     relay.set(Mode::Silent);
     let project = sample(&world, "app");
+    let begun = std::time::Instant::now();
     build(&world, &project, &relay);
-    let refused = relay.refused();
-    assert!(refused > 0, "no fault was seen");
+    println!("before a server that never answers: {:?}", begun.elapsed());
+    assert!(relay.refused() > 0, "no fault was seen");
     assert_eq!(newest(&world)["miss"], 5);
     world.assert_all_hit(&build(&world, &project, &relay));
     let lines = remote_lines(&world);

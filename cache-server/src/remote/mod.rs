@@ -1,9 +1,9 @@
-//! What is behind a server: a place far away that is asked when nothing is here ([`through`], [`fetch`]),
-//! gets what is made here ([`outbox`]), and from which is fetched ahead what a job used last time
-//! ([`ahead`], [`prefetch`]).
+//! What is behind a server: a place far away that is asked when nothing is here (`through`, `fetch`),
+//! gets what is made here (`outbox`), and from which is fetched ahead what a job used last time
+//! (`ahead`, `prefetch`).
 //!
 //! The server's own store stays the only thing that wrappers read. Whatever is wrong with the remote, the
-//! server answers from what it has: [`breaker`] says when the remote is left alone.
+//! server answers from what it has: `breaker` says when the remote is left alone.
 
 pub(crate) mod ahead;
 pub(crate) mod asked;

@@ -1,6 +1,6 @@
 //! [`RemoteUrl`]: the place behind a server, as a setting names it; and [`Access`], what it takes to get in.
 //!
-//! Pure. Called by [`crate::config`]; [`super::open`] makes a connection of it. An error never holds what
+//! Pure. Called by [`crate::config`]; `open` makes a connection of it. An error never holds what
 //! might be a credential.
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use kiln_server::limits::DEFAULT_DRAIN;
 use kiln_storage::api::{DrainRequest, RemoteStatus, ServerInfo, ShutdownRequest};
 use kiln_storage::limits;
 
+use super::bytes;
 use crate::client::Client;
 use crate::config::{Config, ServerPlace};
 use crate::env::Env;
@@ -159,14 +160,6 @@ fn tell_left(status: &RemoteStatus) {
             ),
             &["they are stored on this machine"],
         );
-    }
-}
-
-fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} bytes"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1000),
-        _ => format!("{} MB", bytes / 1_000_000),
     }
 }
 
