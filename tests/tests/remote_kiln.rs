@@ -289,6 +289,10 @@ fn a_shared_server_that_never_answers() {
     let begun = std::time::Instant::now();
     build(&world, &project, &relay);
     println!("before a server that never answers: {:?}", begun.elapsed());
+    let (plain, begun) = (world!(), std::time::Instant::now());
+    let app = sample(&plain, "app");
+    plain.cargo(&app, &["build"]).run().ok();
+    println!("with nothing behind the server: {:?}", begun.elapsed());
     assert!(relay.refused() > 0, "no fault was seen");
     assert_eq!(newest(&world)["miss"], 5);
     world.assert_all_hit(&build(&world, &project, &relay));
