@@ -109,7 +109,11 @@ fn look_up(server: &RunningServer, records: u64, seed: u64) -> Outcome<Vec<f64>>
     let mut took_us = Vec::new();
     for i in 0..LOOKUPS {
         let n = (seed * LOOKUPS + i).wrapping_mul(STEP) % records.max(1);
-        let request = LookupRequest { units: vec![unit_key(n)], results: Vec::new() };
+        let request = LookupRequest {
+            units: vec![unit_key(n)],
+            results: Vec::new(),
+            ..LookupRequest::default()
+        };
         let start = Instant::now();
         let answer: LookupResponse = client
             .json("POST", "/v1/lookup", &request, TIMEOUT)

@@ -11,6 +11,8 @@ use kiln_storage::Scope;
 
 use crate::limits;
 use crate::log::Level;
+use crate::remote::open;
+use crate::remote::url::{Access, RemoteUrl};
 use crate::socket_path::socket_path;
 
 /// The address of a shared server when none is configured.
@@ -82,6 +84,35 @@ pub struct ServeConfig {
     pub log: Level,
     /// The scope of requests over TCP; none: that of the server's user.
     pub tcp_scope: Option<Scope>,
+    /// What is behind the server.
+    pub remote: RemoteConfig,
+}
+
+/// What is behind a server, and how it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteConfig {
+    /// The place, with the setting that named it; none: nothing is behind the server.
+    pub url: Option<(&'static str, RemoteUrl)>,
+    /// What it takes to get in.
+    pub access: Access,
+    /// The scopes there that are read, in this order. Results are stored in the first.
+    pub scopes: Vec<Scope>,
+    /// Whether results are sent there.
+    pub sends: bool,
+    /// How long a server that leaves goes on sending.
+    pub drain: Duration,
+}
+
+impl Default for RemoteConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            access: Access::default(),
+            scopes: vec![Scope::new("shared", "all")],
+            sends: true,
+            drain: limits::DEFAULT_DRAIN,
+        }
+    }
 }
 
 impl ServeConfig {
@@ -97,6 +128,7 @@ impl ServeConfig {
             idle: Some(limits::DEFAULT_IDLE),
             log: Level::default(),
             tcp_scope: None,
+            remote: RemoteConfig::default(),
         }
     }
 
@@ -119,8 +151,26 @@ impl ServeConfig {
             self.listen = parse_listen(text)?;
         }
         if let Some(text) = &settings.storage {
-            self.storage = parse_storage(text)?;
+            match parse_storage(text)? {
+                Place::Here(storage) => self.storage = storage,
+                // What is far away is kept here, too.
+                Place::Afar(url) => self.remote.url = Some((STORAGE, url)),
+            }
         }
+        if let Some(text) = &settings.upstream {
+            self.remote.url = match self.remote.url {
+                None => Some((UPSTREAM, RemoteUrl::parse(UPSTREAM, text)?)),
+                Some(_) => return Err(ConfigError::TwoRemotes),
+            };
+        }
+        if let Some((setting, url)) = &self.remote.url {
+            open::available(setting, url)?;
+        }
+        if let Some(text) = &settings.drain {
+            self.remote.drain = parse_drain(text)?;
+        }
+        self.remote.sends &= !settings.reads_only;
+        self.remote.access = settings.access.clone();
         if let Some(text) = &settings.cache_size {
             self.cache_size = Some(parse_cache_size(text)?);
         }
@@ -147,6 +197,14 @@ pub struct Settings {
     pub idle: Option<String>,
     /// `KILN_LOG`, `--log`.
     pub log: Option<String>,
+    /// `KILN_UPSTREAM`, `--upstream`.
+    pub upstream: Option<String>,
+    /// `KILN_DRAIN`, `--drain`.
+    pub drain: Option<String>,
+    /// `KILN_MODE=read`: nothing is sent to what is behind the server.
+    pub reads_only: bool,
+    /// What it takes to get in there.
+    pub access: Access,
 }
 
 /// A setting that cannot be used.
@@ -172,9 +230,35 @@ pub enum ConfigError {
         /// What it accepts.
         accepts: &'static str,
     },
+    /// Two settings name what is behind the server.
+    #[error(
+        "KILN_UPSTREAM is set, and KILN_STORAGE names a place far away, too; with KILN_UPSTREAM it \
+         accepts file:///absolute/path or memory:"
+    )]
+    TwoRemotes,
+    /// What is behind the server cannot be reached by any request.
+    #[error("{setting}: {why}")]
+    NoRemote {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Why; without credentials.
+        why: String,
+    },
 }
 
-const STORAGE_ACCEPTS: &str = "file:///absolute/path or memory:";
+const STORAGE: &str = "KILN_STORAGE";
+const UPSTREAM: &str = "KILN_UPSTREAM";
+const STORAGE_ACCEPTS: &str = "file:///absolute/path, memory:, s3://bucket[/prefix], \
+                               gs://bucket[/prefix], az://container[/prefix] or gha://";
+
+/// Where results are kept, as `KILN_STORAGE` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine.
+    Here(StorageUrl),
+    /// Far away, with a store here before it.
+    Afar(RemoteUrl),
+}
 
 fn malformed(setting: &'static str, value: &str, accepts: &'static str) -> ConfigError {
     ConfigError::Malformed { setting, value: value.chars().take(80).collect(), accepts }
@@ -185,27 +269,24 @@ fn malformed(setting: &'static str, value: &str, accepts: &'static str) -> Confi
 /// # Errors
 /// A URL that is malformed, or of a kind that this version does not have. The error never holds
 /// what might be a credential.
-pub fn parse_storage(text: &str) -> Result<StorageUrl, ConfigError> {
-    const SETTING: &str = "KILN_STORAGE";
+pub fn parse_storage(text: &str) -> Result<Place, ConfigError> {
     if text == "memory:" {
-        return Ok(StorageUrl::Memory);
+        return Ok(Place::Here(StorageUrl::Memory));
     }
     if let Some(path) = text.strip_prefix("file://") {
         return if path.len() > 1 && path.starts_with('/') && !path.contains('\0') {
-            Ok(StorageUrl::File(PathBuf::from(path)))
+            Ok(Place::Here(StorageUrl::File(PathBuf::from(path))))
         } else {
-            Err(malformed(SETTING, text, STORAGE_ACCEPTS))
+            Err(malformed(STORAGE, text, STORAGE_ACCEPTS))
         };
     }
-    let later = ["s3://", "gs://", "az://", "gha://"];
-    match later.into_iter().find(|scheme| text.starts_with(scheme)) {
-        Some(what) => {
-            Err(ConfigError::NotAvailable { setting: SETTING, what, accepts: STORAGE_ACCEPTS })
+    match RemoteUrl::parse(STORAGE, text) {
+        Ok(RemoteUrl::Kiln { .. }) => Err(malformed(STORAGE, "http", STORAGE_ACCEPTS)),
+        Ok(url) => Ok(Place::Afar(url)),
+        Err(ConfigError::Malformed { setting, value, .. }) => {
+            Err(ConfigError::Malformed { setting, value, accepts: STORAGE_ACCEPTS })
         }
-        None => {
-            let scheme = text.split("//").next().unwrap_or_default();
-            Err(malformed(SETTING, scheme, STORAGE_ACCEPTS))
-        }
+        Err(error) => Err(error),
     }
 }
 
@@ -250,6 +331,17 @@ pub fn parse_idle(text: &str) -> Result<Duration, ConfigError> {
     }
 }
 
+/// `KILN_DRAIN`, seconds.
+///
+/// # Errors
+/// No whole number up to a day.
+pub fn parse_drain(text: &str) -> Result<Duration, ConfigError> {
+    match text.trim().parse::<u64>() {
+        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err(malformed("KILN_DRAIN", text, "whole seconds, 0 to 86400, e.g. 120")),
+    }
+}
+
 /// `KILN_LOG`.
 ///
 /// # Errors
@@ -282,20 +374,44 @@ mod tests {
 
     #[test]
     fn storage_urls() {
-        assert_eq!(parse_storage("memory:"), Ok(StorageUrl::Memory));
-        assert_eq!(parse_storage("file:///a/b"), Ok(StorageUrl::File("/a/b".into())));
-        for bad in ["", "file://", "file://a", "file:///", "/a", "ftp://x", "s3"] {
-            assert!(matches!(parse_storage(bad), Err(ConfigError::Malformed { .. })), "{bad}");
+        let here = |text| match parse_storage(text) {
+            Ok(Place::Here(url)) => url,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(here("memory:"), StorageUrl::Memory);
+        assert_eq!(here("file:///a/b"), StorageUrl::File("/a/b".into()));
+        for bad in ["", "file://", "file://a", "file:///", "/a", "ftp://x", "s3", "http://h:1"] {
+            let error = parse_storage(bad).unwrap_err();
+            assert!(matches!(error, ConfigError::Malformed { .. }), "{bad}");
+            assert!(error.to_string().contains("KILN_STORAGE"), "{error}");
         }
-        for later in ["s3://b/p", "gs://b", "az://c", "gha://"] {
-            let text = parse_storage(later).unwrap_err().to_string();
-            assert!(
-                text.contains("not available in this version") && text.contains("KILN_STORAGE"),
-                "{text}"
-            );
+        for far in ["s3://b/p", "gs://b", "az://c", "gha://"] {
+            assert!(matches!(parse_storage(far), Ok(Place::Afar(_))), "{far}");
         }
         let secret = parse_storage("x://user:secret@host").unwrap_err();
         assert!(!secret.to_string().contains("secret"), "{secret}");
+    }
+
+    #[test]
+    fn one_place_is_behind_a_server() {
+        let resolve = |storage: Option<&str>, upstream: Option<&str>| {
+            let text = |text: Option<&str>| text.map(str::to_owned);
+            let settings = Settings {
+                storage: text(storage),
+                upstream: text(upstream),
+                ..Settings::default()
+            };
+            ServeConfig::local(Path::new("/k"), None, 1).with(&settings)
+        };
+        let edge = resolve(None, Some("http://cache:5456")).unwrap();
+        assert_eq!(edge.storage, StorageUrl::File("/k/store".into()));
+        assert_eq!(edge.remote.url.unwrap().1.display(), "http://cache:5456");
+        let memory = resolve(Some("memory:"), Some("http://cache:5456")).unwrap();
+        assert_eq!(memory.storage, StorageUrl::Memory);
+        let two = resolve(Some("s3://b"), Some("http://cache:5456")).unwrap_err();
+        assert_eq!(two, ConfigError::TwoRemotes);
+        let bad = resolve(None, Some("cache")).unwrap_err().to_string();
+        assert!(bad.contains("KILN_UPSTREAM"), "{bad}");
     }
 
     #[test]
@@ -317,6 +433,10 @@ mod tests {
         assert_eq!(parse_idle("600"), Ok(Duration::from_secs(600)));
         for bad in ["0", "", "10m", "-1"] {
             assert!(parse_idle(bad).unwrap_err().to_string().contains("KILN_IDLE"));
+        }
+        assert_eq!(parse_drain("0"), Ok(Duration::ZERO));
+        for bad in ["", "2m", "-1", "86401"] {
+            assert!(parse_drain(bad).unwrap_err().to_string().contains("KILN_DRAIN"));
         }
         assert_eq!(parse_log("warn"), Ok(Level::Warn));
         assert!(parse_log("loud").unwrap_err().to_string().contains("KILN_LOG"));

@@ -10,6 +10,7 @@
 pub mod config;
 pub mod limits;
 pub mod log;
+pub mod remote;
 pub mod socket_path;
 
 mod clock;
@@ -33,7 +34,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ConfigError, Listen, Role, ServeConfig, Settings, StorageUrl};
+pub use config::{ConfigError, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
+pub use remote::url::{Access, RemoteUrl};
 pub use routes::openapi::text as openapi_text;
 pub use serve::{ServeError, Server, serve};
 pub use socket_path::socket_path;

@@ -10,11 +10,13 @@ use kiln_storage::{Digest, ObjectName, Record, ResultKey, Scope, limits as share
 
 use crate::clock;
 use crate::error::ApiError;
-use crate::index::records::{self, RecordRow, Times};
+use crate::index::outbox::{self, Dropped};
+use crate::index::records::{self, RecordRow, Stored, Times};
 use crate::ingest::{self, Job, OpenOffer};
 use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
 use crate::principal::Principal;
 use crate::quarantine;
+use crate::remote::outbox::tell_dropped;
 use crate::service::Service;
 
 /// What became of a publication.
@@ -223,15 +225,30 @@ pub(crate) async fn commit(
     }
     let (scope, key) = (scope_id.clone(), record.result_key);
     let older = service.index.read(move |index| records::stored(index, &scope, &key)).await?;
-    let first = older.as_ref().map_or(0, |row| row.generation + 1);
+    // One that came from afar may not be an object here.
+    let after = |row: &Stored| row.generation + u32::from(row.afar.is_none());
+    let first = older.as_ref().map_or(0, after);
     let (published, generation, stored) = put_generation(service, candidate, first).await?;
     let now_ms = clock::now_ms();
     let times = Times { created_ms: now_ms, used_ms: now_ms };
     let row = RecordRow::new(scope_id, stored, generation, times)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let grown = service.index.write(move |index| records::insert(index, &row)).await?;
+    let afar = older.as_ref().and_then(|older| older.afar.clone());
+    // What is there already, and was just not here in time, is not sent there.
+    let sends = service.edge.as_ref().is_some_and(|edge| edge.sends)
+        && (candidate.replace || afar.is_none());
+    let written = service.index.write(move |index| {
+        let (id, grown) = records::insert(index, &row)?;
+        if let Some(name) = afar.filter(|_| sends) {
+            outbox::replace(index, &row.scope, &row.result_key, name.generation)?;
+        }
+        let dropped = if sends { outbox::queue(index, id, &row)? } else { Dropped::default() };
+        Ok((grown, dropped))
+    });
+    let (grown, dropped) = written.await?;
     service.grow(grown);
-    if let Some(older) = older {
+    tell_dropped(service, dropped);
+    if let Some(older) = older.filter(|older| older.generation != generation) {
         let name = object_name(candidate, older.generation);
         // One that stays is an older generation, which a rebuild passes over.
         let _ = service.store.delete(&name).await;

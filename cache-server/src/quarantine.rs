@@ -14,6 +14,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::index::quarantine;
 use crate::principal::Principal;
+use crate::remote::fetch::reject;
 use crate::service::Service;
 
 /// Where the objects are.
@@ -48,6 +49,9 @@ pub(crate) async fn add(
     let scope = principal.scope_id.clone();
     let (stored, released) =
         service.index.write(move |index| quarantine::insert(index, &scope, &entry)).await?;
+    if let Some(name) = stored.as_ref().and_then(|stored| stored.afar.clone()) {
+        reject(service, name);
+    }
     let record = stored.map(|stored| {
         ObjectName::record(&principal.scope, &stored.unit_key, &key, stored.generation)
     });

@@ -5,15 +5,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{Role, ServeConfig};
+use crate::config::{ConfigError, RemoteConfig, Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
 use crate::index::{self, IndexError, open::FILE_NAME};
 use crate::limits::{
@@ -23,7 +26,7 @@ use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, ingest, quarantine, rebuild, reports, routes};
+use crate::{evict, ingest, quarantine, rebuild, remote, reports, routes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,9 @@ pub enum ServeError {
     /// The store cannot be opened.
     #[error("the store cannot be opened: {0}")]
     Store(#[from] kiln_storage::StoreError),
+    /// What is behind the server cannot be used as it is configured.
+    #[error("{0}")]
+    Remote(#[from] ConfigError),
     /// Not even an index in memory can be had.
     #[error("{0}")]
     Index(#[from] IndexError),
@@ -131,6 +137,12 @@ impl Server {
             None => None,
         };
         let store = Store::open(&config.storage)?;
+        let RemoteConfig { url, access, .. } = &config.remote;
+        let behind = url.as_ref().map(|(setting, url)| {
+            let _entered = runtime.enter();
+            remote::open::open(setting, url, access)
+        });
+        let behind = behind.transpose()?;
         let store_id = runtime.block_on(store.id());
         let opened = index::open::open(&config.kiln_dir, &store_id)?;
         let fill = match (opened.fresh, opened.unclean) {
@@ -141,16 +153,18 @@ impl Server {
         for note in &opened.notes {
             log.warn(format_args!("{note}"));
         }
+        let before = behind.as_ref().map(|remote| format!(", before {}", remote.display()));
         log.info(format_args!(
-            "kiln server {} ({}) of {} over {}",
+            "kiln server {} ({}) of {} over {}{}",
             env!("CARGO_PKG_VERSION"),
             config.role.word(),
             config.kiln_dir.display(),
-            store.display()
+            store.display(),
+            before.unwrap_or_default()
         ));
         Ok(Self {
             runtime,
-            service: Service::new(config, store, opened.index, log),
+            service: Service::new(config, store, opened.index, log, behind),
             unix,
             tcp,
             signals,
@@ -194,7 +208,7 @@ impl Server {
             Ok(match reason {
                 // Whatever is finished would bring the directory back.
                 Reason::Gone => None,
-                _ => finish(&service, &connections).await,
+                _ => finish(&service, &connections, reason).await,
             })
         });
         runtime.shutdown_timeout(SHUTDOWN_LAST);
@@ -248,6 +262,7 @@ enum Fill {
 fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
     tokio::spawn(reports::run(service.clone()));
+    tokio::spawn(remote::outbox::run(service.clone()));
     let service = service.clone();
     tokio::spawn(async move {
         let filled = match fill {
@@ -314,6 +329,7 @@ async fn until_leaving(
     (place, socket): (&Place, Option<&Socket>),
 ) -> Reason {
     let mut watch = tokio::time::interval(WATCH_INTERVAL);
+    let mut sending: Option<JoinHandle<bool>> = None;
     let reason = loop {
         tokio::select! {
             () = service.leaving() => break Reason::Asked,
@@ -329,7 +345,17 @@ async fn until_leaving(
         }
         let limit = service.config.idle;
         let over = limit.zip(activity.idle()).is_some_and(|(limit, idle)| idle >= limit);
-        if over && service.queue.is_idle() {
+        if !over || !service.queue.is_idle() {
+            sending = None;
+            continue;
+        }
+        // It is still there while it sends: whoever comes finds it.
+        let sent = sending.get_or_insert_with(|| {
+            let service = service.clone();
+            let drain = service.config.remote.drain;
+            tokio::spawn(async move { remote::outbox::drain(&service, drain).await })
+        });
+        if service.edge.is_none() || sent.is_finished() {
             break Reason::Idle;
         }
     };
@@ -337,12 +363,31 @@ async fn until_leaving(
     reason
 }
 
-/// Ends what was begun: requests first, then the results that are being taken over, then an
-/// eviction. Nothing is stored or evicted any more while what it returns is held.
-async fn finish(service: &Service, connections: &Connections) -> Option<OwnedMutexGuard<()>> {
-    let finished = timeout(SHUTDOWN_GRACE, async {
+/// Ends what was begun: requests first, then the results that are being taken over, what waits to be sent,
+/// then an eviction. Nothing is stored or evicted any more while what it returns is held.
+async fn finish(
+    service: &Service,
+    connections: &Connections,
+    reason: Reason,
+) -> Option<OwnedMutexGuard<()>> {
+    let begun = Instant::now();
+    let taken = timeout(SHUTDOWN_GRACE, async {
         connections.ended().await;
         service.queue.drain().await;
+    });
+    if taken.await.is_err() {
+        service.log.warn(format_args!("left before everything was finished"));
+        return None;
+    }
+    let left = SHUTDOWN_GRACE.saturating_sub(begun.elapsed()).max(SHUTDOWN_LAST);
+    if matches!(reason, Reason::Asked | Reason::Signal)
+        && service.drains.load(Ordering::Relaxed)
+        && service.edge.is_some()
+    {
+        remote::outbox::drain(service, service.config.remote.drain).await;
+    }
+    tell_left(service).await;
+    let finished = timeout(left, async {
         let guard = service.commit.clone().lock_owned().await;
         let written = service.reports.flush(service).await;
         let ended = service.index.write(index::open::mark_clean).await;
@@ -357,4 +402,21 @@ async fn finish(service: &Service, connections: &Connections) -> Option<OwnedMut
         service.log.warn(format_args!("left before everything was finished"));
     }
     finished
+}
+
+/// Says what a server that leaves did not send.
+async fn tell_left(service: &Service) {
+    let Ok(Some(status)) = remote::status(service).await else { return };
+    if status.queued > 0 {
+        service.log.warn(format_args!(
+            "remote {}: {} results ({} bytes) are not sent yet; they stay queued",
+            status.place, status.queued, status.queued_bytes
+        ));
+    }
+    if let (1.., Some(why)) = (status.lost, status.lost_why) {
+        service.log.warn(format_args!(
+            "remote {}: {} results were not sent and are lost to it; the last: {why}",
+            status.place, status.lost
+        ));
+    }
 }

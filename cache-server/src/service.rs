@@ -2,10 +2,10 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use kiln_storage::Scope;
+use kiln_storage::{Remote, Scope};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::config::ServeConfig;
@@ -15,6 +15,7 @@ use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
 use crate::log::Log;
 use crate::pending::Pending;
 use crate::principal::Policy;
+use crate::remote::Edge;
 use crate::reports::Reports;
 use crate::store::Store;
 
@@ -35,6 +36,8 @@ pub(crate) struct Parts {
     pub log: Log,
     /// Who may ask for what.
     pub policy: Policy,
+    /// What is behind the server, if there is something.
+    pub edge: Option<Edge>,
     /// Records that are being taken over.
     pub pending: Pending,
     /// Work of taking over.
@@ -52,6 +55,8 @@ pub(crate) struct Parts {
     pub complete: watch::Sender<bool>,
     /// Whether the server is to leave.
     pub stop: watch::Sender<bool>,
+    /// Whether a server that leaves sends first what waits to be sent.
+    pub drains: AtomicBool,
     /// Requests worked on at once, but for blobs.
     pub turns: Semaphore,
     /// Requests for blobs worked on at once: slow uploads keep no lookup waiting.
@@ -69,8 +74,15 @@ impl Deref for Service {
 
 impl Service {
     /// The parts of a server, put together.
-    pub(crate) fn new(config: ServeConfig, store: Store, index: Index, log: Log) -> Self {
+    pub(crate) fn new(
+        config: ServeConfig,
+        store: Store,
+        index: Index,
+        log: Log,
+        remote: Option<Arc<dyn Remote>>,
+    ) -> Self {
         let uid = rustix::process::geteuid().as_raw();
+        let edge = remote.map(|remote| Edge::new(remote, &config.remote));
         let tcp_scope = config.tcp_scope.clone().unwrap_or_else(|| Scope::local_user(uid));
         Self(Arc::new(Parts {
             config,
@@ -78,6 +90,7 @@ impl Service {
             index,
             log,
             policy: Policy { uid, tcp_scope },
+            edge,
             pending: Pending::default(),
             queue: Queue::default(),
             reports: Reports::default(),
@@ -86,6 +99,7 @@ impl Service {
             grown: Notify::new(),
             complete: watch::Sender::new(false),
             stop: watch::Sender::new(false),
+            drains: AtomicBool::new(true),
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
             started: Instant::now(),

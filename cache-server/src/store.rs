@@ -73,6 +73,11 @@ impl Store {
         self.url.display()
     }
 
+    /// The backend itself, for who reads whole results from it.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
     /// Where blobs are plain files, if they are.
     pub(crate) fn local_dir(&self) -> Option<PathBuf> {
         self.backend.local_dir()

@@ -3,6 +3,8 @@
 
 mod answers;
 mod keeping;
+mod remote;
+mod sending;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +20,7 @@ use kiln_storage::backend::{Backend, Body, Listed, Put, StoreError, StoreResult}
 use kiln_storage::record::{
     Content, Cost, Output, Producer, RECORD_VERSION, Record, UnitName, result_key,
 };
-use kiln_storage::{Digest, MemoryBackend, ObjectName, UnitKey};
+use kiln_storage::{Digest, MemoryBackend, ObjectName, Remote, UnitKey};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -81,20 +83,30 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::with(tempfile::tempdir().unwrap(), None, |_| {})
+    }
+
+    /// A server before a remote, with what an earlier one left in its directory.
+    fn with(
+        dir: TempDir,
+        remote: Option<Arc<dyn Remote>>,
+        change: impl FnOnce(&mut ServeConfig),
+    ) -> Self {
         let backend = Arc::new(Gated {
             inner: MemoryBackend::new(u64::MAX),
             gate: Semaphore::new(0),
             fault: Mutex::new(None),
             lost: AtomicBool::new(false),
         });
-        let config = ServeConfig::local(dir.path(), None, 0);
+        let mut config = ServeConfig::local(dir.path(), None, 0);
+        change(&mut config);
         let store = Store::new(backend.clone(), StorageUrl::Memory);
         let index = index::open::open(dir.path(), "test").unwrap().index;
         let log = Log::open(&dir.path().join("server.log"), Level::Debug, false);
-        let service = Service::new(config, store, index, log);
+        let service = Service::new(config, store, index, log, remote);
         service.complete.send_replace(true);
         ingest::start(&service);
+        tokio::spawn(crate::remote::outbox::run(service.clone()));
         Self { dir, backend, service }
     }
 
@@ -135,10 +147,27 @@ impl Fixture {
     }
 
     async fn lookup(&self, record: &Record) -> Vec<Record> {
-        let request = LookupRequest { units: vec![record.unit_key], results: Vec::new() };
+        self.ask(record, &[]).await.records
+    }
+
+    /// The whole answer about the unit of a record, when some results are known.
+    async fn ask(&self, record: &Record, known: &[&Record]) -> LookupResponse {
+        let known = known.iter().map(|record| record.result_key).collect();
+        let units = vec![record.unit_key];
+        self.ask_for(LookupRequest { units, known, ..LookupRequest::default() }).await
+    }
+
+    async fn ask_for(&self, request: LookupRequest) -> LookupResponse {
         let response = self.send("POST", "/v1/lookup", &request).await;
         assert_eq!(response.status(), 200);
-        read::<LookupResponse>(response).await.records
+        read(response).await
+    }
+
+    /// What the log warns of the remote.
+    fn told(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.dir.path().join("server.log")).unwrap();
+        let lines = log.lines().filter(|line| line.contains(" warn "));
+        lines.filter_map(|line| Some(line.split_once("remote ")?.1.to_owned())).collect()
     }
 }
 

@@ -207,6 +207,10 @@ impl Config {
             cache_size: setting("KILN_CACHE_SIZE"),
             idle: setting("KILN_IDLE"),
             log: setting("KILN_LOG"),
+            upstream: setting("KILN_UPSTREAM"),
+            drain: setting("KILN_DRAIN"),
+            reads_only: matches!(env.text("KILN_MODE"), Some("read" | "off")),
+            access: env.access(),
         };
         ServeConfig::local(Path::new("/"), None, 0).with(&serve)?;
         Ok(Self {
@@ -303,6 +307,9 @@ mod tests {
             ("KILN_CACHE_SIZE", "0"),
             ("KILN_STORAGE", "ftp://x"),
             ("KILN_STORAGE", "s3://bucket"),
+            ("KILN_UPSTREAM", "cache:5456"),
+            ("KILN_UPSTREAM", "file:///a"),
+            ("KILN_DRAIN", "soon"),
             ("KILN_LOG", "loud"),
         ] {
             let error = resolve(&[(name, value)]).unwrap_err();

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use kiln_server::Access;
+
 /// One variable that Kiln obeys.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -43,9 +45,32 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "KILN_STORAGE",
-        accepts: "`file:///path` or `memory:`",
+        accepts: "`file:///path`, `memory:`, `s3://bucket[/prefix]`, `gs://bucket[/prefix]`, \
+                  `az://container[/prefix]` or `gha://`",
         default: "`file://$KILN_DIR/store`",
-        about: "Where the server keeps blobs and results.",
+        about: "Where the server keeps blobs and results. Before a place far away it keeps what it uses in \
+                `$KILN_DIR/store`; see remote.md.",
+    },
+    Setting {
+        name: "KILN_UPSTREAM",
+        accepts: "`http(s)://host:port` of another Kiln server, or `s3://…`, `gs://…`, `az://…`, `gha://` as \
+                  in `KILN_STORAGE`",
+        default: "none",
+        about: "What is behind the server: asked for what is not here, and sent what is made here; see \
+                remote.md.",
+    },
+    Setting {
+        name: "KILN_TOKEN",
+        accepts: "text",
+        default: "none",
+        about: "The bearer token for the Kiln server that `KILN_UPSTREAM` names. Compilers and build scripts \
+                do not see it.",
+    },
+    Setting {
+        name: "KILN_DRAIN",
+        accepts: "seconds, 0 to 86400",
+        default: "`120`",
+        about: "How long a server that leaves goes on sending to what is behind it.",
     },
     Setting {
         name: "KILN_RUN",
@@ -157,6 +182,15 @@ impl Env {
     /// The value of a variable as an absolute path.
     pub fn absolute(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    }
+
+    /// What it takes to get into a place behind a server.
+    pub fn access(&self) -> Access {
+        let text = |(name, value): (&OsStr, &OsStr)| {
+            Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()))
+        };
+        let wanted = self.iter().filter_map(text).filter(|(name, _)| Access::wants(name));
+        Access { variables: wanted.collect(), token: self.text("KILN_TOKEN").map(str::to_owned) }
     }
 
     /// All variables, sorted by name.

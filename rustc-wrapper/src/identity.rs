@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 
@@ -42,29 +42,33 @@ fn process(pid: u32) -> Option<Process> {
     })
 }
 
-/// The nearest cargo above this process, else the parent.
-fn build() -> String {
+/// The nearest cargo above this process, else the parent; and the directory that cargo was started in.
+fn build() -> (String, Option<PathBuf>) {
     let parent = std::os::unix::process::parent_id();
     let mut pid = parent;
     for _ in 0..MAX_PARENTS {
         let Some(found) = process(pid) else { break };
         if found.name == "cargo" {
-            return format!("{pid}-{}", found.start);
+            let place = std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+            return (format!("{pid}-{}", found.start), place);
         }
         pid = found.parent;
     }
     let start = process(parent).map(|p| p.start).unwrap_or_default();
-    format!("{parent}-{start}")
+    (format!("{parent}-{start}"), None)
 }
 
 impl Identity {
     /// Who asks, from the settings and the process tree.
     pub fn find(config: &Config, cwd: &Path) -> Self {
-        let place = cwd.file_name().map(|n| n.to_string_lossy().into_owned());
+        let (build, started_in) = build();
+        // Cargo runs each compiler in the package's own directory.
+        let place = started_in.as_deref().unwrap_or(cwd);
+        let place = place.file_name().map(|n| n.to_string_lossy().into_owned());
         Self {
             run: config.run.clone().unwrap_or_else(|| "local".into()),
             job: config.job.clone().or(place).unwrap_or_else(|| "local".into()),
-            build: build(),
+            build,
         }
     }
 }

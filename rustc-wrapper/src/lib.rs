@@ -7,6 +7,7 @@
 //! commands.
 
 pub mod args;
+mod bring;
 pub mod causes;
 pub mod cli;
 pub mod client;

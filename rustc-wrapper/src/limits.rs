@@ -56,3 +56,12 @@ pub const NEAREST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Largest file that may be the front of a build script, bytes; it is read into memory.
 pub const MAX_FRONT_BYTES: u64 = 64 * 1024;
+
+/// A result from afar is waited for at least so long, however little it cost to make.
+pub const BRING_SHORTEST: Duration = Duration::from_secs(2);
+
+/// A result from afar is waited for at most so long; less than a server works on a request.
+pub const BRING_LONGEST: Duration = Duration::from_secs(25);
+
+/// What the server is given beyond that to say that it was in vain.
+pub const BRING_GRACE: Duration = Duration::from_secs(1);

@@ -2,9 +2,10 @@
 //!
 //! One round trip brings the newest records of the unit, each with its input set and the values
 //! that were found when it was made. The members are evaluated here; the record whose values all
-//! agree is the answer. Only when there may be more records than were sent, a second question asks
-//! for exactly the result that belongs here. On a miss it is noted in the event what differs from the
-//! nearest earlier result.
+//! agree is the answer. Only when there may be more records than were sent, or a place behind the server was
+//! not asked, a second question asks for the result that belongs here. A result that holds and whose blobs
+//! are still afar is brought to the server first (`bring`). On a miss it is noted in the event
+//! what differs from the nearest earlier result.
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use kiln_storage::api::{
 use kiln_storage::limits;
 use kiln_storage::record::{Member, Record, Variables, result_key};
 
+use crate::bring;
 use crate::causes::{self, Causes};
 use crate::engine::Engine;
 use crate::members::Evaluator;
@@ -21,12 +23,21 @@ use crate::members::Evaluator;
 /// What a lookup found.
 #[derive(Debug)]
 pub enum Found {
-    /// A record that holds here, and where the server's disk store is.
-    Record(Box<Record>, Option<PathBuf>),
+    /// A record that holds here, and where its blobs are.
+    Record(Box<Record>, Place),
     /// Nothing holds here: a word from docs/reasons.md, and more for people.
     Nothing(&'static str, String),
     /// The server cannot be asked.
     Fault(&'static str, String),
+}
+
+/// Where the blobs of a record are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The server's disk store, when that is on this machine.
+    pub store: Option<PathBuf>,
+    /// Whether they came from another machine, now or for this build.
+    pub is_afar: bool,
 }
 
 /// Looks a unit up.
@@ -34,7 +45,11 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
     if engine.faults.are_too_many() {
         return Found::Fault("server-left-alone", "it failed repeatedly".into());
     }
-    let request = LookupRequest { units: vec![engine.named.key], results: vec![] };
+    let request = LookupRequest {
+        units: vec![engine.named.key],
+        job: Some(engine.event.job.clone()).filter(|job| job.len() <= limits::MAX_JOB_BYTES),
+        ..LookupRequest::default()
+    };
     let response = match ask(engine, &request) {
         Ok(response) => response,
         Err(fault) => return fault,
@@ -44,7 +59,7 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
     let mut first_difference = None;
     for record in &response.records {
         match difference(&mut evaluator, record, engine) {
-            None => return found(record.clone(), response.local_store),
+            None => return bring(engine, record.clone(), &response),
             Some(member) => {
                 first_difference.get_or_insert(member);
             }
@@ -56,18 +71,35 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
         return Found::Nothing("new-unit", String::new());
     };
     let causes = causes::inputs::compare(&mut evaluator, &response.records);
-    if response.records.len() >= limits::MAX_RECORDS_PER_UNIT {
-        let results = expected(&mut evaluator, &response.records);
-        if !results.is_empty() {
-            match exact(engine, results) {
-                Ok(Some(found)) => return found,
-                Ok(None) => {}
-                Err(fault) => return fault,
-            }
+    if let Some(request) = second(&mut evaluator, &request, &response) {
+        match again(engine, &request) {
+            Ok(Some(found)) => return found,
+            Ok(None) => {}
+            Err(fault) => return fault,
         }
     }
     note(engine, causes);
     Found::Nothing("input-changed", describe(&member))
+}
+
+/// The question after one whose answers do not hold: for results that were left out, and for what is
+/// behind the server.
+fn second(
+    evaluator: &mut Evaluator<'_>,
+    first: &LookupRequest,
+    response: &LookupResponse,
+) -> Option<LookupRequest> {
+    let full = response.records.len() >= limits::MAX_RECORDS_PER_UNIT;
+    if !full && !response.farther {
+        return None;
+    }
+    // Only where results were left out can one of these input sets answer.
+    let results = if full { expected(evaluator, &response.records) } else { Vec::new() };
+    if response.farther {
+        let known = response.records.iter().map(|record| record.result_key).collect();
+        return Some(LookupRequest { results, known, ..first.clone() });
+    }
+    (!results.is_empty()).then(|| LookupRequest { results, ..LookupRequest::default() })
 }
 
 fn note(engine: &mut Engine<'_>, causes: Causes) {
@@ -90,8 +122,17 @@ fn nearest(engine: &mut Engine<'_>) -> Causes {
     }
 }
 
-fn found(record: Record, store: Option<String>) -> Found {
-    Found::Record(Box::new(record), store.map(PathBuf::from))
+/// A record that holds here, once its blobs are on the server.
+fn bring(engine: &mut Engine<'_>, record: Record, response: &LookupResponse) -> Found {
+    let key = &record.result_key;
+    if response.absent.contains(key)
+        && let Err((reason, why)) = bring::bring(engine, &record)
+    {
+        return Found::Nothing(reason, why);
+    }
+    let store = response.local_store.clone().map(PathBuf::from);
+    let is_afar = store.is_none() || response.arrived.contains(key);
+    Found::Record(Box::new(record), Place { store, is_afar })
 }
 
 fn ask(engine: &mut Engine<'_>, request: &LookupRequest) -> Result<LookupResponse, Found> {
@@ -131,15 +172,12 @@ fn expected(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Vec<kiln_stora
     keys
 }
 
-fn exact(
-    engine: &mut Engine<'_>,
-    results: Vec<kiln_storage::ResultKey>,
-) -> Result<Option<Found>, Found> {
-    let response = ask(engine, &LookupRequest { units: vec![], results })?;
+fn again(engine: &mut Engine<'_>, request: &LookupRequest) -> Result<Option<Found>, Found> {
+    let response = ask(engine, request)?;
     let mut evaluator = engine.evaluator();
     let holds = |record: &&Record| difference(&mut evaluator, record, engine).is_none();
     let record = response.records.iter().find(holds).cloned();
-    Ok(record.map(|record| found(record, response.local_store)))
+    Ok(record.map(|record| bring(engine, record, &response)))
 }
 
 /// Tells the server that what a record names is damaged.

@@ -43,6 +43,16 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "a source that a build script tried out was refused, and some output was left; not stored",
     ),
+    row(
+        "remote-slow",
+        "miss",
+        "the result is stored afar, and did not come in less time than the compile takes; see remote.md",
+    ),
+    row(
+        "remote-failed",
+        "miss",
+        "the result is stored afar and could not be brought: the place does not answer, or the result is gone or damaged there; server.log says which",
+    ),
     row("refresh", "miss", "KILN_MODE=refresh compiles everything"),
     row("damaged", "miss", "what was stored was damaged; it is replaced"),
     row(

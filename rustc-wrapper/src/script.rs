@@ -31,7 +31,7 @@ use crate::engine::Engine;
 use crate::env::Env;
 use crate::inputs::Unknown;
 use crate::limits::SCRIPT_LOG_BYTES;
-use crate::lookup::{self, Found};
+use crate::lookup::{self, Found, Place};
 use crate::notes::Notes;
 use crate::objects::Classes;
 use crate::observe::Library;
@@ -117,9 +117,9 @@ fn answer(mut run: Run<'_>) -> ExitCode {
     let (outcome, reason, detail) = match run.engine.config.mode {
         Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
         _ => match lookup::lookup(&mut run.engine) {
-            Found::Record(record, store) => {
+            Found::Record(record, place) => {
                 run.engine.end_phase("lookup");
-                match replay(&mut run, &record, store) {
+                match replay(&mut run, &record, &place) {
                     Ok(()) => return ExitCode::SUCCESS,
                     Err(failure) => failure,
                 }
@@ -157,13 +157,12 @@ fn answer(mut run: Run<'_>) -> ExitCode {
 fn replay(
     run: &mut Run<'_>,
     record: &Record,
-    store: Option<PathBuf>,
+    place: &Place,
 ) -> Result<(), (Outcome, &'static str, String)> {
     let odd = || (Outcome::Miss, "odd-output", String::new());
     let fill = |text: &str| run.engine.roots.fill(text, Escape::Plain).ok_or_else(odd);
     let (stdout, stderr) = (fill(&record.stdout)?, fill(&record.stderr)?);
-    let is_remote = store.is_none();
-    let restored = match &store {
+    let restored = match &place.store {
         Some(store) => {
             tree::restore(record, &run.out, &run.engine.roots, &mut Source::Store(store))
         }
@@ -194,7 +193,7 @@ fn replay(
     run.engine.end_phase("restore");
     run.engine.event.cost_ms = record.cost.wall_ms;
     run.engine.event.pinned = lookup::pins(record);
-    let outcome = if is_remote { Outcome::HitRemote } else { Outcome::HitLocal };
+    let outcome = if place.is_afar { Outcome::HitRemote } else { Outcome::HitLocal };
     run.engine.report(outcome, None, Some(record.result_key));
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::env::Env;
 use crate::inputs::Unknown;
 use crate::limits::OBSERVER_LOG_BYTES;
 use crate::linker::{self, LinkPlan};
-use crate::lookup::{self, Found};
+use crate::lookup::{self, Found, Place};
 use crate::notes::{Note, Notes};
 use crate::observe::Library;
 use crate::observe::seen::Subject;
@@ -131,9 +131,9 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
                 doubted = Some(record);
                 (Outcome::Miss, "not-verified", String::new())
             }
-            Found::Record(record, store) => {
+            Found::Record(record, place) => {
                 session.end_phase("lookup");
-                match replay(session, &record, store) {
+                match replay(session, &record, place) {
                     Ok(()) => return ExitCode::from(record.status),
                     Err(failure) => failure,
                 }
@@ -270,7 +270,7 @@ fn store(
 fn replay(
     session: &mut Session<'_>,
     record: &Record,
-    store: Option<PathBuf>,
+    place: Place,
 ) -> Result<(), (Outcome, &'static str, String)> {
     let escape = publish::escape(session);
     let odd = || (Outcome::Miss, "odd-output", String::new());
@@ -279,9 +279,8 @@ fn replay(
     if session.parsed.is_json() && !session.parsed.json_ansi {
         stderr = stderr.split_inclusive('\n').map(strip_json_ansi).collect();
     }
-    let remote = store.is_none();
     let restored = match record.status {
-        0 => put_back(session, record, store),
+        0 => put_back(session, record, place.store),
         // It left nothing.
         _ => Ok(outputs::Restored::default()),
     };
@@ -308,7 +307,7 @@ fn replay(
     session.event.pinned = lookup::pins(record);
     session.event.conservative = record.conservative.clone();
     session.members = Some(record.members.clone());
-    let outcome = if remote { Outcome::HitRemote } else { Outcome::HitLocal };
+    let outcome = if place.is_afar { Outcome::HitRemote } else { Outcome::HitLocal };
     put_front(session);
     session.report(outcome, None, Some(record.result_key));
     Ok(())

@@ -23,6 +23,14 @@ pub struct LookupRequest {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub results: Vec<ResultKey>,
+    /// Results that were answered before and do not hold: they are left out, and a place behind the server
+    /// is asked for others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub known: Vec<ResultKey>,
+    /// The job that asks, so that the server may fetch ahead what the job used last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
 }
 
 /// The answer to a [`LookupRequest`]. A key without an answer is missing from it.
@@ -35,6 +43,88 @@ pub struct LookupResponse {
     /// [`crate::disk::blob_path`] finds each blob.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_store: Option<String>,
+    /// Results whose blobs are not all on the server yet: `POST /v1/results/{key}/bring` first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub absent: Vec<ResultKey>,
+    /// Results that came to the server from a place behind it and were not used since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub arrived: Vec<ResultKey>,
+    /// There is a place behind the server that was not asked: to ask it, look up again with
+    /// [`LookupRequest::known`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub farther: bool,
+}
+
+/// `POST /v1/results/{key}/bring`: have all blobs of a result on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BringRequest {
+    /// How long that may take, milliseconds; bounded by the server too.
+    pub within_ms: u64,
+}
+
+/// `POST /v1/drain`: send what waits to be sent to the place behind the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainRequest {
+    /// How long the answer may take, milliseconds; bounded by the server too. It comes as soon as
+    /// nothing is left to be sent.
+    pub within_ms: u64,
+}
+
+/// `POST /v1/shutdown`. An empty body stands for the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ShutdownRequest {
+    /// Leave without sending what waits to be sent; it stays queued.
+    #[serde(default)]
+    pub at_once: bool,
+}
+
+/// What a server says of the place behind it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RemoteStatus {
+    /// The place, without credentials.
+    pub place: String,
+    /// Whether it answered when it was asked last; none: it was not asked so far.
+    pub reachable: Option<bool>,
+    /// Why it is left alone now, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<String>,
+    /// Why nothing is sent now, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_sending: Option<String>,
+    /// Results that wait to be sent.
+    pub queued: u64,
+    /// Bytes in them.
+    pub queued_bytes: u64,
+    /// Age of the oldest of them, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_ms: Option<u64>,
+    /// Results sent since the server started.
+    pub sent: u64,
+    /// Results that were not sent and are no longer queued, since the server started.
+    pub lost: u64,
+    /// Why the last of them was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_why: Option<String>,
+    /// Results that came from there since the server started.
+    pub arrived: u64,
+    /// What came from there damaged.
+    pub damaged: u64,
+    /// Requests sent there, repeated ones included.
+    pub requests: u64,
+    /// Bytes that came from there.
+    pub bytes_in: u64,
+    /// Bytes that went there.
+    pub bytes_out: u64,
+    /// Bytes that were fetched ahead.
+    pub ahead_bytes: u64,
+    /// Bytes of these whose results were used.
+    pub ahead_used_bytes: u64,
 }
 
 /// `PUT /v1/results/{key}`.
@@ -384,6 +474,9 @@ pub struct ServerInfo {
     pub idle_s: Option<u64>,
     /// Whether results can be stored, and if not why.
     pub read_only: Option<String>,
+    /// The place behind the server, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteStatus>,
 }
 
 /// An error answer, RFC 9457 (`application/problem+json`).

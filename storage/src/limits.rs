@@ -210,3 +210,24 @@ pub const RECENT_BLOB_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Most bytes of such blobs that are kept.
 pub const RECENT_BLOBS_BYTES: usize = 32 * 1024 * 1024;
+
+/// Largest blob that travels with others in one answer, bytes.
+pub const MAX_PACKED_BLOB_BYTES: u64 = 1024 * 1024;
+/// Most blobs in one such answer.
+pub const MAX_PACK_BLOBS: usize = 1024;
+/// Most bytes of blobs in one such answer; the first blob always comes.
+pub const MAX_PACK_BYTES: u64 = 16 * 1024 * 1024;
+/// Longest name of a note, bytes.
+pub const MAX_NOTE_NAME_BYTES: usize = 80;
+/// Longest a remote Kiln server takes to accept a connection.
+pub const REMOTE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest that nothing comes from a remote Kiln server while an answer is read.
+pub const REMOTE_STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Most attempts of one request to a remote Kiln server.
+pub const REMOTE_ATTEMPTS: u32 = 3;
+/// Longest that a request to a remote Kiln server waits because that said when to come again.
+pub const REMOTE_MAX_RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Blobs of one result that are sent to a remote Kiln server at the same time.
+pub const REMOTE_UPLOADS: usize = 4;
+/// Longest job that a lookup names, bytes.
+pub const MAX_JOB_BYTES: usize = 256;

@@ -11,7 +11,10 @@
 
 pub mod collect;
 pub mod gha;
+pub mod kiln;
 pub mod objects;
+pub mod pack;
+pub mod squeeze;
 pub mod tls;
 mod uses;
 

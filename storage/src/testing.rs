@@ -7,7 +7,8 @@
 //! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
 //! - [`results`]: records with blobs, as remotes store them;
 //! - [`gha`]: the GitHub Actions cache service;
-//! - [`remotes`]: what the [`crate::Remote`] trait promises, checks and a model.
+//! - [`remotes`]: what the [`crate::Remote`] trait promises, checks and a model;
+//! - [`remote`]: a remote in memory that does what a test tells it.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
@@ -17,6 +18,7 @@ pub mod faults;
 pub mod gha;
 pub mod model;
 pub mod proxy;
+pub mod remote;
 pub mod remotes;
 pub mod results;
 mod wire;

@@ -18,6 +18,7 @@ pub mod call;
 pub mod change;
 pub mod checking;
 pub mod direct;
+pub mod far;
 pub mod host;
 pub mod lab;
 pub mod left;

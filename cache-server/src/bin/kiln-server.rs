@@ -1,20 +1,22 @@
 //! `kiln-server`: the server for containers that want no wrapper.
 //!
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
-//! [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]`, or `kiln-server openapi`, which prints
+//! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]`, or `kiln-server openapi`, which prints
 //! docs/openapi.json.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kiln_server::{ServeConfig, ServeError, Settings};
+use kiln_server::{Access, ServeConfig, ServeError, Settings};
 
 const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
-                   [--storage URL] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]
+                   [--storage URL] [--upstream URL] [--drain SECONDS] [--cache-size SIZE]
+                   [--idle SECONDS] [--log LEVEL]
        kiln-server openapi
-Without a flag KILN_DIR, KILN_STORAGE, KILN_CACHE_SIZE, KILN_IDLE and KILN_LOG apply.";
+Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE and KILN_LOG
+apply.";
 
 /// What the environment says.
 #[derive(Default)]
@@ -40,6 +42,18 @@ fn environment() -> Environment {
             cache_size: text("KILN_CACHE_SIZE"),
             idle: text("KILN_IDLE"),
             log: text("KILN_LOG"),
+            upstream: text("KILN_UPSTREAM"),
+            drain: text("KILN_DRAIN"),
+            reads_only: matches!(text("KILN_MODE").as_deref(), Some("read" | "off")),
+            access: Access {
+                variables: std::env::vars_os()
+                    .filter_map(|(name, value)| {
+                        Some((name.into_string().ok()?, value.into_string().ok()?))
+                    })
+                    .filter(|(name, _)| Access::wants(name))
+                    .collect(),
+                token: text("KILN_TOKEN"),
+            },
         },
         kiln_dir: path("KILN_DIR"),
         cache_home: path("XDG_CACHE_HOME"),
@@ -102,6 +116,8 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, S
             "--cache-size" => settings.cache_size = Some(value),
             "--idle" => settings.idle = Some(value),
             "--log" => settings.log = Some(value),
+            "--upstream" => settings.upstream = Some(value),
+            "--drain" => settings.drain = Some(value),
             _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
         }
     }

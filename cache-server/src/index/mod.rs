@@ -2,12 +2,13 @@
 //!
 //! It is an aid and no truth: records and blobs are objects in the store, and an index that is
 //! gone, damaged or of another store is thrown away and rebuilt ([`crate::rebuild`]). Rows are
-//! kept under the id of a scope. Functions on rows are in [`records`], [`units`], [`quarantine`] and
-//! [`events`]; they
-//! take a connection, know no async, and are run by [`Index::read`] and [`Index::write`].
+//! kept under the id of a scope. Functions on rows are in the modules below; they take a connection, know no
+//! async, and are run by [`Index::read`] and [`Index::write`].
 
 pub(crate) mod events;
+pub(crate) mod notes;
 pub(crate) mod open;
+pub(crate) mod outbox;
 pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod units;

@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "4";
+const SCHEMA_VERSION: &str = "5";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -27,6 +27,8 @@ CREATE TABLE records (
     uses INTEGER NOT NULL,
     cost_ms INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
+    -- Its name (JSON) in the place behind the server, when it came from there.
+    afar TEXT,
     UNIQUE (scope, result_key)
 );
 -- Apart from the rows, which are counted and weighed far more often than bodies are read.
@@ -46,6 +48,32 @@ CREATE TABLE blobs (
     size INTEGER NOT NULL,
     created_ms INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- What waits to be sent to the place behind the server. `collected`: it has it, not durable yet.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    record INTEGER NOT NULL UNIQUE REFERENCES records (id) ON DELETE CASCADE,
+    generation INTEGER NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    worth REAL NOT NULL,
+    attempts INTEGER NOT NULL,
+    retry_ms INTEGER NOT NULL,
+    collected INTEGER NOT NULL
+);
+-- The generation that the next result of a key gets there, after one that proved damaged.
+CREATE TABLE replaced (
+    scope TEXT NOT NULL,
+    result_key BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    PRIMARY KEY (scope, result_key)
+) WITHOUT ROWID;
+CREATE TABLE notes (
+    id INTEGER PRIMARY KEY,
+    scope TEXT NOT NULL,
+    name TEXT NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (scope, name)
+);
 CREATE TABLE quarantine (
     scope TEXT NOT NULL,
     result_key BLOB NOT NULL,

@@ -1,11 +1,12 @@
 //! Rows of records and blobs.
 
 use kiln_storage::limits::{MAX_LOOKUP_UNIT_BYTES, MAX_RECORDS_PER_UNIT};
+use kiln_storage::remote::ResultName;
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::units::{self, UnitRow};
-use super::{int, uint};
+use super::{int, json, uint};
 
 /// A record as the index keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub(crate) struct RecordRow {
     pub blobs: Vec<(Digest, u64)>,
     /// The description of its unit, which lookups do not read.
     pub unit: UnitRow,
+    /// What it is called in the place behind the server, when it came from there.
+    pub afar: Option<ResultName>,
 }
 
 /// When a record came and was used last, milliseconds since 1970.
@@ -65,6 +68,7 @@ impl RecordRow {
             body: serde_json::to_vec(&record)?,
             blobs: record.blobs(),
             unit,
+            afar: None,
         })
     }
 }
@@ -80,51 +84,88 @@ pub(crate) struct Stored {
     pub generation: u32,
     /// Its blobs, with their sizes where the index has them.
     pub blobs: Vec<(Digest, Option<u64>)>,
+    /// What it is called in the place behind the server, when it came from there.
+    pub afar: Option<ResultName>,
 }
 
-/// The encoded records of a unit, newest first, each with its row; bounded as the API says. Only
-/// records whose blobs are all there.
+/// A record that answers a lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Row.
+    pub id: i64,
+    /// The result.
+    pub result_key: ResultKey,
+    /// The encoded record.
+    pub body: Vec<u8>,
+    /// Some of its blobs are not here; they are to be had from behind the server.
+    pub absent: bool,
+    /// It came from behind the server and was not used since.
+    pub arrived: bool,
+}
+
+/// The columns of a [`Found`].
+const FOUND: &str = "SELECT id, result_key, body, EXISTS (
+             SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
+             WHERE l.record = r.id AND b.digest IS NULL), afar IS NOT NULL, uses = 0
+         FROM records r JOIN bodies ON bodies.record = id";
+
+/// A record, unless blobs are not here that cannot be had from anywhere.
+fn found(row: &Row<'_>, is_edge: bool) -> rusqlite::Result<Option<Found>> {
+    let (absent, afar, unused): (bool, bool, bool) = (row.get(3)?, row.get(4)?, row.get(5)?);
+    if absent && !(afar && is_edge) {
+        return Ok(None);
+    }
+    Ok(Some(Found {
+        id: row.get(0)?,
+        result_key: ResultKey::new(digest(row, 1)?),
+        body: row.get(2)?,
+        absent,
+        arrived: afar && unused,
+    }))
+}
+
+/// The records of a unit, newest first, without those known already; bounded as the API says. Only
+/// records whose blobs are all here, or, on an edge, are to be had from behind the server.
 pub(crate) fn of_unit(
     connection: &Connection,
     scope: &str,
     unit: &UnitKey,
-) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, body FROM records r JOIN bodies ON bodies.record = id
-         WHERE scope = ?1 AND unit_key = ?2 AND NOT EXISTS (
-             SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
-             WHERE l.record = r.id AND b.digest IS NULL)
-         ORDER BY created_ms DESC, id DESC LIMIT ?3",
-    )?;
-    let limit = int(MAX_RECORDS_PER_UNIT as u64);
-    let mut rows = statement.query(params![scope, unit.digest().as_bytes(), limit])?;
-    let (mut found, mut bytes) = (Vec::new(), 0_usize);
+    (known, is_edge): (&[ResultKey], bool),
+) -> rusqlite::Result<Vec<Found>> {
+    let sql =
+        format!("{FOUND} WHERE scope = ?1 AND unit_key = ?2 ORDER BY created_ms DESC, id DESC");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![scope, unit.digest().as_bytes()])?;
+    let (mut all, mut bytes) = (Vec::new(), 0_usize);
     while let Some(row) = rows.next()? {
-        let body: Vec<u8> = row.get(1)?;
-        bytes += body.len();
-        if bytes > MAX_LOOKUP_UNIT_BYTES && !found.is_empty() {
+        let Some(one) = found(row, is_edge)?.filter(|one| !known.contains(&one.result_key)) else {
+            continue;
+        };
+        bytes += one.body.len();
+        if bytes > MAX_LOOKUP_UNIT_BYTES && !all.is_empty() {
             break;
         }
-        found.push((row.get(0)?, body));
+        all.push(one);
+        if all.len() == MAX_RECORDS_PER_UNIT {
+            break;
+        }
     }
-    Ok(found)
+    Ok(all)
 }
 
-/// The encoded record of a result whose blobs are all there, with its row.
+/// The record of a result, as [`of_unit`].
 pub(crate) fn of_result(
     connection: &Connection,
     scope: &str,
     result: &ResultKey,
-) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
+    is_edge: bool,
+) -> rusqlite::Result<Option<Found>> {
+    let sql = format!("{FOUND} WHERE scope = ?1 AND result_key = ?2");
     connection
-        .prepare_cached(
-            "SELECT id, body FROM records r JOIN bodies ON bodies.record = id
-             WHERE scope = ?1 AND result_key = ?2 AND NOT EXISTS (
-                 SELECT 1 FROM record_blobs l LEFT JOIN blobs b ON b.digest = l.digest
-                 WHERE l.record = r.id AND b.digest IS NULL)",
-        )?
-        .query_row(params![scope, result.digest().as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached(&sql)?
+        .query_row(params![scope, result.digest().as_bytes()], |row| found(row, is_edge))
         .optional()
+        .map(Option::flatten)
 }
 
 /// A record with the blobs it names, whether they are there or not.
@@ -135,13 +176,14 @@ pub(crate) fn stored(
 ) -> rusqlite::Result<Option<Stored>> {
     let head = connection
         .prepare_cached(
-            "SELECT id, unit_key, generation FROM records WHERE scope = ?1 AND result_key = ?2",
+            "SELECT id, unit_key, generation, afar FROM records
+             WHERE scope = ?1 AND result_key = ?2",
         )?
         .query_row(params![scope, result.digest().as_bytes()], |row| {
-            Ok((row.get(0)?, digest(row, 1)?, row.get(2)?))
+            Ok((row.get(0)?, digest(row, 1)?, row.get(2)?, row.get::<_, Option<String>>(3)?))
         })
         .optional()?;
-    let Some((id, unit, generation)) = head else {
+    let Some((id, unit, generation, afar)) = head else {
         return Ok(None);
     };
     let blobs = connection
@@ -153,24 +195,47 @@ pub(crate) fn stored(
             Ok((digest(row, 0)?, row.get::<_, Option<i64>>(1)?.map(uint)))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Stored { id, unit_key: UnitKey::new(unit), generation, blobs }))
+    // A name of another version of the program is none.
+    let afar = afar.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(Some(Stored { id, unit_key: UnitKey::new(unit), generation, blobs, afar }))
 }
 
-/// Writes a record and its blobs, over an older generation if there is one. The bytes that the
-/// store grew by.
-pub(crate) fn insert(connection: &Connection, row: &RecordRow) -> rusqlite::Result<u64> {
+/// The encoded record of a row, with the description of its unit.
+pub(crate) fn body(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    let found: Option<(Vec<u8>, Option<String>)> = connection
+        .prepare_cached(
+            "SELECT body, u.parts FROM bodies JOIN records r ON r.id = record
+             LEFT JOIN units u ON u.scope = r.scope AND u.unit_key = r.unit_key
+             WHERE record = ?1",
+        )?
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found.map(|(body, parts)| {
+        let parts = parts.and_then(|parts| serde_json::from_str(&parts).ok());
+        let record = serde_json::from_slice::<Record>(&body);
+        match (parts, record) {
+            (Some(parts), Ok(record)) => {
+                serde_json::to_vec(&Record { parts, ..record }).unwrap_or(body)
+            }
+            _ => body,
+        }
+    }))
+}
+
+/// Writes a record and its blobs, over an older generation if there is one. Its row, and the bytes that
+/// the store grew by.
+pub(crate) fn insert(connection: &Connection, row: &RecordRow) -> rusqlite::Result<(i64, u64)> {
     let mut grown = row.body.len() as u64;
     for (digest, size) in &row.blobs {
         if insert_blob(connection, digest, *size, row.created_ms)? {
             grown += size;
         }
     }
-    insert_found(connection, row)?;
-    Ok(grown)
+    Ok((insert_found(connection, row)?, grown))
 }
 
-/// Writes a record whose blobs may be there or not.
-pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite::Result<()> {
+/// Writes a record whose blobs may be there or not; its row.
+pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite::Result<i64> {
     connection
         .prepare_cached("DELETE FROM records WHERE scope = ?1 AND result_key = ?2")?
         .execute(params![row.scope, row.result_key.digest().as_bytes()])?;
@@ -178,8 +243,8 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
     connection
         .prepare_cached(
             "INSERT INTO records (scope, unit_key, result_key, generation, created_ms,
-                 last_used_ms, uses, cost_ms, bytes)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)",
+                 last_used_ms, uses, cost_ms, bytes, afar)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9)",
         )?
         .execute(params![
             row.scope,
@@ -189,7 +254,8 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             int(row.created_ms),
             int(row.used_ms),
             int(row.cost_ms),
-            int(bytes)
+            int(bytes),
+            row.afar.as_ref().map(json).transpose()?
         ])?;
     let id = connection.last_insert_rowid();
     connection
@@ -200,7 +266,8 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             .prepare_cached("INSERT OR IGNORE INTO record_blobs VALUES (?1, ?2)")?
             .execute(params![id, digest.as_bytes()])?;
     }
-    units::insert(connection, &row.scope, &row.unit_key, &row.unit, row.created_ms)
+    units::insert(connection, &row.scope, &row.unit_key, &row.unit, row.created_ms)?;
+    Ok(id)
 }
 
 /// Notes that a blob is stored; whether that is new.
@@ -304,6 +371,7 @@ mod tests {
             body: vec![b'0' + result],
             blobs: vec![(*blob, 10)],
             unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
+            afar: None,
         }
     }
 
@@ -316,8 +384,8 @@ mod tests {
         }
         let unit = UnitKey::new(Digest::of(&[0]));
         let found = |scope: &str| -> Vec<u8> {
-            let rows = of_unit(&connection, scope, &unit).unwrap();
-            rows.into_iter().flat_map(|(_, body)| body).collect()
+            let rows = of_unit(&connection, scope, &unit, (&[], true)).unwrap();
+            rows.into_iter().flat_map(|found| found.body).collect()
         };
         assert_eq!(found("s"), b"132");
         assert_eq!(found("other"), b"");
@@ -325,9 +393,40 @@ mod tests {
         assert_eq!(found("s"), b"3");
         assert_eq!(missing(&connection, &[one, two]).unwrap(), [one]);
         let result = ResultKey::new(Digest::of(&[1, 1]));
-        assert_eq!(of_result(&connection, "s", &result).unwrap(), None);
+        assert_eq!(of_result(&connection, "s", &result, true).unwrap(), None);
         let stored = stored(&connection, "s", &result).unwrap().unwrap();
         assert_eq!(stored.blobs, [(one, None)]);
+    }
+
+    #[test]
+    fn what_came_from_afar_is_answered_without_its_blobs() {
+        let connection = in_memory();
+        let (here, far) = (Digest::of(b"1"), Digest::of(b"2"));
+        insert(&connection, &row(0, 1, 10, &here)).unwrap();
+        let mut arrived = row(0, 2, 20, &far);
+        arrived.afar = Some(ResultName {
+            scope: kiln_storage::Scope::new("r", "main"),
+            unit: arrived.unit_key,
+            result: arrived.result_key,
+            generation: 3,
+        });
+        insert_found(&connection, &arrived).unwrap();
+        let unit = UnitKey::new(Digest::of(&[0]));
+        let of_unit = |known: &[ResultKey], is_edge| {
+            let found = of_unit(&connection, "s", &unit, (known, is_edge)).unwrap();
+            found.iter().map(|f| (f.body.clone(), f.absent, f.arrived)).collect::<Vec<_>>()
+        };
+        let [one, two] = [b"1", b"2"].map(|body| body.to_vec());
+        assert_eq!(of_unit(&[], false), [(one.clone(), false, false)]);
+        let both = [(two.clone(), true, true), (one.clone(), false, false)];
+        assert_eq!(of_unit(&[], true), both);
+        assert_eq!(of_unit(&[arrived.result_key], true), [(one, false, false)]);
+        insert_blob(&connection, &far, 10, 1).unwrap();
+        touch(&connection, "s", &[arrived.result_key], 30).unwrap();
+        let whole = of_result(&connection, "s", &arrived.result_key, false).unwrap().unwrap();
+        assert!(!whole.absent && !whole.arrived);
+        let stored = stored(&connection, "s", &arrived.result_key).unwrap().unwrap();
+        assert_eq!(stored.afar, arrived.afar);
     }
 
     #[test]
@@ -349,7 +448,7 @@ mod tests {
             insert(&connection, &row(0, result, u64::from(result), &blob)).unwrap();
         }
         let unit = UnitKey::new(Digest::of(&[0]));
-        let count = || of_unit(&connection, "s", &unit).unwrap().len();
+        let count = || of_unit(&connection, "s", &unit, (&[], false)).unwrap().len();
         assert_eq!(count(), MAX_RECORDS_PER_UNIT);
         let mut large = row(0, 9, 99, &blob);
         large.body = vec![b' '; MAX_LOOKUP_UNIT_BYTES + 1];

@@ -31,7 +31,11 @@ pub(crate) fn state(connection: &Connection) -> rusqlite::Result<State<i64>> {
         blobs_of.entry(row.get(0)?).or_default().push(digest(row, 1)?);
     }
     let results = connection
-        .prepare_cached("SELECT id, bytes, cost_ms, last_used_ms FROM records")?
+        .prepare_cached(
+            // What waits to be sent stays.
+            "SELECT id, bytes, cost_ms, last_used_ms, EXISTS (
+                 SELECT 1 FROM outbox WHERE record = records.id) FROM records",
+        )?
         .query_map([], |row| {
             let id = row.get(0)?;
             Ok(ResultUse {
@@ -40,7 +44,7 @@ pub(crate) fn state(connection: &Connection) -> rusqlite::Result<State<i64>> {
                 blobs: blobs_of.remove(&id).unwrap_or_default(),
                 cost_ms: uint(row.get(2)?),
                 used_ms: uint(row.get(3)?),
-                pinned: false,
+                pinned: row.get(4)?,
             })
         })?
         .collect::<rusqlite::Result<_>>()?;

@@ -1,19 +1,27 @@
-//! `GET`, `HEAD` and `PUT /v1/blobs/{digest}`, `POST /v1/blobs/missing`. Bytes stream both ways.
+//! `GET`, `HEAD` and `PUT /v1/blobs/{digest}`, `POST /v1/blobs/missing` and
+//! `POST /v1/blobs/pack`. Bytes stream both ways.
 
 use std::io::{Seek as _, SeekFrom};
 
 use axum::Json;
 use axum::body::Body as HttpBody;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    ETAG, RANGE,
+};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use kiln_storage::Digest;
+use futures_util::stream::BoxStream;
 use kiln_storage::api::{MissingRequest, Problem};
 use kiln_storage::backend::{Body, Put, StoreError, StoreResult};
-use kiln_storage::limits::{COPY_BUFFER_BYTES, MAX_BLOB_BYTES};
+use kiln_storage::limits::{
+    COPY_BUFFER_BYTES, MAX_BLOB_BYTES, MAX_PACK_BLOBS, MAX_PACK_BYTES, MAX_PACKED_BLOB_BYTES,
+};
+use kiln_storage::remote::{pack, squeeze};
+use kiln_storage::{Digest, ObjectName};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
@@ -60,6 +68,16 @@ pub(crate) async fn get(
     let (first, last) = match range::parse(header, size) {
         Asked::Unsatisfiable => return Ok(unsatisfiable(size)),
         Asked::Part { first, last } => (first, last),
+        Asked::Whole if takes_compressed(&headers) && size >= squeeze::MIN_BYTES => {
+            let body = squeeze::compress(stream_of(blob))?;
+            let head = [
+                (CONTENT_TYPE, "application/octet-stream".to_owned()),
+                (CONTENT_ENCODING, squeeze::ENCODING.to_owned()),
+                (HeaderName::from_static(squeeze::LENGTH), size.to_string()),
+                (ETAG, format!("\"{digest}\"")),
+            ];
+            return Ok((StatusCode::OK, head, HttpBody::from_stream(body)).into_response());
+        }
         Asked::Whole => {
             let body = section(blob, 0, size)?;
             return Ok((StatusCode::OK, head_of(&digest, size), body).into_response());
@@ -70,6 +88,27 @@ pub(crate) async fn get(
     let range = [(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))];
     let status = StatusCode::PARTIAL_CONTENT;
     Ok((status, head_of(&digest, len), range, body).into_response())
+}
+
+/// Whether a client takes nothing but what Kiln compresses with: others may take it, too, and want to see
+/// a length.
+fn takes_compressed(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT_ENCODING).is_some_and(|value| value == squeeze::ENCODING)
+}
+
+/// The bytes of a blob, piece by piece.
+fn stream_of(blob: Body) -> BoxStream<'static, StoreResult<Bytes>> {
+    let failed = |error: std::io::Error| StoreError::Unavailable(error.to_string());
+    match blob {
+        Body::Bytes(bytes) => futures_util::stream::once(async { Ok(bytes) }).boxed(),
+        Body::File { file, .. } => {
+            let file = tokio::fs::File::from_std(file);
+            ReaderStream::with_capacity(file, COPY_BUFFER_BYTES)
+                .map(move |chunk| chunk.map_err(failed))
+                .boxed()
+        }
+        Body::Stream { stream, .. } => stream,
+    }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -148,7 +187,7 @@ pub(crate) async fn head(
     put,
     path = "/v1/blobs/{digest}",
     params(("digest" = String, Path, description = "BLAKE3 digest, hexadecimal")),
-    request_body(content_type = "application/octet-stream"),
+    request_body(content_type = "application/octet-stream", description = "Raw, or by zstd"),
     responses(
         (status = 200, description = "It is there already"),
         (status = 201, description = "Stored"),
@@ -167,7 +206,13 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let digest = parse_digest(&digest)?;
-    let len = body::content_length(&request).ok_or(ApiError::LengthRequired)?;
+    let compressed =
+        request.headers().get(CONTENT_ENCODING).is_some_and(|v| v == squeeze::ENCODING);
+    let len = match compressed {
+        true => body::number(&request, squeeze::LENGTH),
+        false => body::content_length(&request),
+    };
+    let len = len.ok_or(ApiError::LengthRequired)?;
     if len > MAX_BLOB_BYTES {
         return Err(ApiError::TooLarge("the blob"));
     }
@@ -183,7 +228,7 @@ pub(crate) async fn put(
     let stream = request.into_body().into_data_stream().map(|chunk| {
         chunk.map_err(|error| StoreError::Unavailable(format!("upload broke off: {error}")))
     });
-    let stream = stream.boxed();
+    let stream = if compressed { squeeze::expand(stream, len)? } else { stream.boxed() };
     let put = service.store.put_blob(&digest, Body::Stream { stream, len }).await;
     match put {
         Ok(put) => {
@@ -228,4 +273,54 @@ pub(crate) async fn missing(
     }
     let blobs = service.index.read(move |index| records::missing(index, &blobs)).await?;
     Ok(Json(MissingRequest { blobs }))
+}
+
+/// Many small blobs in one answer. What is not here, too large, or too much for one answer is left out;
+/// the first one that may come always does.
+#[utoipa::path(
+    post,
+    path = "/v1/blobs/pack",
+    request_body = MissingRequest,
+    responses(
+        (status = 200, description = "Blobs, each verifiable; see storage/src/remote/pack.rs",
+         content_type = "application/octet-stream"),
+        (status = 413, description = "Too many", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn packed(
+    State(service): State<Service>,
+    _principal: Principal,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let MissingRequest { blobs } = body::json(request).await?;
+    if blobs.len() > MAX_PACK_BLOBS {
+        return Err(ApiError::TooLarge("the number of blobs"));
+    }
+    let (mut chosen, mut bytes) = (Vec::new(), 0);
+    for digest in blobs {
+        let size = service.store.blob_size(&digest).await?;
+        let Some(size) = size.filter(|size| *size <= MAX_PACKED_BLOB_BYTES) else { continue };
+        if bytes + size > MAX_PACK_BYTES {
+            break;
+        }
+        bytes += size;
+        chosen.push(digest);
+    }
+    let magic = futures_util::stream::once(async { Ok(Bytes::from_static(pack::MAGIC)) });
+    let entries = futures_util::stream::iter(chosen).then(move |digest| {
+        let service = service.clone();
+        async move { entry(&service, digest).await }
+    });
+    let body = HttpBody::from_stream(magic.chain(entries));
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+/// A blob as it is in a pack; nothing for one that has gone meanwhile.
+async fn entry(service: &Service, digest: Digest) -> StoreResult<Bytes> {
+    let Some(body) = service.store.blob(&digest).await? else { return Ok(Bytes::new()) };
+    let bytes = body.into_bytes(&ObjectName::blob(&digest), MAX_PACKED_BLOB_BYTES).await?;
+    tokio::task::spawn_blocking(move || pack::entry(&digest, &bytes))
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
 }

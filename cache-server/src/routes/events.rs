@@ -11,6 +11,7 @@ use crate::http::body;
 use crate::index::{events, quarantine, records};
 use crate::limits::MAX_EVENT_BYTES;
 use crate::principal::Principal;
+use crate::remote::ahead;
 use crate::service::Service;
 
 /// Reports what became of units. The same event sent twice counts once.
@@ -40,6 +41,7 @@ pub(crate) async fn add(
     if events.iter().any(large) {
         return Err(ApiError::TooLarge("an event"));
     }
+    ahead::note_used(&service, &principal.scope_id, &events);
     service.reports.take(principal.scope_id, events)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,6 +2,8 @@
 //! the wire as they are.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -9,16 +11,20 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
 use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use kiln_storage::{ResultKey, UnitKey};
 use rusqlite::Connection;
+use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::http::body;
-use crate::index::records;
-use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_WAIT};
+use crate::index::records::{self, Found};
+use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_ANSWER, LOOKUP_WAIT};
 use crate::principal::Principal;
+use crate::remote::{ahead, through};
 use crate::service::Service;
 
-/// Records of units and of results. Waits a moment for what is being taken over right now.
+/// Records of units and of results. Waits a moment for what is being taken over right now, and asks what
+/// is behind the server for units of which nothing is here.
 #[utoipa::path(
     post,
     path = "/v1/lookup",
@@ -35,28 +41,62 @@ pub(crate) async fn lookup(
     request: Request,
 ) -> Result<Response, ApiError> {
     let request: LookupRequest = body::json(request).await?;
-    if request.units.len() + request.results.len() > MAX_LOOKUP_KEYS {
+    let keys = request.units.len() + request.results.len();
+    if keys > MAX_LOOKUP_KEYS || request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
+    let deadline = Instant::now() + LOOKUP_ANSWER;
     wait(&service, &principal, &request).await;
-    let scope = principal.scope_id;
+    if let Some(job) = &request.job {
+        ahead::touch(&service, &principal, (job, &request.units), deadline).await;
+    }
+    let request = Arc::new(request);
+    let mut answer = read(&service, &principal, &request).await?;
+    if let Some(edge) = &service.edge {
+        let deep = !request.known.is_empty();
+        let wanted: Vec<UnitKey> = request
+            .units
+            .iter()
+            .filter(|unit| deep || !answer.units.contains(unit))
+            .copied()
+            .collect();
+        let results: &[ResultKey] = if deep { &request.results } else { &[] };
+        if through::look(&service, &principal, (&wanted, results), deadline).await {
+            answer = read(&service, &principal, &request).await?;
+        }
+        let open = through::open_questions(edge, &principal.scope_id, &request.units);
+        answer.farther = !deep && !answer.units.is_empty() && !open.is_empty();
+    }
+    let local = principal.local.then(|| service.store.local_dir()).flatten();
+    let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
+    let json = answer.finish(local)?;
+    Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
+}
+
+/// What the index has for a request.
+async fn read(
+    service: &Service,
+    principal: &Principal,
+    request: &Arc<LookupRequest>,
+) -> Result<Answer, ApiError> {
+    let (scope, is_edge) = (principal.scope_id.clone(), service.edge.is_some());
     let few = request.units.len() + request.results.len() <= FEW_LOOKUP_KEYS;
+    let request = request.clone();
     let read = move |index: &Connection| {
         let mut answer = Answer::default();
         for result in &request.results {
-            answer.extend(records::of_result(index, &scope, result)?);
+            answer.extend(records::of_result(index, &scope, result, is_edge)?);
         }
         for unit in &request.units {
-            answer.extend(records::of_unit(index, &scope, unit)?);
+            let found = records::of_unit(index, &scope, unit, (&request.known, is_edge))?;
+            if !found.is_empty() {
+                answer.units.insert(*unit);
+            }
+            answer.extend(found);
         }
         Ok(answer)
     };
-    let records =
-        if few { service.index.read_few(read).await? } else { service.index.read(read).await? };
-    let local = principal.local.then(|| service.store.local_dir()).flatten();
-    let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
-    let json = records.finish(local.as_deref())?;
-    Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
+    Ok(if few { service.index.read_few(read).await? } else { service.index.read(read).await? })
 }
 
 /// Waits, within a bound, for the index to be whole and for records of these keys that are being
@@ -83,22 +123,44 @@ struct Answer {
     seen: HashSet<i64>,
     bodies: Vec<Vec<u8>>,
     bytes: usize,
+    /// Units that have records.
+    units: HashSet<UnitKey>,
+    absent: Vec<ResultKey>,
+    arrived: Vec<ResultKey>,
+    farther: bool,
+}
+
+/// What stands behind the records in a [`LookupResponse`].
+#[derive(Serialize)]
+struct Rest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_store: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    absent: Vec<ResultKey>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    arrived: Vec<ResultKey>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    farther: bool,
 }
 
 impl Answer {
     /// Adds records until the answer is full; what is left out is a miss.
-    fn extend(&mut self, found: impl IntoIterator<Item = (i64, Vec<u8>)>) {
-        for (id, body) in found {
-            let room = self.bytes + body.len() + 2 * MAX_ROW_OVERHEAD <= MAX_JSON_RESPONSE_BYTES;
+    fn extend(&mut self, found: impl IntoIterator<Item = Found>) {
+        for Found { id, result_key, body, absent, arrived } in found {
+            // Its key may be named twice more.
+            let bytes = body.len() + 1 + 2 * KEY_BYTES;
+            let room = self.bytes + bytes + 2 * MAX_ROW_OVERHEAD <= MAX_JSON_RESPONSE_BYTES;
             if room && self.seen.insert(id) {
-                self.bytes += body.len() + 1;
+                self.bytes += bytes;
                 self.bodies.push(body);
+                self.absent.extend(absent.then_some(result_key));
+                self.arrived.extend(arrived.then_some(result_key));
             }
         }
     }
 
     /// The JSON of a [`LookupResponse`].
-    fn finish(self, local_store: Option<&str>) -> Result<Bytes, ApiError> {
+    fn finish(self, local_store: Option<String>) -> Result<Bytes, ApiError> {
         let mut json = Vec::with_capacity(self.bytes + MAX_ROW_OVERHEAD);
         json.extend_from_slice(b"{\"records\":[");
         for (i, body) in self.bodies.iter().enumerate() {
@@ -108,15 +170,21 @@ impl Answer {
             json.extend_from_slice(body);
         }
         json.push(b']');
-        if let Some(dir) = local_store {
-            json.extend_from_slice(b",\"local_store\":");
-            serde_json::to_writer(&mut json, dir)
-                .map_err(|error| ApiError::Internal(error.to_string()))?;
+        let Self { absent, arrived, farther, .. } = self;
+        let rest = Rest { local_store, absent, arrived, farther };
+        let rest =
+            serde_json::to_vec(&rest).map_err(|error| ApiError::Internal(error.to_string()))?;
+        // The fields of the one object go on in the other.
+        if rest != b"{}" {
+            json.push(b',');
         }
-        json.push(b'}');
+        json.extend_from_slice(rest.get(1..).unwrap_or(b"}"));
         Ok(json.into())
     }
 }
+
+/// A key in JSON, with its quotes and its comma.
+const KEY_BYTES: usize = 67;
 
 /// More than what is around the records.
 const MAX_ROW_OVERHEAD: usize = 8 * 1024;
@@ -124,26 +192,37 @@ const MAX_ROW_OVERHEAD: usize = 8 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_storage::Digest;
+
+    fn found(id: i64, body: Vec<u8>) -> Found {
+        let result_key = ResultKey::new(Digest::of(&id.to_le_bytes()));
+        Found { id, result_key, body, absent: false, arrived: false }
+    }
 
     #[test]
     fn the_answer_is_the_json_of_its_type() {
         let mut answer = Answer::default();
-        let json = |answer: Answer, dir| answer.finish(dir).unwrap();
-        let parsed: LookupResponse =
-            serde_json::from_slice(&json(Answer::default(), None)).unwrap();
-        assert_eq!(parsed, LookupResponse::default());
-        answer.extend([(1, b"1".to_vec()), (2, b"2".to_vec()), (1, b"1".to_vec())]);
+        let json =
+            |answer: Answer, dir: Option<&str>| answer.finish(dir.map(str::to_owned)).unwrap();
+        let parse = |bytes: &[u8]| serde_json::from_slice::<LookupResponse>(bytes).unwrap();
+        assert_eq!(parse(&json(Answer::default(), None)), LookupResponse::default());
+        answer.extend([(1, "1"), (2, "2"), (1, "1")].map(|(id, body)| found(id, body.into())));
         assert_eq!(
             json(answer, Some("/a\"b")),
             br#"{"records":[1,2],"local_store":"/a\"b"}"#.as_slice()
         );
+        let mut answer = Answer { farther: true, ..Answer::default() };
+        answer.absent.push(found(1, Vec::new()).result_key);
+        answer.arrived = answer.absent.clone();
+        let parsed = parse(&json(answer, None));
+        assert!(parsed.farther && parsed.absent.len() == 1 && parsed.arrived == parsed.absent);
     }
 
     #[test]
     fn the_answer_is_bounded() {
         let mut answer = Answer::default();
         for id in 0..40 {
-            answer.extend([(id, vec![b' '; 1024 * 1024])]);
+            answer.extend([found(id, vec![b' '; 1024 * 1024])]);
         }
         assert!(answer.bodies.len() < 33);
         assert!(answer.finish(None).unwrap().len() <= MAX_JSON_RESPONSE_BYTES);

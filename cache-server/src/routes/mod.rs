@@ -5,6 +5,7 @@ pub(crate) mod blobs;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod lookup;
+pub(crate) mod notes;
 pub(crate) mod openapi;
 pub(crate) mod quarantine;
 pub(crate) mod range;
@@ -31,7 +32,9 @@ pub(crate) fn table() -> Vec<Route> {
             get(blobs::get).head(blobs::head).put(blobs::put),
         ),
         ("/v1/blobs/missing", &["post"], post(blobs::missing)),
+        ("/v1/blobs/pack", &["post"], post(blobs::packed)),
         ("/v1/results/{key}", &["put"], put(results::publish)),
+        ("/v1/results/{key}/bring", &["post"], post(results::bring)),
         ("/v1/results/{key}/reject", &["post"], post(results::reject)),
         ("/v1/results/{key}/quarantine", &["post"], post(quarantine::add)),
         (
@@ -40,12 +43,14 @@ pub(crate) fn table() -> Vec<Route> {
             get(quarantine::list).delete(quarantine::release_all),
         ),
         ("/v1/quarantine/{key}", &["delete"], delete(quarantine::release)),
+        ("/v1/notes/{name}", &["get", "put"], get(notes::get).put(notes::put)),
         ("/v1/events", &["post"], post(events::add)),
         ("/v1/nearest", &["post"], post(explain::nearest)),
         ("/v1/explain", &["get"], get(explain::explain)),
         ("/v1/stats", &["get"], get(events::stats)),
         ("/v1/stats/zero", &["post"], post(events::zero)),
         ("/v1/server", &["get"], get(server::info)),
+        ("/v1/drain", &["post"], post(server::drain)),
         ("/v1/shutdown", &["post"], post(server::shutdown)),
         ("/healthz", &["get"], get(server::healthz)),
         ("/readyz", &["get"], get(server::readyz)),

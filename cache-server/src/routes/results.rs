@@ -1,8 +1,10 @@
-//! `PUT /v1/results/{key}` and `POST /v1/results/{key}/reject`.
+//! `PUT /v1/results/{key}`, `POST /v1/results/{key}/bring` and `POST /v1/results/{key}/reject`.
+
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use kiln_storage::api::{Problem, PublishRequest, RejectRequest};
+use kiln_storage::api::{BringRequest, Problem, PublishRequest, RejectRequest};
 use kiln_storage::{ObjectName, ResultKey};
 
 use crate::error::ApiError;
@@ -10,6 +12,7 @@ use crate::http::body;
 use crate::index::records;
 use crate::principal::Principal;
 use crate::publish::{self, Published};
+use crate::remote::fetch;
 use crate::service::Service;
 
 /// The key in a path.
@@ -53,6 +56,37 @@ pub(crate) async fn publish(
         Published::Created => StatusCode::CREATED,
         Published::Accepted => StatusCode::ACCEPTED,
     })
+}
+
+/// Has all blobs of a result on this server that a lookup named as absent.
+#[utoipa::path(
+    post,
+    path = "/v1/results/{key}/bring",
+    params(("key" = String, Path, description = "The result key")),
+    request_body = BringRequest,
+    responses(
+        (status = 204, description = "They are here"),
+        (status = 404, description = "No such record, or none that came from behind the server",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "Not in time; it goes on", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 409, description = "`missing-blobs`: a blob is damaged or gone there", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 503, description = "`storage-unavailable`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn bring(
+    State(service): State<Service>,
+    principal: Principal,
+    Path(key): Path<String>,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let key = parse_key(&key)?;
+    let BringRequest { within_ms } = body::json(request).await?;
+    let within = Duration::from_millis(within_ms);
+    fetch::bring(&service, &principal.scope, &key, within).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Verifies the blobs of a record that could not be restored; forgets those that are damaged or

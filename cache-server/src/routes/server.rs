@@ -1,15 +1,24 @@
-//! `GET /v1/server`, `POST /v1/shutdown`, `GET /healthz`, `GET /readyz`.
+//! `GET /v1/server`, `POST /v1/drain`, `POST /v1/shutdown`, `GET /healthz`, `GET /readyz`.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kiln_storage::api::{Problem, ServerInfo};
+use kiln_storage::api::{DrainRequest, Problem, RemoteStatus, ServerInfo, ShutdownRequest};
 use serde::Serialize;
 
 use crate::error::ApiError;
+use crate::http::body;
+use crate::limits::MAX_DRAIN_WAIT;
 use crate::principal::Principal;
+use crate::remote;
 use crate::service::Service;
+
+/// Longest body of a request to leave, bytes.
+const MAX_SHUTDOWN_BYTES: usize = 1024;
 
 /// The answer to `GET /readyz`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -19,6 +28,9 @@ pub(crate) struct Readiness {
     /// Why results cannot be stored, if that is so; lookups work all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<String>,
+    /// The place behind the server, if there is one. A server whose remote is away is ready all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteStatus>,
 }
 
 /// Who answers.
@@ -30,8 +42,8 @@ pub(crate) struct Readiness {
 pub(crate) async fn info(
     State(service): State<Service>,
     _principal: Principal,
-) -> Json<ServerInfo> {
-    Json(ServerInfo {
+) -> Result<Json<ServerInfo>, ApiError> {
+    Ok(Json(ServerInfo {
         name: "kiln".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -39,13 +51,46 @@ pub(crate) async fn info(
         uptime_s: service.started.elapsed().as_secs(),
         idle_s: service.config.idle.map(|idle| idle.as_secs()),
         read_only: service.store.read_only(),
-    })
+        remote: remote::status(&service).await?,
+    }))
+}
+
+/// Sends what waits to be sent to the place behind the server. On a unix socket only.
+#[utoipa::path(
+    post,
+    path = "/v1/drain",
+    request_body = DrainRequest,
+    responses(
+        (status = 200, description = "How far it is", body = RemoteStatus),
+        (status = 403, description = "Not on a unix socket", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 404, description = "Nothing is behind the server", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn drain(
+    State(service): State<Service>,
+    principal: Principal,
+    request: Request,
+) -> Result<Json<RemoteStatus>, ApiError> {
+    if !principal.local {
+        return Err(ApiError::Forbidden("only on the unix socket"));
+    }
+    let DrainRequest { within_ms } = body::json(request).await?;
+    let within = Duration::from_millis(within_ms).min(MAX_DRAIN_WAIT);
+    // What is being taken over is queued only then.
+    let taken = tokio::time::timeout(within, service.queue.drain()).await;
+    if taken.is_ok() {
+        remote::outbox::drain(&service, within).await;
+    }
+    Ok(Json(remote::status(&service).await?.ok_or(ApiError::NotFound)?))
 }
 
 /// Makes the server leave: it finishes what it has begun. On a unix socket only.
 #[utoipa::path(
     post,
     path = "/v1/shutdown",
+    request_body = ShutdownRequest,
     responses(
         (status = 202, description = "It leaves"),
         (status = 403, description = "Not on a unix socket", body = Problem,
@@ -55,11 +100,18 @@ pub(crate) async fn info(
 pub(crate) async fn shutdown(
     State(service): State<Service>,
     principal: Principal,
+    request: Request,
 ) -> Result<StatusCode, ApiError> {
     if !principal.local {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
+    let body = body::bytes(request, MAX_SHUTDOWN_BYTES, "the body").await?;
+    // Earlier wrappers send nothing of use.
+    let ShutdownRequest { at_once } = serde_json::from_slice(&body).unwrap_or_default();
     service.log.info(format_args!("asked to leave"));
+    if at_once {
+        service.drains.store(false, Ordering::Relaxed);
+    }
     service.leave();
     Ok(StatusCode::ACCEPTED)
 }
@@ -82,6 +134,8 @@ pub(crate) async fn healthz() -> &'static str {
 pub(crate) async fn readyz(State(service): State<Service>) -> Response {
     let ready = *service.complete.borrow();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let readiness = Readiness { ready, read_only: service.store.read_only() };
+    // Whoever asks wants to know whether lookups work.
+    let remote = remote::status(&service).await.unwrap_or_default();
+    let readiness = Readiness { ready, read_only: service.store.read_only(), remote };
     (status, Json(readiness)).into_response()
 }

@@ -143,7 +143,11 @@ impl TestServer {
     }
 
     pub(crate) fn lookup(&self, record: &Record) -> LookupResponse {
-        let request = LookupRequest { units: vec![record.unit_key], results: Vec::new() };
+        let request = LookupRequest {
+            units: vec![record.unit_key],
+            results: Vec::new(),
+            ..LookupRequest::default()
+        };
         let reply = self.send("POST", "/v1/lookup", &request);
         assert_eq!(reply.status, 200);
         reply.json()

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod blobs;
 #[cfg(test)]
+mod chain;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod harness;

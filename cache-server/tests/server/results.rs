@@ -30,6 +30,7 @@ fn what_is_published_is_found() {
     let request = LookupRequest {
         units: vec![one.record.unit_key, UnitKey::new(Digest::of(b"other"))],
         results: vec![two.record.result_key],
+        ..LookupRequest::default()
     };
     let body = serde_json::to_vec(&request).unwrap();
     let reply = server.tcp("POST", "/v1/lookup", &[], &body);
@@ -118,6 +119,7 @@ fn malformed_and_oversized_bodies_are_problems() {
     let many = LookupRequest {
         units: vec![UnitKey::new(Digest::of(b"u")); MAX_LOOKUP_KEYS + 1],
         results: Vec::new(),
+        ..LookupRequest::default()
     };
     assert_eq!(server.send("POST", "/v1/lookup", &many).status, 413);
 }

@@ -5,6 +5,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use kiln_server::RemoteUrl;
+use kiln_storage::api::RemoteStatus;
+
 use super::{bytes, server, stats};
 use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
@@ -196,6 +199,7 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
             "make room or make the store writable",
         );
     }
+    remote(config, info.remote.as_ref(), lines);
     if let Ok(stats) = stats::read(&mut client) {
         let budget = stats.store.budget_bytes.map_or("no budget".into(), bytes);
         let fact =
@@ -214,6 +218,37 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         "whatever builds as this user shares this cache",
         "on a self-hosted runner give each trust domain a KILN_DIR of its own",
     );
+}
+
+/// What is behind the server, as the settings name it and as the server knows it.
+fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
+    let wanted = config.serve.upstream.as_deref();
+    let wanted = wanted.and_then(|url| RemoteUrl::parse("KILN_UPSTREAM", url).ok());
+    let has = |url: &RemoteUrl| status.is_some_and(|status| status.place == url.display());
+    if config.server == ServerPlace::Local && wanted.is_some_and(|url| !has(&url)) {
+        lines.add(
+            Mark::Note,
+            "the server that runs was started with another KILN_UPSTREAM",
+            "kiln server stop lets the next build start one with this",
+        );
+    }
+    let Some(status) = status else { return };
+    match (&status.left_alone, &status.not_sending) {
+        (Some(why), _) => lines.add(
+            Mark::Note,
+            &format!("{} is left alone for a while: {why}", status.place),
+            "server.log in the state directory says more",
+        ),
+        (None, Some(why)) => lines.add(
+            Mark::Note,
+            &format!("nothing is sent to {}: {why}", status.place),
+            "results stay queued; docs/remote.md",
+        ),
+        (None, None) => {
+            let fact = format!("before {}; {} results to be sent", status.place, status.queued);
+            lines.add(Mark::Good, &fact, "");
+        }
+    }
 }
 
 fn toolchain(env: &Env, lines: &mut Lines) {

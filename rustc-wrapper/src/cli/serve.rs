@@ -21,6 +21,12 @@ pub(super) struct Arguments {
     /// Where blobs and results are kept, as KILN_STORAGE
     #[arg(long)]
     storage: Option<String>,
+    /// What is behind the server, as KILN_UPSTREAM
+    #[arg(long)]
+    upstream: Option<String>,
+    /// Seconds that a server that leaves goes on sending, as KILN_DRAIN
+    #[arg(long)]
+    drain: Option<String>,
     /// Size budget of the disk store, as KILN_CACHE_SIZE
     #[arg(long)]
     cache_size: Option<String>,
@@ -44,6 +50,10 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
         cache_size: flag(&arguments.cache_size, &config.serve.cache_size),
         idle: flag(&arguments.idle, &config.serve.idle),
         log: flag(&arguments.log, &config.serve.log),
+        upstream: flag(&arguments.upstream, &config.serve.upstream),
+        drain: flag(&arguments.drain, &config.serve.drain),
+        reads_only: config.serve.reads_only,
+        access: config.serve.access.clone(),
     };
     let runtime = env.absolute("XDG_RUNTIME_DIR");
     let uid = rustix::process::getuid().as_raw();

@@ -4,9 +4,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
-use kiln_storage::api::ServerInfo;
+use kiln_server::config::parse_drain;
+use kiln_server::limits::DEFAULT_DRAIN;
+use kiln_storage::api::{DrainRequest, RemoteStatus, ServerInfo, ShutdownRequest};
 use kiln_storage::limits;
 
+use super::bytes;
 use crate::client::Client;
 use crate::config::{Config, ServerPlace};
 use crate::env::Env;
@@ -15,6 +18,8 @@ use crate::say;
 
 /// Longest `stop` waits for the server to be gone.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// After so long the progress of sending is said again.
+const DRAIN_STEP: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 
 /// What to do with the server.
@@ -22,7 +27,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) enum Action {
     /// Start it, unless it runs
     Start,
-    /// Stop it after it has stored what it was given
+    /// Stop it after it has stored what it was given, and sent it where something is behind it
     Stop,
     /// Say whether it runs
     Status,
@@ -71,8 +76,11 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
         say::error("what listens there is not Kiln", &[]);
         return ExitCode::FAILURE;
     };
+    let left = info.remote.is_some().then(|| drain(env, config)).flatten();
+    // What could not be sent in this time is not tried again.
+    let order = serde_json::to_vec(&ShutdownRequest { at_once: true }).unwrap_or_default();
     let asked = super::connect(env, config).and_then(|mut client| {
-        client.request("POST", "/v1/shutdown", b"{}", limits::LOOKUP_TIMEOUT)
+        client.request("POST", "/v1/shutdown", &order, limits::LOOKUP_TIMEOUT)
     });
     if let Err(error) = asked {
         say::error(&format!("the server does not take the order: {error}"), &[]);
@@ -82,12 +90,107 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
     while Instant::now() < deadline {
         if !std::path::Path::new(&format!("/proc/{}", info.pid)).exists() {
             say::result("stopped");
+            left.iter().for_each(tell_left);
             return ExitCode::SUCCESS;
         }
         std::thread::sleep(POLL);
     }
     say::error(&format!("the server (process {}) is still running", info.pid), &[]);
     ExitCode::FAILURE
+}
+
+/// Has the server send what waits to be sent, for the time that the settings give it; how far it came.
+fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
+    let within = config.serve.drain.as_deref().and_then(|text| parse_drain(text).ok());
+    let deadline = Instant::now() + within.unwrap_or(DEFAULT_DRAIN);
+    let (mut last, mut said) = (None, String::new());
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let within = left.min(DRAIN_STEP);
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let asked = super::connect(env, config).and_then(|mut client| {
+            let timeout = within + limits::LOOKUP_TIMEOUT;
+            let request = DrainRequest { within_ms };
+            client.json::<_, RemoteStatus>("POST", "/v1/drain", &request, timeout)
+        });
+        let Ok(status) = asked else { return last };
+        let ended = status.queued == 0 || status.not_sending.is_some() || left.is_zero();
+        if !ended {
+            let text = format!(
+                "sending {} results ({}) to {}",
+                status.queued,
+                bytes(status.queued_bytes),
+                status.place
+            );
+            if text != said {
+                say::progress(&text);
+                said = text;
+            }
+        }
+        last = Some(status);
+        if ended {
+            return last;
+        }
+    }
+}
+
+/// Says what was not sent.
+fn tell_left(status: &RemoteStatus) {
+    let place = &status.place;
+    if status.sent > 0 {
+        say::result(&format!("{} results were sent to {place}", status.sent));
+    }
+    if status.queued > 0 {
+        let why = status.not_sending.as_deref().unwrap_or("the time for it is over");
+        say::warning(
+            &format!(
+                "{} results ({}) are not sent to {place}: {why}",
+                status.queued,
+                bytes(status.queued_bytes)
+            ),
+            &["they stay queued in KILN_DIR, and are sent when its server runs again"],
+        );
+    }
+    if status.lost > 0 {
+        let why = status.lost_why.as_deref().unwrap_or("unknown");
+        say::warning(
+            &format!(
+                "{} results were not sent to {place} and never will be; the last: {why}",
+                status.lost
+            ),
+            &["they are stored on this machine"],
+        );
+    }
+}
+
+/// Says what is behind the server.
+fn tell_remote(status: &RemoteStatus) {
+    let state = match (&status.left_alone, status.reachable) {
+        (Some(why), _) => format!("left alone for a while: {why}"),
+        (None, Some(true)) => "answers".to_owned(),
+        (None, Some(false)) => "did not answer last".to_owned(),
+        (None, None) => "not asked so far".to_owned(),
+    };
+    say::result(&format!("before {}: {state}", status.place));
+    let oldest = status.oldest_ms.map(|ms| format!(", the oldest for {} s", ms / 1000));
+    say::result(&format!(
+        "to be sent: {} results ({}){}; sent {}, lost {}",
+        status.queued,
+        bytes(status.queued_bytes),
+        oldest.unwrap_or_default(),
+        status.sent,
+        status.lost
+    ));
+    if let Some(why) = &status.not_sending {
+        say::result(&format!("nothing is sent: {why}"));
+    }
+    say::result(&format!(
+        "came from there: {} results; {} in, {} out, {} requests",
+        status.arrived,
+        bytes(status.bytes_in),
+        bytes(status.bytes_out),
+        status.requests
+    ));
 }
 
 fn status(env: &Env, config: &Config) -> ExitCode {
@@ -107,6 +210,7 @@ fn status(env: &Env, config: &Config) -> ExitCode {
             if let Some(why) = info.read_only {
                 say::result(&format!("nothing can be stored: {why}"));
             }
+            info.remote.iter().for_each(tell_remote);
             ExitCode::SUCCESS
         }
         None => {

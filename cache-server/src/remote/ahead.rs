@@ -1,0 +1,304 @@
+//! Fetching ahead of cargo what a job used last time, and noting what it uses now. Decides nothing: that
+//! is [`super::prefetch`].
+//!
+//! The first lookup of a job starts it; lookups of the job wait until the records are here, and are then
+//! answered without a question of their own. Blobs that are on their way are awaited by whoever needs them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use kiln_storage::api::Event;
+use kiln_storage::limits::MAX_JOB_BYTES;
+use kiln_storage::remote::ResultName;
+use kiln_storage::{Digest, ResultKey, UnitKey};
+use tokio::sync::watch;
+
+use super::fetch::{self, Claim};
+use super::prefetch::{self, Note, Yield};
+use super::{Edge, Side, lock, through};
+use crate::index::records;
+use crate::limits::{
+    AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, MAX_AHEAD_JOBS, MAX_AHEAD_RESULTS,
+    REMOTE_FETCH, REMOTE_QUESTION,
+};
+use crate::principal::Principal;
+use crate::service::Service;
+use crate::tally::is_hit;
+
+/// A scope here and a job in it.
+type Key = (String, String);
+
+/// The jobs that asked since the server started.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead {
+    jobs: Mutex<HashMap<Key, Job>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    /// Whether the records are here.
+    ready: watch::Sender<bool>,
+    previous: Option<Note>,
+    /// Units of the note.
+    expected: HashSet<UnitKey>,
+    asked: u64,
+    asked_expected: u64,
+    /// Bytes fetched ahead, by result.
+    fetched: HashMap<ResultKey, u64>,
+    used: Vec<(UnitKey, ResultKey)>,
+    used_keys: HashSet<ResultKey>,
+    /// How many of them are in the note that was written last.
+    written: usize,
+}
+
+impl Job {
+    fn brought(&self) -> Yield {
+        let used = self.fetched.iter().filter(|(key, _)| self.used_keys.contains(*key));
+        Yield { fetched: self.fetched.values().sum(), used: used.map(|(_, bytes)| bytes).sum() }
+    }
+}
+
+impl Ahead {
+    /// Bytes fetched ahead, and bytes of these in results that were used.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let jobs = lock(&self.jobs);
+        let all = jobs.values().map(Job::brought);
+        all.fold((0, 0), |(fetched, used), one| (fetched + one.fetched, used + one.used))
+    }
+
+    fn with<T>(&self, key: &Key, work: impl FnOnce(&mut Job) -> T) -> Option<T> {
+        lock(&self.jobs).get_mut(key).map(work)
+    }
+}
+
+fn note_name(job: &str) -> String {
+    let digest = Digest::of(job.as_bytes()).to_string();
+    format!("ahead-{}", &digest[..32])
+}
+
+/// A lookup of a job: starts fetching ahead with the first, and waits until the records are here.
+pub(crate) async fn touch(
+    service: &Service,
+    principal: &Principal,
+    (job, units): (&str, &[UnitKey]),
+    deadline: Instant,
+) {
+    let Some(edge) = &service.edge else { return };
+    if job.len() > MAX_JOB_BYTES {
+        return;
+    }
+    let key = (principal.scope_id.clone(), job.to_owned());
+    let mut ready = {
+        let mut jobs = lock(&edge.ahead.jobs);
+        if !jobs.contains_key(&key) {
+            if jobs.len() >= MAX_AHEAD_JOBS {
+                return;
+            }
+            let ready = watch::Sender::new(false);
+            let job = Job {
+                ready,
+                previous: None,
+                expected: HashSet::new(),
+                asked: 0,
+                asked_expected: 0,
+                fetched: HashMap::new(),
+                used: Vec::new(),
+                used_keys: HashSet::new(),
+                written: 0,
+            };
+            jobs.insert(key.clone(), job);
+            tokio::spawn(run(service.clone(), principal.clone(), key.clone()));
+        }
+        let Some(job) = jobs.get(&key) else { return };
+        job.ready.subscribe()
+    };
+    let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
+    let _ = tokio::time::timeout(within, ready.wait_for(|ready| *ready)).await;
+    edge.ahead.with(&key, |job| {
+        job.asked += units.len() as u64;
+        job.asked_expected +=
+            units.iter().filter(|unit| job.expected.contains(unit)).count() as u64;
+    });
+}
+
+/// Notes what events tell of results that jobs used.
+pub(crate) fn note_used(service: &Service, scope: &str, events: &[Event]) {
+    let Some(edge) = &service.edge else { return };
+    let mut jobs = lock(&edge.ahead.jobs);
+    for event in events {
+        let Some(job) = jobs.get_mut(&(scope.to_owned(), event.job.clone())) else { continue };
+        if let (Some(unit), Some(result)) = (event.unit_key, event.result_key)
+            && (is_hit(event.outcome) || event.outcome == kiln_storage::api::Outcome::Miss)
+            && job.used.len() < MAX_AHEAD_RESULTS
+            && job.used_keys.insert(result)
+        {
+            job.used.push((unit, result));
+        }
+    }
+}
+
+/// Fetches ahead for one job.
+async fn run(service: Service, principal: Principal, key: Key) {
+    let Some(edge) = &service.edge else { return };
+    let names = records_of(&service, edge, &principal, &key).await;
+    edge.ahead.with(&key, |job| job.ready.send_replace(true));
+    let Some((names, budget)) = names else { return };
+    let Some((blobs, of_result)) = blobs_of(&service, &principal, &names).await else { return };
+    let plan = prefetch::plan(&blobs, budget);
+    let fetcher = Arc::new(Fetcher { service: service.clone(), key, of_result });
+    let lanes = |blobs: Vec<Vec<(Digest, u64)>>, lanes| {
+        let fetcher = fetcher.clone();
+        let stream = futures_util::stream::iter(blobs);
+        stream.for_each_concurrent(lanes, move |wanted| fetcher.clone().fetch(wanted))
+    };
+    let large = plan.large.into_iter().map(|blob| vec![blob]).collect();
+    tokio::join!(lanes(plan.packs, AHEAD_PACK_LANES), lanes(large, AHEAD_LARGE_LANES));
+}
+
+/// Fetches blobs for one job, as long as that makes sense.
+struct Fetcher {
+    service: Service,
+    key: Key,
+    of_result: HashMap<Digest, ResultKey>,
+}
+
+impl Fetcher {
+    async fn fetch(self: Arc<Self>, wanted: Vec<(Digest, u64)>) {
+        let Some(edge) = &self.service.edge else { return };
+        let goes_on = |job: &mut Job| prefetch::goes_on(job.asked, job.asked_expected);
+        let goes_on = edge.ahead.with(&self.key, goes_on) == Some(true);
+        if !goes_on || edge.side(Side::Reads).left_alone(Instant::now()).is_some() {
+            return;
+        }
+        let digests: Vec<Digest> = wanted.iter().map(|(digest, _)| *digest).collect();
+        let (Some(claim), _) = Claim::take(&self.service, edge, &digests) else { return };
+        let came = fetch::fetch_ahead(&self.service, edge, &wanted, claim).await;
+        edge.ahead.with(&self.key, |job| {
+            for (digest, bytes) in came {
+                if let Some(result) = self.of_result.get(&digest) {
+                    *job.fetched.entry(*result).or_default() += bytes;
+                }
+            }
+        });
+    }
+}
+
+/// Reads the note of a job and has its records here; their names, and the budget for their blobs.
+async fn records_of(
+    service: &Service,
+    edge: &Edge,
+    principal: &Principal,
+    key: &Key,
+) -> Option<(Vec<ResultName>, u64)> {
+    if !edge.may(Side::Reads) {
+        return None;
+    }
+    let name = note_name(&key.1);
+    let note = edge.remote.note(&edge.scopes, &name);
+    let text = through::answered(service, edge, REMOTE_QUESTION, note).await??;
+    let note = Note::parse(&text)?;
+    let (names, budget) = (note.names(), note.budget());
+    edge.ahead.with(key, |job| job.previous = Some(note));
+    if budget == 0 {
+        return None;
+    }
+    let unknown = unknown(service, principal, &names).await?;
+    for names in unknown.chunks(AHEAD_BATCH) {
+        let results = edge.remote.results(names);
+        let arrived = through::answered(service, edge, REMOTE_FETCH, results).await?;
+        if let Err(error) = through::arrive(service, edge, principal, arrived).await {
+            service.log.warn(format_args!("results from afar: {error}"));
+            return None;
+        }
+    }
+    let units = names.iter().map(|name| name.unit).collect();
+    edge.ahead.with(key, |job| job.expected = units);
+    Some((names, budget))
+}
+
+/// Those of some results that the index does not know.
+async fn unknown(
+    service: &Service,
+    principal: &Principal,
+    names: &[ResultName],
+) -> Option<Vec<ResultName>> {
+    let (scope, names) = (principal.scope_id.clone(), names.to_vec());
+    let unknown = service.index.read(move |index| {
+        let mut unknown = Vec::new();
+        for name in names {
+            if records::stored(index, &scope, &name.result)?.is_none() {
+                unknown.push(name);
+            }
+        }
+        Ok(unknown)
+    });
+    unknown.await.ok()
+}
+
+/// Blobs in the order they will be needed.
+type Blobs = (Vec<(Digest, u64)>, HashMap<Digest, ResultKey>);
+
+/// The blobs of results that are not here, in order, and the first result that has each.
+async fn blobs_of(service: &Service, principal: &Principal, names: &[ResultName]) -> Option<Blobs> {
+    let (mut blobs, mut of_result) = (Vec::new(), HashMap::new());
+    for name in names {
+        let wanted = fetch::wanted(service, &principal.scope, &name.result).await.ok()?;
+        for (digest, size) in wanted.map(|wanted| wanted.blobs).unwrap_or_default() {
+            blobs.push((digest, size));
+            of_result.entry(digest).or_insert(name.result);
+        }
+    }
+    Some((blobs, of_result))
+}
+
+/// Writes the notes of all jobs that used something since they were written.
+pub(crate) async fn write_notes(service: &Service, edge: &Edge) {
+    if !edge.sends || service.reports.flush(service).await.is_err() {
+        return;
+    }
+    let keys: Vec<Key> = lock(&edge.ahead.jobs).keys().cloned().collect();
+    for key in keys {
+        let state = edge.ahead.with(&key, |job| {
+            let new = job.used.len() > job.written;
+            new.then(|| (job.previous.clone(), job.used.clone(), job.brought()))
+        });
+        let Some(Some((previous, used, brought))) = state else { continue };
+        let Some(names) = names_of(service, edge, &key.0, used.clone()).await else { continue };
+        let note = prefetch::next_note(previous.as_ref(), &names, brought);
+        let (scope, name) = (edge.own_scope(), note_name(&key.1));
+        let put = edge.remote.put_note(&scope, &name, note.encode());
+        match tokio::time::timeout(REMOTE_QUESTION, put).await {
+            Ok(Ok(())) => {
+                edge.ahead.with(&key, |job| job.written = used.len());
+            }
+            Ok(Err(error)) => service.log.debug(format_args!("note of {}: {error}", key.1)),
+            Err(_) => service.log.debug(format_args!("note of {}: not in time", key.1)),
+        }
+    }
+}
+
+/// What results are called there: as they came, or as they are sent.
+async fn names_of(
+    service: &Service,
+    edge: &Edge,
+    scope: &str,
+    used: Vec<(UnitKey, ResultKey)>,
+) -> Option<Vec<ResultName>> {
+    let (scope, own) = (scope.to_owned(), edge.own_scope());
+    let names = service.index.read(move |index| {
+        let mut names = Vec::with_capacity(used.len());
+        for (unit, result) in used {
+            let Some(row) = records::stored(index, &scope, &result)? else { continue };
+            names.push(row.afar.unwrap_or_else(|| ResultName {
+                scope: own.clone(),
+                unit,
+                result,
+                generation: row.generation,
+            }));
+        }
+        Ok(names)
+    });
+    names.await.ok()
+}

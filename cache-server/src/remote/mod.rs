@@ -1,0 +1,205 @@
+//! What is behind a server: a place far away that is asked when nothing is here (`through`, `fetch`),
+//! gets what is made here (`outbox`), and from which is fetched ahead what a job used last time
+//! (`ahead`, `prefetch`).
+//!
+//! The server's own store stays the only thing that wrappers read. Whatever is wrong with the remote, the
+//! server answers from what it has: `breaker` says when the remote is left alone.
+
+pub(crate) mod ahead;
+pub(crate) mod asked;
+pub(crate) mod breaker;
+pub(crate) mod fetch;
+pub(crate) mod open;
+pub(crate) mod outbox;
+pub(crate) mod prefetch;
+pub(crate) mod through;
+pub mod url;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use kiln_storage::api::RemoteStatus;
+use kiln_storage::{Remote, Scope, StoreError};
+use tokio::sync::Semaphore;
+
+use crate::clock;
+use crate::config::RemoteConfig;
+use crate::error::ApiError;
+use crate::index;
+use crate::limits::REMOTE_FETCHES;
+use crate::log::Log;
+use crate::service::Service;
+
+use asked::Asked;
+use breaker::{Breaker, FaultKind, Told};
+
+/// The remote of a server and all that is known of it.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    /// The remote.
+    pub remote: Arc<dyn Remote>,
+    /// The scopes there that are read; the first is written.
+    pub scopes: Vec<Scope>,
+    /// Whether results are sent.
+    pub sends: bool,
+    reads: Mutex<Breaker>,
+    writes: Mutex<Breaker>,
+    told: Mutex<Told>,
+    asked: Mutex<Asked>,
+    flights: fetch::Flights,
+    lanes: Semaphore,
+    outbox: outbox::Outbox,
+    ahead: ahead::Ahead,
+    counts: Counts,
+}
+
+/// What happened since the server started.
+#[derive(Debug, Default)]
+struct Counts {
+    sent: AtomicU64,
+    lost: AtomicU64,
+    arrived: AtomicU64,
+    damaged: AtomicU64,
+    lost_why: Mutex<Option<String>>,
+}
+
+/// Reading from the remote, or writing to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Reads,
+    Writes,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+impl Edge {
+    /// A remote that was not asked so far.
+    pub(crate) fn new(remote: Arc<dyn Remote>, config: &RemoteConfig) -> Self {
+        Self {
+            remote,
+            scopes: config.scopes.clone(),
+            sends: config.sends,
+            reads: Mutex::default(),
+            writes: Mutex::default(),
+            told: Mutex::default(),
+            asked: Mutex::default(),
+            flights: fetch::Flights::default(),
+            lanes: Semaphore::new(REMOTE_FETCHES),
+            outbox: outbox::Outbox::default(),
+            ahead: ahead::Ahead::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The scope there that is written.
+    pub(crate) fn own_scope(&self) -> Scope {
+        self.scopes.first().cloned().unwrap_or_else(|| Scope::new("", ""))
+    }
+
+    fn side(&self, side: Side) -> MutexGuard<'_, Breaker> {
+        match side {
+            Side::Reads => lock(&self.reads),
+            Side::Writes => lock(&self.writes),
+        }
+    }
+
+    /// Whether it may be asked now.
+    fn may(&self, side: Side) -> bool {
+        self.side(side).may_ask(Instant::now())
+    }
+
+    /// It answered.
+    fn good(&self, side: Side) {
+        self.side(side).good();
+    }
+
+    /// It failed: counted, and told once.
+    fn fault(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
+        let now = Instant::now();
+        match kind {
+            FaultKind::ReadOnly => self.side(side).pause(kind, now),
+            _ => {
+                self.side(side).fault(kind, now);
+            }
+        }
+        self.tell(log, kind, why);
+    }
+
+    /// Writes a line about a fault, unless one of its kind was written of late.
+    fn tell(&self, log: &Log, kind: FaultKind, why: &str) {
+        let line = format!("remote {}: {}: {why}", self.remote.display(), kind.words());
+        if lock(&self.told).tells(kind, Instant::now()) {
+            log.warn(format_args!("{line}"));
+        } else {
+            log.debug(format_args!("{line}"));
+        }
+    }
+}
+
+/// What a failure of a remote means, and its text for the log.
+fn kind_of(error: &StoreError) -> (FaultKind, String) {
+    match error {
+        StoreError::Unavailable(why) => (FaultKind::Unreachable, why.clone()),
+        StoreError::ReadOnly(why) => (FaultKind::ReadOnly, why.clone()),
+        StoreError::Damaged { .. } => (FaultKind::Damaged, error.to_string()),
+        StoreError::TooLarge { .. } => (FaultKind::Refused, error.to_string()),
+    }
+}
+
+/// What is to be said of the remote of a server, if it has one.
+///
+/// # Errors
+/// What the index fails with.
+pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, ApiError> {
+    let Some(edge) = &service.edge else { return Ok(None) };
+    let waiting = service.index.read(index::outbox::waiting).await?;
+    let now = Instant::now();
+    let words = |kind: FaultKind| kind.words().to_owned();
+    let (reachable, left_alone) = {
+        let reads = edge.side(Side::Reads);
+        let writes = edge.side(Side::Writes);
+        let answers = |last: Result<(), FaultKind>| {
+            !matches!(last, Err(FaultKind::Unreachable | FaultKind::Slow))
+        };
+        let last = [reads.last(), writes.last()];
+        let reachable = last.iter().flatten().map(|last| answers(*last)).reduce(|a, b| a && b);
+        let why = reads.left_alone(now).and_then(|_| reads.last()?.err());
+        (reachable, why.map(words))
+    };
+    let not_sending = match edge.sends {
+        false => Some("KILN_MODE=read".to_owned()),
+        true => {
+            let writes = edge.side(Side::Writes);
+            writes.left_alone(now).and_then(|_| writes.last()?.err()).map(words)
+        }
+    };
+    let counters = edge.remote.counters();
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (ahead_bytes, ahead_used_bytes) = edge.ahead.bytes();
+    Ok(Some(RemoteStatus {
+        place: edge.remote.display(),
+        reachable,
+        left_alone,
+        not_sending,
+        queued: waiting.count,
+        queued_bytes: waiting.bytes,
+        oldest_ms: waiting.oldest_ms.map(|at| clock::now_ms().saturating_sub(at)),
+        sent: read(&edge.counts.sent),
+        lost: read(&edge.counts.lost),
+        lost_why: lock(&edge.counts.lost_why).clone(),
+        arrived: read(&edge.counts.arrived),
+        damaged: read(&edge.counts.damaged) + counters.damaged,
+        requests: counters.requests,
+        bytes_in: counters.bytes_in,
+        bytes_out: counters.bytes_out,
+        ahead_bytes,
+        ahead_used_bytes,
+    }))
+}

@@ -1,0 +1,336 @@
+//! Write-behind: what was made here is sent to the remote, behind the back of whoever made it.
+//!
+//! The queue is a table of the index, so it survives the server. One task hands its rows to a few senders,
+//! the most worth first; what fails is tried again later, and what can never be stored is given up and
+//! told. [`drain`] is for a server that is to leave.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kiln_storage::StoreError;
+use kiln_storage::remote::{ResultName, Stored};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::breaker::FaultKind;
+use super::{Edge, Side, ahead, count, kind_of, lock};
+use crate::clock;
+use crate::error::ApiError;
+use crate::index::outbox::{self as rows, Dropped, Queued};
+use crate::index::{IndexError, records};
+use crate::limits::{
+    OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
+};
+use crate::service::Service;
+
+/// Longest that the task sleeps when there is nothing to do.
+const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
+
+/// What the task and those who wait for it share.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    wake: Notify,
+    drains: AtomicUsize,
+    progress: watch::Sender<u64>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { wake: Notify::new(), drains: AtomicUsize::new(0), progress: watch::Sender::new(0) }
+    }
+}
+
+impl Outbox {
+    /// Something was queued.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.drains.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Says what was left out because the queue is full.
+pub(crate) fn tell_dropped(service: &Service, dropped: Dropped) {
+    let Some(edge) = &service.edge else { return };
+    if dropped.count > 0 {
+        count(&edge.counts.lost, dropped.count);
+        *lock(&edge.counts.lost_why) = Some("too many results waited to be sent".into());
+        let why = format!("too many wait to be sent, {} are left out", dropped.count);
+        edge.tell(&service.log, FaultKind::Refused, &why);
+    }
+    edge.outbox.wake();
+}
+
+/// Sends what is queued, until the task is dropped.
+pub(crate) async fn run(service: Service) {
+    let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
+    if let Err(error) = service.index.write(rows::restart).await {
+        service.log.warn(format_args!("outbox: {error}"));
+    }
+    let mut senders = Senders::default();
+    loop {
+        let pause = match senders.step(&service, edge).await {
+            Ok(pause) => pause,
+            Err(error) => {
+                service.log.warn(format_args!("outbox: {error}"));
+                REMOTE_LEFT_ALONE
+            }
+        };
+        tokio::select! {
+            () = edge.outbox.wake.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+            Some(ended) = senders.sending.join_next() => {
+                senders.active = Instant::now();
+                match ended {
+                    Ok(id) => drop(senders.ids.remove(&id)),
+                    // One that panicked: its row is free again.
+                    Err(_) => senders.ids.clear(),
+                }
+                edge.outbox.progress.send_modify(|n| *n += 1);
+            }
+        }
+    }
+}
+
+/// What is being sent.
+#[derive(Debug)]
+struct Senders {
+    sending: JoinSet<i64>,
+    ids: HashSet<i64>,
+    active: Instant,
+}
+
+impl Default for Senders {
+    fn default() -> Self {
+        Self { sending: JoinSet::new(), ids: HashSet::new(), active: Instant::now() }
+    }
+}
+
+impl Senders {
+    /// Begins what can be begun; how long there is nothing more to do.
+    async fn step(&mut self, service: &Service, edge: &Edge) -> Result<Duration, ApiError> {
+        let now = Instant::now();
+        if let Some(until) = edge.side(Side::Writes).left_alone(now) {
+            return Ok(until.duration_since(now));
+        }
+        let limit = OUTBOX_WORKERS + self.ids.len();
+        let next =
+            service.index.read(move |index| rows::next(index, clock::now_ms(), limit)).await?;
+        for queued in next {
+            if self.ids.contains(&queued.id) {
+                continue;
+            }
+            if self.sending.len() >= OUTBOX_WORKERS || !edge.may(Side::Writes) {
+                break;
+            }
+            self.ids.insert(queued.id);
+            let id = queued.id;
+            let service = service.clone();
+            self.sending.spawn(async move {
+                send(&service, queued).await;
+                id
+            });
+        }
+        if !self.sending.is_empty() {
+            return Ok(NOTHING_TO_DO);
+        }
+        let quiet = self.active.elapsed() >= OUTBOX_QUIET;
+        if (quiet || edge.outbox.is_draining()) && flush(service, edge).await? {
+            self.active = Instant::now();
+            edge.outbox.progress.send_modify(|n| *n += 1);
+        }
+        let (next, collected) = service
+            .index
+            .read(|index| Ok((rows::next_ms(index)?, !rows::collected(index)?.is_empty())))
+            .await?;
+        let until_next = next.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms())));
+        // One that may be sent now is only held back by what comes next.
+        let until_next = until_next.map(|pause| pause.max(Duration::from_millis(10)));
+        let until_flush = collected.then_some(OUTBOX_QUIET);
+        Ok(until_next.into_iter().chain(until_flush).min().unwrap_or(NOTHING_TO_DO))
+    }
+}
+
+/// Sends one result and notes what became of it.
+async fn send(service: &Service, queued: Queued) {
+    let Some(edge) = &service.edge else { return };
+    let written = match attempt(service, edge, &queued).await {
+        Ok(stored) => {
+            edge.good(Side::Writes);
+            if stored != Stored::Collected {
+                count(&edge.counts.sent, 1);
+            }
+            let id = queued.id;
+            let note = move |index: &_| match stored {
+                Stored::Collected => rows::collect(index, id),
+                Stored::Durable | Stored::AlreadyThere => rows::remove(index, id),
+            };
+            service.index.write(note).await
+        }
+        Err(NotSent::Never(why)) => {
+            lose(service, edge, &queued, &why);
+            let id = queued.id;
+            service.index.write(move |index| rows::remove(index, id)).await
+        }
+        Err(NotSent::Later(kind, why)) => {
+            edge.fault(&service.log, Side::Writes, kind, &why);
+            let at_ms = clock::now_ms().saturating_add(millis(pause(queued.attempts)));
+            service.index.write(move |index| rows::retry(index, queued.id, at_ms)).await
+        }
+    };
+    if let Err(error) = written {
+        service.log.warn(format_args!("outbox: {error}"));
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long a result waits that failed so often before.
+fn pause(attempts: u32) -> Duration {
+    let factor = 1_u32.checked_shl(attempts).unwrap_or(u32::MAX);
+    OUTBOX_RETRY.saturating_mul(factor).min(OUTBOX_MAX_RETRY)
+}
+
+enum NotSent {
+    Later(FaultKind, String),
+    Never(String),
+}
+
+async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stored, NotSent> {
+    let Queued { scope, unit_key, result_key, stored, generation, .. } = queued;
+    let gone = || NotSent::Never("it is gone or damaged here".into());
+    let object = records::object_name(scope, unit_key, result_key, *stored).ok_or_else(gone)?;
+    let record = match service.store.record(&object).await {
+        Ok(record) => record.ok_or_else(gone)?,
+        Err(StoreError::Damaged { .. }) => return Err(gone()),
+        Err(error) => return Err(NotSent::Later(FaultKind::Unreachable, error.to_string())),
+    };
+    let name = ResultName {
+        scope: edge.own_scope(),
+        unit: *unit_key,
+        result: *result_key,
+        generation: *generation,
+    };
+    let storing = edge.remote.store(&name, &record, service.store.backend());
+    match timeout(OUTBOX_SEND, storing).await {
+        Ok(Ok(stored)) => Ok(stored),
+        Ok(Err(StoreError::Damaged { .. })) => Err(gone()),
+        Ok(Err(error @ StoreError::TooLarge { .. })) => {
+            Err(NotSent::Never(format!("it is refused: {error}")))
+        }
+        Ok(Err(error)) => {
+            let (kind, why) = kind_of(&error);
+            Err(NotSent::Later(kind, why))
+        }
+        Err(_) => Err(NotSent::Later(FaultKind::Slow, "a result was not sent in minutes".into())),
+    }
+}
+
+fn lose(service: &Service, edge: &Edge, queued: &Queued, why: &str) {
+    count(&edge.counts.lost, 1);
+    *lock(&edge.counts.lost_why) = Some(why.to_owned());
+    let line = format!("result {}: {why}", queued.result_key);
+    edge.tell(&service.log, FaultKind::Refused, &line);
+}
+
+/// Makes durable what the remote has collected; whether there was any.
+async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
+    let collected = service.index.read(rows::collected).await?;
+    if collected.is_empty() || !edge.may(Side::Writes) {
+        return Ok(false);
+    }
+    match edge.remote.flush(OUTBOX_SEND).await {
+        Ok(flushed) => {
+            edge.good(Side::Writes);
+            let lost = flushed.lost.len() as u64;
+            count(&edge.counts.sent, (collected.len() as u64).saturating_sub(lost));
+            count(&edge.counts.lost, lost);
+            if let Some((name, why)) = flushed.lost.first() {
+                *lock(&edge.counts.lost_why) = Some(why.clone());
+                service.log.warn(format_args!(
+                    "remote {}: {lost} results are not stored, {} the first: {why}",
+                    edge.remote.display(),
+                    name.result
+                ));
+            }
+            let remove =
+                move |index: &_| collected.into_iter().try_for_each(|id| rows::remove(index, id));
+            service.index.write(remove).await?;
+            Ok(true)
+        }
+        Err(error) => {
+            let (kind, why) = kind_of(&error);
+            edge.fault(&service.log, Side::Writes, kind, &why);
+            Ok(false)
+        }
+    }
+}
+
+/// Waits, within a time, until nothing is left to be sent and what was collected is durable; whether that
+/// is so. Ends early where the remote takes nothing now.
+pub(crate) async fn drain(service: &Service, within: Duration) -> bool {
+    let Some(edge) = &service.edge else { return true };
+    let guard = Draining::begin(edge);
+    let hurried = timeout(within, async {
+        ahead::write_notes(service, edge).await;
+        if !edge.sends {
+            return false;
+        }
+        edge.side(Side::Writes).try_now();
+        if let Err(error) = service.index.write(rows::hurry).await {
+            service.log.warn(format_args!("outbox: {error}"));
+        }
+        edge.outbox.wake();
+        let mut progress = edge.outbox.progress.subscribe();
+        loop {
+            progress.borrow_and_update();
+            match service.index.read(rows::waiting).await {
+                Ok(waiting) if waiting.count == 0 => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+            if edge.side(Side::Writes).left_alone(Instant::now()).is_some() {
+                return false;
+            }
+            // The sender lives as long as the edge.
+            let _ = progress.changed().await;
+        }
+    });
+    let drained = hurried.await.unwrap_or(false);
+    drop(guard);
+    drained
+}
+
+struct Draining<'a>(&'a Edge);
+
+impl<'a> Draining<'a> {
+    fn begin(edge: &'a Edge) -> Self {
+        edge.outbox.drains.fetch_add(1, Ordering::Relaxed);
+        Self(edge)
+    }
+}
+
+impl Drop for Draining<'_> {
+    fn drop(&mut self) {
+        self.0.outbox.drains.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound() {
+        assert_eq!(pause(0), OUTBOX_RETRY);
+        assert_eq!(pause(3), OUTBOX_RETRY * 8);
+        assert_eq!(pause(31), OUTBOX_MAX_RETRY);
+        assert_eq!(pause(400), OUTBOX_MAX_RETRY);
+    }
+}

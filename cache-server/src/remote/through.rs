@@ -1,0 +1,158 @@
+//! Asking the remote for what is not here: units of which the index has no record, and results that a
+//! wrapper expects after it has refused those that are here.
+//!
+//! What comes is written into the index as records whose blobs may be elsewhere; the lookup then answers
+//! from the index as always. Bounded by a deadline; whatever goes wrong, there is just nothing new.
+
+use std::time::{Duration, Instant};
+
+use kiln_storage::remote::{Arrived, ResultName};
+use kiln_storage::{Digest, ResultKey, StoreResult, UnitKey};
+use tokio::time::timeout;
+
+use super::breaker::FaultKind;
+use super::fetch::{self, Claim, Wanted};
+use super::{Edge, Side, count, kind_of, lock};
+use crate::clock;
+use crate::error::ApiError;
+use crate::index::quarantine;
+use crate::index::records::{self, RecordRow, Times};
+use crate::limits::REMOTE_QUESTION;
+use crate::principal::Principal;
+use crate::service::Service;
+
+/// Those of some units for which the remote was not asked of late and could be.
+pub(crate) fn open_questions(edge: &Edge, scope: &str, units: &[UnitKey]) -> Vec<UnitKey> {
+    let now = Instant::now();
+    if edge.side(Side::Reads).left_alone(now).is_some() {
+        return Vec::new();
+    }
+    let asked = lock(&edge.asked);
+    units.iter().filter(|unit| !asked.contains(scope, unit, now)).copied().collect()
+}
+
+/// Asks for units, and for results of the first of them that the asker expects; whether anything came
+/// that was not here.
+pub(crate) async fn look(
+    service: &Service,
+    principal: &Principal,
+    (units, results): (&[UnitKey], &[ResultKey]),
+    deadline: Instant,
+) -> bool {
+    let Some(edge) = &service.edge else { return false };
+    let units = open_questions(edge, &principal.scope_id, units);
+    let Some(first) = units.first().copied() else { return false };
+    if !edge.may(Side::Reads) {
+        return false;
+    }
+    let names = |edge: &Edge| {
+        let scopes = edge.scopes.iter();
+        let name = |scope: &kiln_storage::Scope, result: &ResultKey| ResultName {
+            scope: scope.clone(),
+            unit: first,
+            result: *result,
+            generation: 0,
+        };
+        scopes.flat_map(|s| results.iter().map(move |r| name(s, r))).collect::<Vec<_>>()
+    };
+    let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
+    let question = async {
+        let mut arrived = edge.remote.lookup(&edge.scopes, &units).await?;
+        if !results.is_empty() && !arrived.iter().any(|a| results.contains(&a.name.result)) {
+            arrived.extend(edge.remote.results(&names(edge)).await?);
+        }
+        Ok(arrived)
+    };
+    let Some(arrived) = answered(service, edge, within, question).await else { return false };
+    lock(&edge.asked).note(&principal.scope_id, &units, Instant::now());
+    match arrive(service, edge, principal, arrived).await {
+        Ok(new) => new > 0,
+        Err(error) => {
+            service.log.warn(format_args!("results from afar: {error}"));
+            false
+        }
+    }
+}
+
+/// The answer to a question within a bound; a failure is counted and told.
+pub(crate) async fn answered<T>(
+    service: &Service,
+    edge: &Edge,
+    within: Duration,
+    question: impl Future<Output = StoreResult<T>>,
+) -> Option<T> {
+    match timeout(within, question).await {
+        Ok(Ok(answer)) => {
+            edge.good(Side::Reads);
+            Some(answer)
+        }
+        Ok(Err(error)) => {
+            let (kind, why) = kind_of(&error);
+            edge.fault(&service.log, Side::Reads, kind, &why);
+            None
+        }
+        Err(_) => {
+            let why = format!("no answer within {} ms", within.as_millis());
+            edge.fault(&service.log, Side::Reads, FaultKind::Slow, &why);
+            None
+        }
+    }
+}
+
+/// Writes what came into the index, and the blobs that came along into the store; how many records are
+/// new here.
+///
+/// # Errors
+/// What the index fails with.
+pub(crate) async fn arrive(
+    service: &Service,
+    edge: &Edge,
+    principal: &Principal,
+    arrived: Vec<Arrived>,
+) -> Result<u64, ApiError> {
+    if arrived.is_empty() {
+        return Ok(0);
+    }
+    let now_ms = clock::now_ms();
+    let (mut rows, mut along) = (Vec::new(), Vec::new());
+    for Arrived { name, record, blobs, stored_ms } in arrived {
+        let wanted =
+            Wanted { name: name.clone(), scope: principal.scope.clone(), blobs: record.blobs() };
+        along.push((wanted, blobs));
+        let created_ms = if stored_ms == 0 { now_ms } else { stored_ms.min(now_ms) };
+        let times = Times { created_ms, used_ms: now_ms };
+        let row = RecordRow::new(principal.scope_id.clone(), record, 0, times)
+            .map_err(|error| ApiError::Internal(error.to_string()))?;
+        rows.push(RecordRow { afar: Some(name), ..row });
+    }
+    let new = service
+        .index
+        .write(move |index| {
+            let mut new = Vec::new();
+            // The newest comes first, and is to be the newest here.
+            for row in rows.iter().rev() {
+                if quarantine::contains(index, &row.scope, &row.result_key)? {
+                    continue;
+                }
+                let there = records::stored(index, &row.scope, &row.result_key)?;
+                let whole =
+                    |row: &records::Stored| row.blobs.iter().all(|(_, size)| size.is_some());
+                if !there.is_some_and(|there| whole(&there) || there.afar == row.afar) {
+                    records::insert_found(index, row)?;
+                    new.push(row.result_key);
+                }
+            }
+            Ok(new)
+        })
+        .await?;
+    count(&edge.counts.arrived, new.len() as u64);
+    for (wanted, blobs) in along {
+        if !blobs.is_empty() && new.contains(&wanted.name.result) {
+            let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+            if let (Some(claim), _) = Claim::take(service, edge, &digests) {
+                tokio::spawn(fetch::keep_blobs(service.clone(), wanted, blobs, claim));
+            }
+        }
+    }
+    Ok(new.len() as u64)
+}

@@ -1,0 +1,232 @@
+//! Asking what is behind the server, and bringing what lies there.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use kiln_storage::api::{BringRequest, LookupRequest};
+use kiln_storage::record::Record;
+use kiln_storage::testing::remote::{MemoryRemote, RemoteFault};
+use kiln_storage::{Digest, Scope};
+
+use super::{Fixture, problem, record};
+use crate::limits::REMOTE_FAULTS;
+use crate::principal::Peer;
+
+pub(super) fn scope() -> Scope {
+    crate::config::RemoteConfig::default().scopes.remove(0)
+}
+
+/// A remote that has the results of some units.
+pub(super) fn remote(units: &[&str]) -> Arc<MemoryRemote> {
+    let remote = Arc::new(MemoryRemote::default());
+    for unit in units {
+        remote.put(&scope(), &record(unit), &[unit.as_bytes()]);
+    }
+    remote
+}
+
+pub(super) fn edge(remote: &Arc<MemoryRemote>) -> Fixture {
+    let fixture = Fixture::with(tempfile::tempdir().unwrap(), Some(remote.clone()), |_| {});
+    fixture.backend.gate.add_permits(10_000);
+    fixture
+}
+
+impl Fixture {
+    async fn bring(&self, record: &Record, within_ms: u64) -> Response {
+        let path = format!("/v1/results/{}/bring", record.result_key);
+        self.send("POST", &path, &BringRequest { within_ms }).await
+    }
+
+    async fn has(&self, bytes: &str) -> bool {
+        self.service.store.blob_size(&Digest::of(bytes.as_bytes())).await.unwrap().is_some()
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_asked_for_once_and_brought() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    let answer = fixture.ask(&a, &[]).await;
+    assert_eq!(answer.records, std::slice::from_ref(&a));
+    assert_eq!((&answer.absent, &answer.arrived), (&vec![a.result_key], &vec![a.result_key]));
+    assert!(!answer.farther && !fixture.has("a").await);
+    assert_eq!(fixture.bring(&a, 5000).await.status(), 204);
+    assert!(fixture.has("a").await);
+    let answer = fixture.ask(&a, &[]).await;
+    assert!(answer.absent.is_empty() && answer.arrived == [a.result_key], "{answer:?}");
+    // Again: nothing is fetched twice.
+    assert_eq!(fixture.bring(&a, 5000).await.status(), 204);
+    let calls = remote.calls();
+    assert_eq!((calls.lookups, calls.blobs, calls.stores), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn over_tcp_it_is_the_same() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    let request = LookupRequest { units: vec![a.unit_key], ..LookupRequest::default() };
+    fixture.send_as(Peer::Tcp, "POST", "/v1/lookup", &request).await;
+    let path = format!("/v1/results/{}/bring", a.result_key);
+    let body = BringRequest { within_ms: 5000 };
+    assert_eq!(fixture.send_as(Peer::Tcp, "POST", &path, &body).await.status(), 204);
+    let path = format!("/v1/blobs/{}", Digest::of(b"a"));
+    let blob = fixture.send_as(Peer::Tcp, "GET", &path, &()).await;
+    assert_eq!(axum::body::to_bytes(blob.into_body(), 10).await.unwrap(), "a");
+}
+
+#[tokio::test]
+async fn what_is_nowhere_is_not_asked_for_again_at_once() {
+    let remote = remote(&[]);
+    let fixture = edge(&remote);
+    for _ in 0..3 {
+        let answer = fixture.ask(&record("a"), &[]).await;
+        assert!(answer.records.is_empty() && !answer.farther);
+    }
+    assert_eq!(remote.calls().lookups, 1);
+    assert_eq!(problem(fixture.bring(&record("a"), 10).await).await, "404 /problems/not-found");
+}
+
+/// What is here is answered without a question, and says that there may be more.
+#[tokio::test]
+async fn a_result_that_does_not_hold_sends_the_question_on() {
+    let remote = remote(&[]);
+    let fixture = edge(&remote);
+    let (here, response) = fixture.publish("a").await;
+    assert_eq!(response.status(), 202);
+    let answer = fixture.ask(&here, &[]).await;
+    assert!(answer.farther && answer.records.len() == 1 && answer.arrived.is_empty());
+    assert_eq!(remote.calls().lookups, 0);
+
+    let mut other = record("b");
+    other.unit_key = here.unit_key;
+    other.members = vec![kiln_storage::record::Member::DiagnosticWidth];
+    other.values = vec![Digest::of(b"80")];
+    let key = kiln_storage::record::result_key;
+    other.result_key = key(&other.unit_key, &other.members, &other.values);
+    remote.put(&scope(), &other, &[b"b"]);
+    let answer = fixture.ask(&here, &[&here]).await;
+    assert_eq!(answer.records, std::slice::from_ref(&other));
+    assert_eq!(answer.absent, [other.result_key]);
+    assert!(!answer.farther);
+    // The answer holds for a while, for both.
+    assert!(!fixture.ask(&here, &[]).await.farther);
+    fixture.ask(&here, &[&here, &other]).await;
+    assert_eq!(remote.calls().lookups, 1);
+}
+
+#[tokio::test]
+async fn a_blob_is_fetched_once_whoever_waits_for_it() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    fixture.ask(&a, &[]).await;
+    remote.close();
+    let mut one = Box::pin(fixture.bring(&a, 5000));
+    let mut two = Box::pin(fixture.bring(&a, 5000));
+    assert!(one.as_mut().now_or_never().is_none() && two.as_mut().now_or_never().is_none());
+    remote.open();
+    assert_eq!(
+        (one.await.status(), two.await.status()),
+        (204.try_into().unwrap(), 204.try_into().unwrap())
+    );
+    assert_eq!(remote.calls().blobs, 1);
+}
+
+/// Whoever waited has gone; the blob comes all the same, for the next one.
+#[tokio::test]
+async fn what_is_not_here_in_time_comes_later() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    fixture.ask(&a, &[]).await;
+    remote.close();
+    assert_eq!(problem(fixture.bring(&a, 10).await).await, "408 /problems/timeout");
+    remote.open();
+    assert_eq!(fixture.bring(&a, 5000).await.status(), 204);
+    assert_eq!(remote.calls().blobs, 1);
+    assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+}
+
+#[tokio::test]
+async fn blobs_that_come_along_are_not_fetched() {
+    let remote = remote(&["a"]);
+    remote.set_inline_bytes(1);
+    let fixture = edge(&remote);
+    let a = record("a");
+    assert_eq!(fixture.ask(&a, &[]).await.records.len(), 1);
+    assert_eq!(fixture.bring(&a, 5000).await.status(), 204);
+    assert!(fixture.has("a").await);
+    assert_eq!(remote.calls().blobs, 0);
+}
+
+#[tokio::test]
+async fn what_is_damaged_there_is_refused_and_followed_by_the_next_generation() {
+    for fault in [RemoteFault::Lies, RemoteFault::NoBlobs] {
+        let remote = remote(&["a"]);
+        let fixture = edge(&remote);
+        let a = record("a");
+        fixture.ask(&a, &[]).await;
+        remote.set_fault(Some(fault));
+        let refused = problem(fixture.bring(&a, 5000).await).await;
+        assert_eq!(refused, "409 /problems/missing-blobs");
+        assert!(!fixture.has("a").await);
+        assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+        remote.set_fault(None);
+        assert_eq!(fixture.publish("a").await.1.status(), 202);
+        fixture.lookup(&a).await;
+        assert!(crate::remote::outbox::drain(&fixture.service, super::sending::LONG).await);
+        let names = remote.names();
+        assert_eq!((names.len(), names[0].generation), (1, 1), "{names:?}");
+        assert_eq!(remote.calls().rejects, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_remote_that_is_away_is_left_alone_and_told_once() {
+    let remote = remote(&["a"]);
+    remote.set_fault(Some(RemoteFault::Unavailable));
+    let fixture = edge(&remote);
+    for n in 0..20 {
+        let answer = fixture.ask(&record(&n.to_string()), &[]).await;
+        assert!(answer.records.is_empty() && !answer.farther);
+    }
+    assert_eq!(remote.calls().lookups, u64::from(REMOTE_FAULTS));
+    assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+    let status = crate::remote::status(&fixture.service).await.unwrap().unwrap();
+    assert_eq!((status.reachable, status.left_alone.is_some()), (Some(false), true));
+}
+
+/// The answer of a lookup does not wait longer than its bound.
+#[tokio::test]
+async fn a_remote_that_does_not_answer_is_a_miss() {
+    let remote = remote(&["a"]);
+    remote.close();
+    let fixture = edge(&remote);
+    assert!(fixture.ask(&record("a"), &[]).await.records.is_empty());
+    assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+    remote.open();
+    assert_eq!(fixture.ask(&record("a"), &[]).await.records.len(), 1);
+}
+
+#[tokio::test]
+async fn what_proved_wrong_here_does_not_come_back() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    fixture.ask(&a, &[]).await;
+    fixture.bring(&a, 5000).await;
+    let request =
+        kiln_storage::api::QuarantineRequest { unit: a.unit.clone(), reason: "differs".to_owned() };
+    let path = format!("/v1/results/{}/quarantine", a.result_key);
+    assert_eq!(fixture.send("POST", &path, &request).await.status(), 204);
+    let again = LookupRequest {
+        units: vec![a.unit_key],
+        known: vec![record("b").result_key],
+        ..LookupRequest::default()
+    };
+    assert!(fixture.ask_for(again).await.records.is_empty());
+    assert!(fixture.ask(&a, &[]).await.records.is_empty());
+}

@@ -1,0 +1,90 @@
+//! Servers before servers: what the last one has is had by the first.
+
+use std::fs;
+
+use kiln_server::remote::url::RemoteUrl;
+use kiln_storage::Digest;
+use kiln_storage::api::{BringRequest, LookupRequest, LookupResponse, ServerInfo};
+
+use crate::harness::{Fixture, TestServer, blob_file};
+
+fn before(server: &TestServer) -> TestServer {
+    let url = format!("http://{}", server.tcp);
+    TestServer::start_with(tempfile::tempdir().unwrap(), |config| {
+        config.remote.url =
+            Some(("KILN_UPSTREAM", RemoteUrl::parse("KILN_UPSTREAM", &url).unwrap()));
+    })
+}
+
+/// Waits until a server has stored a result.
+fn settle(server: &TestServer, fixture: &Fixture) {
+    assert_eq!(server.publish(fixture).status, 202);
+    assert_eq!(server.lookup(&fixture.record).records.len(), 1);
+}
+
+fn bring(server: &TestServer, fixture: &Fixture) -> u16 {
+    let path = format!("/v1/results/{}/bring", fixture.record.result_key);
+    server.send("POST", &path, &BringRequest { within_ms: 20_000 }).status
+}
+
+#[test]
+fn a_result_comes_through_a_server_in_the_middle() {
+    let last = TestServer::start();
+    let middle = before(&last);
+    let first = before(&middle);
+    let large = vec![b'x'; 3_000_000];
+    let fixture = Fixture::new(last.dir.path(), "a", "1", &[b"one", b"two", &large]);
+    settle(&last, &fixture);
+
+    let answer = first.lookup(&fixture.record);
+    assert_eq!(answer.records, std::slice::from_ref(&fixture.record));
+    assert_eq!(answer.absent, [fixture.record.result_key]);
+    assert_eq!(bring(&first, &fixture), 204);
+    for bytes in [b"one".as_slice(), b"two", &large] {
+        let file = blob_file(&first.store_dir(), bytes);
+        assert_eq!(Digest::of(&fs::read(file).unwrap()), Digest::of(bytes));
+    }
+    let info: ServerInfo = first.unix("GET", "/v1/server", b"").json();
+    let status = info.remote.unwrap();
+    assert_eq!((status.reachable, status.arrived, status.damaged), (Some(true), 1, 0));
+    // Compressed, it is a fraction.
+    assert!(status.bytes_in < 100_000, "{status:?}");
+    // Nothing is sent back.
+    for server in [&first, &middle] {
+        let drained = server.send("POST", "/v1/drain", &serde_json::json!({ "within_ms": 20_000 }));
+        let status: kiln_storage::api::RemoteStatus = drained.json();
+        assert_eq!((status.queued, status.sent), (0, 0));
+    }
+}
+
+#[test]
+fn what_the_first_makes_reaches_the_last() {
+    let last = TestServer::start();
+    let middle = before(&last);
+    let first = before(&middle);
+    let fixture = Fixture::new(first.dir.path(), "a", "1", &[b"one", &vec![b'y'; 100_000]]);
+    settle(&first, &fixture);
+    for server in [&first, &middle] {
+        let drained = server.send("POST", "/v1/drain", &serde_json::json!({ "within_ms": 20_000 }));
+        let status: kiln_storage::api::RemoteStatus = drained.json();
+        assert_eq!((status.queued, status.sent, status.lost), (0, 1, 0), "{status:?}");
+    }
+    let answer = last.lookup(&fixture.record);
+    assert_eq!(answer.records, std::slice::from_ref(&fixture.record));
+    assert!(answer.absent.is_empty() && !answer.farther);
+}
+
+#[test]
+fn a_server_without_a_remote_has_nothing_to_drain_or_bring() {
+    let server = TestServer::start();
+    let drained = server.send("POST", "/v1/drain", &serde_json::json!({ "within_ms": 1 }));
+    assert_eq!(drained.status, 404);
+    let fixture = Fixture::new(server.dir.path(), "a", "1", &[b"one"]);
+    settle(&server, &fixture);
+    assert_eq!(bring(&server, &fixture), 404);
+    assert_eq!(server.tcp("POST", "/v1/drain", &[], b"{\"within_ms\":1}").status, 403);
+    let request =
+        LookupRequest { units: vec![fixture.record.unit_key], ..LookupRequest::default() };
+    let answer: LookupResponse = server.send("POST", "/v1/lookup", &request).json();
+    assert_eq!(answer.arrived, []);
+}
