@@ -11,7 +11,6 @@ use kiln_storage::Scope;
 
 use crate::limits;
 use crate::log::Level;
-use crate::remote::open;
 use crate::remote::url::{Access, RemoteUrl};
 use crate::socket_path::socket_path;
 
@@ -163,9 +162,6 @@ impl ServeConfig {
                 Some(_) => return Err(ConfigError::TwoRemotes),
             };
         }
-        if let Some((setting, url)) = &self.remote.url {
-            open::available(setting, url)?;
-        }
         if let Some(text) = &settings.drain {
             self.remote.drain = parse_drain(text)?;
         }
@@ -220,30 +216,12 @@ pub enum ConfigError {
         /// What it accepts.
         accepts: &'static str,
     },
-    /// It is understood, but this version does not have it.
-    #[error("{setting}: {what} is not available in this version; it accepts {accepts}")]
-    NotAvailable {
-        /// Name of the setting.
-        setting: &'static str,
-        /// What is not there.
-        what: &'static str,
-        /// What it accepts.
-        accepts: &'static str,
-    },
     /// Two settings name what is behind the server.
     #[error(
         "KILN_UPSTREAM is set, and KILN_STORAGE names a place far away, too; with KILN_UPSTREAM it \
          accepts file:///absolute/path or memory:"
     )]
     TwoRemotes,
-    /// What is behind the server cannot be reached by any request.
-    #[error("{setting}: {why}")]
-    NoRemote {
-        /// Name of the setting.
-        setting: &'static str,
-        /// Why; without credentials.
-        why: String,
-    },
 }
 
 const STORAGE: &str = "KILN_STORAGE";

@@ -236,3 +236,7 @@ pub const AHEAD_REST_RUNS: u32 = 5;
 
 /// Units of a job that are asked for before it is judged whether its note fits.
 pub const AHEAD_ENOUGH_ASKED: u64 = 20;
+
+/// Jobs that are taken to store in the cache of GitHub Actions in the same minute: the entries that a
+/// repository may make are shared among so many.
+pub const GHA_SHARERS: u32 = 10;

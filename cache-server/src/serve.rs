@@ -16,7 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::config::{ConfigError, RemoteConfig, Role, ServeConfig};
+use crate::config::{Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
 use crate::index::{self, IndexError, open::FILE_NAME};
 use crate::limits::{
@@ -63,7 +63,7 @@ pub enum ServeError {
     Store(#[from] kiln_storage::StoreError),
     /// What is behind the server cannot be used as it is configured.
     #[error("{0}")]
-    Remote(#[from] ConfigError),
+    NoRemote(String),
     /// Not even an index in memory can be had.
     #[error("{0}")]
     Index(#[from] IndexError),
@@ -111,7 +111,7 @@ impl Server {
         bound
     }
 
-    fn bind_in(place: Place, config: ServeConfig, log: Log) -> Result<Self, ServeError> {
+    fn bind_in(place: Place, mut config: ServeConfig, log: Log) -> Result<Self, ServeError> {
         raise_open_files();
         let runtime = runtime()?;
         // Before anybody can see that it listens.
@@ -137,12 +137,20 @@ impl Server {
             None => None,
         };
         let store = Store::open(&config.storage)?;
-        let RemoteConfig { url, access, .. } = &config.remote;
-        let behind = url.as_ref().map(|(setting, url)| {
+        let behind = {
             let _entered = runtime.enter();
-            remote::open::open(setting, url, access)
-        });
-        let behind = behind.transpose()?;
+            remote::open::open(&config.remote)
+        };
+        if let Some(why) = behind.as_ref().and_then(|opened| opened.absent.as_ref()) {
+            if config.role == Role::Shared {
+                return Err(ServeError::NoRemote(why.clone()));
+            }
+            log.warn(format_args!("what is behind the server cannot be reached: {why}"));
+        }
+        if let Some(scopes) = behind.as_ref().and_then(|opened| opened.scopes.clone()) {
+            config.remote.scopes = scopes;
+        }
+        let behind = behind.map(|opened| opened.remote);
         let store_id = runtime.block_on(store.id());
         let opened = index::open::open(&config.kiln_dir, &store_id)?;
         let fill = match (opened.fresh, opened.unclean) {

@@ -27,7 +27,7 @@ pub use digest::Digest;
 pub use disk::{DiskBackend, DiskOptions, DiskStore};
 pub use key::{ObjectName, ResultKey, Scope, UnitKey};
 pub use memory::MemoryBackend;
-pub use object::ObjectBackend;
+pub use object::{ObjectBackend, ObjectOptions};
 pub use record::Record;
 pub use remote::Remote;
 pub use tiered::Tiered;

@@ -9,6 +9,7 @@
 //! Implementations: results as objects of any backend, the GitHub Actions cache, another Kiln
 //! server.
 
+pub mod absent;
 pub mod collect;
 pub mod gha;
 pub mod kiln;

@@ -1,62 +1,88 @@
 //! Making a [`Remote`] of the place that the settings name: the one function that knows all kinds.
 //!
-//! Called by [`crate::serve`]. Opening reaches nobody: a server starts while its remote is away.
+//! Called by [`crate::serve`]. Opening reaches nobody: a server starts while its remote is away, and also
+//! where it was not told what it takes to get in.
 
 use std::sync::Arc;
 
-use kiln_storage::Remote;
+use kiln_storage::remote::absent::AbsentRemote;
+use kiln_storage::remote::gha::GhaRemote;
+use kiln_storage::remote::gha::settings::{Runner, Secret, Settings};
+use kiln_storage::remote::gha::token::Refs;
 use kiln_storage::remote::kiln::{KilnOptions, KilnRemote};
+use kiln_storage::remote::objects::ObjectRemote;
+use kiln_storage::{ObjectBackend, ObjectOptions, Remote, Scope};
 
 use super::url::{Access, RemoteUrl};
-use crate::config::ConfigError;
+use crate::config::RemoteConfig;
+use crate::limits::GHA_SHARERS;
+
+/// The repository in the scopes of the GitHub Actions cache, which keeps repositories apart itself.
+const GHA_REPOSITORY: &str = "gha";
 
 /// What is behind a server.
-///
-/// # Errors
-/// This version does not have it; what is needed to get in is missing.
-pub(crate) fn open(
-    setting: &'static str,
-    url: &RemoteUrl,
-    access: &Access,
-) -> Result<Arc<dyn Remote>, ConfigError> {
-    available(setting, url)?;
-    match url {
-        RemoteUrl::Kiln { .. } => {
-            let options = KilnOptions { url: url.display(), token: access.token.clone() };
-            let remote = KilnRemote::new(options)
-                .map_err(|error| ConfigError::NoRemote { setting, why: error.to_string() })?;
-            Ok(Arc::new(remote))
-        }
-        RemoteUrl::S3(_) | RemoteUrl::Gs(_) | RemoteUrl::Az(_) | RemoteUrl::Gha => {
-            Err(not_available(setting, url))
-        }
-    }
+#[derive(Debug)]
+pub(crate) struct Opened {
+    /// The remote.
+    pub remote: Arc<dyn Remote>,
+    /// The scopes there that are read, where the place itself tells; the first is written.
+    pub scopes: Option<Vec<Scope>>,
+    /// Why it can never be reached, if that is so.
+    pub absent: Option<String>,
 }
 
-/// Whether this version has a kind of place; for a check of settings that opens nothing.
-///
-/// # Errors
-/// It has not.
-pub(crate) fn available(setting: &'static str, url: &RemoteUrl) -> Result<(), ConfigError> {
-    match url {
-        RemoteUrl::Kiln { .. } => Ok(()),
-        RemoteUrl::S3(_) | RemoteUrl::Gs(_) | RemoteUrl::Az(_) | RemoteUrl::Gha => {
-            Err(not_available(setting, url))
-        }
-    }
-}
-
-fn not_available(setting: &'static str, url: &RemoteUrl) -> ConfigError {
-    let what = match url {
-        RemoteUrl::Kiln { .. } => "http://",
-        RemoteUrl::S3(_) => "s3://",
-        RemoteUrl::Gs(_) => "gs://",
-        RemoteUrl::Az(_) => "az://",
-        RemoteUrl::Gha => "gha://",
+/// What is behind a server, if anything.
+pub(crate) fn open(config: &RemoteConfig) -> Option<Opened> {
+    let (_, url) = config.url.as_ref()?;
+    let remote = match url {
+        RemoteUrl::Kiln { .. } => kiln(url, &config.access),
+        RemoteUrl::S3(_) | RemoteUrl::Gs(_) | RemoteUrl::Az(_) => bucket(url, &config.access),
+        RemoteUrl::Gha => gha(&config.access),
     };
-    ConfigError::NotAvailable {
-        setting,
-        what,
-        accepts: "file:///absolute/path, memory: or http(s)://host:port",
-    }
+    Some(remote.unwrap_or_else(|why| Opened {
+        remote: Arc::new(AbsentRemote::new(url.display(), why.clone())),
+        scopes: None,
+        absent: Some(why),
+    }))
+}
+
+fn opened(remote: impl Remote + 'static) -> Opened {
+    Opened { remote: Arc::new(remote), scopes: None, absent: None }
+}
+
+fn kiln(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
+    let options = KilnOptions { url: url.display(), token: access.token.clone() };
+    KilnRemote::new(options).map(opened).map_err(|error| error.to_string())
+}
+
+fn bucket(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
+    let settings = access.variables.clone().into_iter().collect();
+    let backend = ObjectBackend::open(&ObjectOptions::new(url.display(), settings));
+    backend.map(ObjectRemote::in_bucket).map(opened).map_err(|error| error.to_string())
+}
+
+fn gha(access: &Access) -> Result<Opened, String> {
+    let variable = |name: &str| access.variables.get(name).filter(|value| !value.is_empty());
+    let token = variable("ACTIONS_RUNTIME_TOKEN").map(Secret::new);
+    let refs = token.as_ref().and_then(Refs::of).unwrap_or_default();
+    let runner = Runner {
+        results_url: variable("ACTIONS_RESULTS_URL").cloned(),
+        cache_url: variable("ACTIONS_CACHE_URL").map(Secret::new),
+        service_v2: variable("ACTIONS_CACHE_SERVICE_V2").is_some(),
+        token,
+        mode: variable("ACTIONS_CACHE_MODE").cloned(),
+    };
+    let mut settings: Settings = runner.settings().map_err(|missing| missing.to_string())?;
+    settings.sharers = GHA_SHARERS;
+    let scopes: Vec<Scope> =
+        refs.read.into_iter().map(|name| Scope::new(GHA_REPOSITORY, name)).collect();
+    let scopes = if scopes.is_empty() { config_scopes() } else { scopes };
+    settings.scopes.clone_from(&scopes);
+    let remote = GhaRemote::new(settings).map_err(|error| error.to_string())?;
+    Ok(Opened { scopes: Some(scopes), ..opened(remote) })
+}
+
+/// Where the token tells no refs: what the service itself keeps apart.
+fn config_scopes() -> Vec<Scope> {
+    vec![Scope::new(GHA_REPOSITORY, "all")]
 }
