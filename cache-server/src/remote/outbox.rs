@@ -5,6 +5,7 @@
 //! told. [`drain`] is for a server that is to leave.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
 use crate::index::{IndexError, records};
 use crate::limits::{
-    OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
+    OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS,
+    REMOTE_LEFT_ALONE,
 };
 use crate::service::Service;
 
@@ -33,12 +35,19 @@ const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
 pub(crate) struct Outbox {
     wake: Notify,
     drains: AtomicUsize,
+    /// When a server that leaves gives up.
+    deadline: Mutex<Option<Instant>>,
     progress: watch::Sender<u64>,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { wake: Notify::new(), drains: AtomicUsize::new(0), progress: watch::Sender::new(0) }
+        Self {
+            wake: Notify::new(),
+            drains: AtomicUsize::new(0),
+            deadline: Mutex::default(),
+            progress: watch::Sender::new(0),
+        }
     }
 }
 
@@ -245,7 +254,8 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
     if collected.is_empty() || !edge.may(Side::Writes) {
         return Ok(false);
     }
-    match edge.remote.flush(OUTBOX_SEND).await {
+    let left = lock(&edge.outbox.deadline).map(|at| at.saturating_duration_since(Instant::now()));
+    match edge.remote.flush(left.unwrap_or(OUTBOX_FLUSH).min(OUTBOX_FLUSH)).await {
         Ok(flushed) => {
             edge.good(Side::Writes);
             let lost = flushed.lost.len() as u64;
@@ -273,10 +283,12 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
 }
 
 /// Waits, within a time, until nothing is left to be sent and what was collected is durable; whether that
-/// is so. Ends early where the remote takes nothing now.
-pub(crate) async fn drain(service: &Service, within: Duration) -> bool {
+/// is so. Ends early where the remote takes nothing now. `in_all` is the time that sending has, also after
+/// this.
+pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration) -> bool {
     let Some(edge) = &service.edge else { return true };
     let guard = Draining::begin(edge);
+    *lock(&edge.outbox.deadline) = Some(Instant::now() + in_all.max(within));
     let hurried = timeout(within, async {
         ahead::write_notes(service, edge).await;
         if !edge.sends {
@@ -318,7 +330,9 @@ impl<'a> Draining<'a> {
 
 impl Drop for Draining<'_> {
     fn drop(&mut self) {
-        self.0.outbox.drains.fetch_sub(1, Ordering::Relaxed);
+        if self.0.outbox.drains.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *lock(&self.0.outbox.deadline) = None;
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) const LONG: Duration = Duration::from_secs(30);
 
 async fn drain(fixture: &Fixture) -> bool {
     fixture.service.queue.drain().await;
-    outbox::drain(&fixture.service, LONG).await
+    outbox::drain(&fixture.service, LONG, LONG).await
 }
 
 async fn status(fixture: &Fixture) -> kiln_storage::api::RemoteStatus {
