@@ -148,7 +148,8 @@ impl Senders {
             return Ok(NOTHING_TO_DO);
         }
         let quiet = self.active.elapsed() >= OUTBOX_QUIET;
-        if (quiet || edge.outbox.is_draining()) && flush(service, edge).await? {
+        let draining = edge.outbox.is_draining();
+        if (quiet || draining) && flush(service, edge).await? {
             self.active = Instant::now();
             edge.outbox.progress.send_modify(|n| *n += 1);
         }
@@ -159,7 +160,7 @@ impl Senders {
         let until_next = next.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms())));
         // One that may be sent now is only held back by what comes next.
         let until_next = until_next.map(|pause| pause.max(Duration::from_millis(10)));
-        let until_flush = collected.then_some(OUTBOX_QUIET);
+        let until_flush = collected.then_some(if draining { OUTBOX_RETRY } else { OUTBOX_QUIET });
         Ok(until_next.into_iter().chain(until_flush).min().unwrap_or(NOTHING_TO_DO))
     }
 }
@@ -248,7 +249,7 @@ fn lose(service: &Service, edge: &Edge, queued: &Queued, why: &str) {
     edge.tell(&service.log, FaultKind::Refused, &line);
 }
 
-/// Makes durable what the remote has collected; whether there was any.
+/// Makes durable what the remote has collected; whether that was tried.
 async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
     let collected = service.index.read(rows::collected).await?;
     if collected.is_empty() || !edge.may(Side::Writes) {
@@ -277,7 +278,7 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
         Err(error) => {
             let (kind, why) = kind_of(&error);
             edge.fault(&service.log, Side::Writes, kind, &why);
-            Ok(false)
+            Ok(true)
         }
     }
 }
