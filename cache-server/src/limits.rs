@@ -38,6 +38,9 @@ pub const BLOB_REQUEST_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// rebuilt.
 pub const LOOKUP_WAIT: Duration = Duration::from_secs(4);
 
+/// So often a note that is too long for a place is halved.
+pub const NOTE_HALVINGS: usize = 4;
+
 /// Longest until a lookup is answered, whatever is behind the server: less than a wrapper waits.
 pub const LOOKUP_ANSWER: Duration = Duration::from_millis(4500);
 
@@ -144,6 +147,9 @@ pub const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
 /// Longest that a lookup waits for the place behind the server.
 pub const REMOTE_QUESTION: Duration = Duration::from_secs(2);
 
+/// Longest that a question to that place goes on when nobody waits any more.
+pub const REMOTE_ANSWER: Duration = Duration::from_secs(30);
+
 /// Longest that a result is brought from behind the server while somebody waits.
 pub const REMOTE_BRING: Duration = Duration::from_secs(25);
 
@@ -188,6 +194,9 @@ pub const OUTBOX_MAX_RETRY: Duration = Duration::from_secs(300);
 
 /// Longest that one result is sent.
 pub const OUTBOX_SEND: Duration = Duration::from_secs(600);
+
+/// Longest that the remote is given to make durable what it has collected.
+pub const OUTBOX_FLUSH: Duration = Duration::from_secs(300);
 
 /// How long nothing is sent before what the remote has collected is made durable.
 pub const OUTBOX_QUIET: Duration = Duration::from_secs(30);

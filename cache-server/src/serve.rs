@@ -361,7 +361,7 @@ async fn until_leaving(
         let sent = sending.get_or_insert_with(|| {
             let service = service.clone();
             let drain = service.config.remote.drain;
-            tokio::spawn(async move { remote::outbox::drain(&service, drain).await })
+            tokio::spawn(async move { remote::outbox::drain(&service, drain, drain).await })
         });
         if service.edge.is_none() || sent.is_finished() {
             break Reason::Idle;
@@ -392,7 +392,8 @@ async fn finish(
         && service.drains.load(Ordering::Relaxed)
         && service.edge.is_some()
     {
-        remote::outbox::drain(service, service.config.remote.drain).await;
+        let drain = service.config.remote.drain;
+        remote::outbox::drain(service, drain, drain).await;
     }
     tell_left(service).await;
     let finished = timeout(left, async {

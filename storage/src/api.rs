@@ -72,6 +72,9 @@ pub struct DrainRequest {
     /// How long the answer may take, milliseconds; bounded by the server too. It comes as soon as
     /// nothing is left to be sent.
     pub within_ms: u64,
+    /// How long the asker goes on asking, milliseconds: what was begun may take so long.
+    #[serde(default)]
+    pub in_all_ms: u64,
 }
 
 /// `POST /v1/shutdown`. An empty body stands for the default.

@@ -12,16 +12,17 @@ use futures_util::StreamExt as _;
 use kiln_storage::api::Event;
 use kiln_storage::limits::MAX_JOB_BYTES;
 use kiln_storage::remote::ResultName;
-use kiln_storage::{Digest, ResultKey, UnitKey};
+use kiln_storage::{Digest, ResultKey, StoreError, UnitKey};
 use tokio::sync::watch;
 
+use super::breaker::FaultKind;
 use super::fetch::{self, Claim};
 use super::prefetch::{self, Note, Yield};
 use super::{Edge, Side, lock, through};
 use crate::index::records;
 use crate::limits::{
     AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, MAX_AHEAD_JOBS, MAX_AHEAD_RESULTS,
-    REMOTE_FETCH, REMOTE_QUESTION,
+    NOTE_HALVINGS, REMOTE_ANSWER, REMOTE_QUESTION,
 };
 use crate::principal::Principal;
 use crate::service::Service;
@@ -40,6 +41,8 @@ pub(crate) struct Ahead {
 struct Job {
     /// Whether the records are here.
     ready: watch::Sender<bool>,
+    /// Whether they were waited for in vain.
+    late: bool,
     previous: Option<Note>,
     /// Units of the note.
     expected: HashSet<UnitKey>,
@@ -90,7 +93,7 @@ pub(crate) async fn touch(
         return;
     }
     let key = (principal.scope_id.clone(), job.to_owned());
-    let mut ready = {
+    let ready = {
         let mut jobs = lock(&edge.ahead.jobs);
         if !jobs.contains_key(&key) {
             if jobs.len() >= MAX_AHEAD_JOBS {
@@ -99,6 +102,7 @@ pub(crate) async fn touch(
             let ready = watch::Sender::new(false);
             let job = Job {
                 ready,
+                late: false,
                 previous: None,
                 expected: HashSet::new(),
                 asked: 0,
@@ -112,10 +116,19 @@ pub(crate) async fn touch(
             tokio::spawn(run(service.clone(), principal.clone(), key.clone()));
         }
         let Some(job) = jobs.get(&key) else { return };
-        job.ready.subscribe()
+        (!job.late).then(|| job.ready.subscribe())
     };
-    let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
-    let _ = tokio::time::timeout(within, ready.wait_for(|ready| *ready)).await;
+    let is_left_alone = || edge.side(Side::Reads).left_alone(Instant::now()).is_some();
+    if let Some(mut ready) = ready.filter(|_| !is_left_alone()) {
+        let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
+        let waited = tokio::time::timeout(within, ready.wait_for(|ready| *ready)).await;
+        if waited.is_err()
+            && edge.ahead.with(&key, |job| std::mem::replace(&mut job.late, true)) == Some(false)
+        {
+            let why = "what a job used last time was not here in time";
+            edge.fault(&service.log, Side::Reads, FaultKind::Slow, why);
+        }
+    }
     edge.ahead.with(&key, |job| {
         job.asked += units.len() as u64;
         job.asked_expected +=
@@ -174,7 +187,7 @@ impl Fetcher {
         }
         let digests: Vec<Digest> = wanted.iter().map(|(digest, _)| *digest).collect();
         let (Some(claim), _) = Claim::take(&self.service, edge, &digests) else { return };
-        let came = fetch::fetch_ahead(&self.service, edge, &wanted, claim).await;
+        let came = fetch::fetch_ahead(&self.service, edge, &wanted, &claim).await;
         edge.ahead.with(&self.key, |job| {
             for (digest, bytes) in came {
                 if let Some(result) = self.of_result.get(&digest) {
@@ -182,6 +195,7 @@ impl Fetcher {
                 }
             }
         });
+        drop(claim);
     }
 }
 
@@ -197,7 +211,7 @@ async fn records_of(
     }
     let name = note_name(&key.1);
     let note = edge.remote.note(&edge.scopes, &name);
-    let text = through::answered(service, edge, REMOTE_QUESTION, note).await??;
+    let text = through::answered(service, edge, note).await??;
     let note = Note::parse(&text)?;
     let (names, budget) = (note.names(), note.budget());
     edge.ahead.with(key, |job| job.previous = Some(note));
@@ -207,7 +221,7 @@ async fn records_of(
     let unknown = unknown(service, principal, &names).await?;
     for names in unknown.chunks(AHEAD_BATCH) {
         let results = edge.remote.results(names);
-        let arrived = through::answered(service, edge, REMOTE_FETCH, results).await?;
+        let arrived = through::answered(service, edge, results).await?;
         if let Err(error) = through::arrive(service, edge, principal, arrived).await {
             service.log.warn(format_args!("results from afar: {error}"));
             return None;
@@ -267,16 +281,30 @@ pub(crate) async fn write_notes(service: &Service, edge: &Edge) {
         let Some(Some((previous, used, brought))) = state else { continue };
         let Some(names) = names_of(service, edge, &key.0, used.clone()).await else { continue };
         let note = prefetch::next_note(previous.as_ref(), &names, brought);
-        let (scope, name) = (edge.own_scope(), note_name(&key.1));
-        let put = edge.remote.put_note(&scope, &name, note.encode());
-        match tokio::time::timeout(REMOTE_QUESTION, put).await {
-            Ok(Ok(())) => {
-                edge.ahead.with(&key, |job| job.written = used.len());
-            }
-            Ok(Err(error)) => service.log.debug(format_args!("note of {}: {error}", key.1)),
-            Err(_) => service.log.debug(format_args!("note of {}: not in time", key.1)),
+        let written = previous.is_some_and(|previous| previous.says_as_much_as(&note));
+        if written || put(service, edge, &key.1, note).await {
+            edge.ahead.with(&key, |job| job.written = used.len());
         }
     }
+}
+
+/// Writes a note; one that is too long for the place is cut. Whether it is there.
+async fn put(service: &Service, edge: &Edge, job: &str, mut note: Note) -> bool {
+    let (scope, name) = (edge.own_scope(), note_name(job));
+    for _ in 0..=NOTE_HALVINGS {
+        let put = edge.remote.put_note(&scope, &name, note.encode());
+        match tokio::time::timeout(REMOTE_ANSWER, put).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(StoreError::TooLarge { .. })) => note.halve(),
+            Ok(Err(error)) => {
+                service.log.debug(format_args!("note of {job}: {error}"));
+                return false;
+            }
+            Err(_) => break,
+        }
+    }
+    service.log.debug(format_args!("note of {job}: not taken"));
+    false
 }
 
 /// What results are called there: as they came, or as they are sent.

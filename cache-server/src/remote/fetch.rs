@@ -240,12 +240,12 @@ pub(crate) async fn fetch(
 }
 
 /// Fetches blobs of many results, as far as they are claimed; those that came. What is damaged is left
-/// to whoever needs it.
+/// to whoever needs it. Whoever waits for them looks again when the claim is dropped.
 pub(crate) async fn fetch_ahead(
     service: &Service,
     edge: &Edge,
     wanted: &[(Digest, u64)],
-    claim: Claim,
+    claim: &Claim,
 ) -> Vec<(Digest, u64)> {
     let blobs: Vec<_> = wanted.iter().copied().filter(|(d, _)| claim.holds(d)).collect();
     let mut stored = Vec::with_capacity(blobs.len());
@@ -261,7 +261,6 @@ pub(crate) async fn fetch_ahead(
     if let Err(error) = publish::note_blobs(service, stored.clone()).await {
         service.log.warn(format_args!("blobs from afar: {error}"));
     }
-    drop(claim);
     stored
 }
 

@@ -5,6 +5,7 @@
 //! told. [`drain`] is for a server that is to leave.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
 use crate::index::{IndexError, records};
 use crate::limits::{
-    OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
+    OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS,
+    REMOTE_LEFT_ALONE,
 };
 use crate::service::Service;
 
@@ -33,12 +35,19 @@ const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
 pub(crate) struct Outbox {
     wake: Notify,
     drains: AtomicUsize,
+    /// When a server that leaves gives up.
+    deadline: Mutex<Option<Instant>>,
     progress: watch::Sender<u64>,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { wake: Notify::new(), drains: AtomicUsize::new(0), progress: watch::Sender::new(0) }
+        Self {
+            wake: Notify::new(),
+            drains: AtomicUsize::new(0),
+            deadline: Mutex::default(),
+            progress: watch::Sender::new(0),
+        }
     }
 }
 
@@ -139,7 +148,8 @@ impl Senders {
             return Ok(NOTHING_TO_DO);
         }
         let quiet = self.active.elapsed() >= OUTBOX_QUIET;
-        if (quiet || edge.outbox.is_draining()) && flush(service, edge).await? {
+        let draining = edge.outbox.is_draining();
+        if (quiet || draining) && flush(service, edge).await? {
             self.active = Instant::now();
             edge.outbox.progress.send_modify(|n| *n += 1);
         }
@@ -150,7 +160,7 @@ impl Senders {
         let until_next = next.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms())));
         // One that may be sent now is only held back by what comes next.
         let until_next = until_next.map(|pause| pause.max(Duration::from_millis(10)));
-        let until_flush = collected.then_some(OUTBOX_QUIET);
+        let until_flush = collected.then_some(if draining { OUTBOX_RETRY } else { OUTBOX_QUIET });
         Ok(until_next.into_iter().chain(until_flush).min().unwrap_or(NOTHING_TO_DO))
     }
 }
@@ -239,13 +249,14 @@ fn lose(service: &Service, edge: &Edge, queued: &Queued, why: &str) {
     edge.tell(&service.log, FaultKind::Refused, &line);
 }
 
-/// Makes durable what the remote has collected; whether there was any.
+/// Makes durable what the remote has collected; whether that was tried.
 async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
     let collected = service.index.read(rows::collected).await?;
     if collected.is_empty() || !edge.may(Side::Writes) {
         return Ok(false);
     }
-    match edge.remote.flush(OUTBOX_SEND).await {
+    let left = lock(&edge.outbox.deadline).map(|at| at.saturating_duration_since(Instant::now()));
+    match edge.remote.flush(left.unwrap_or(OUTBOX_FLUSH).min(OUTBOX_FLUSH)).await {
         Ok(flushed) => {
             edge.good(Side::Writes);
             let lost = flushed.lost.len() as u64;
@@ -267,16 +278,18 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
         Err(error) => {
             let (kind, why) = kind_of(&error);
             edge.fault(&service.log, Side::Writes, kind, &why);
-            Ok(false)
+            Ok(true)
         }
     }
 }
 
 /// Waits, within a time, until nothing is left to be sent and what was collected is durable; whether that
-/// is so. Ends early where the remote takes nothing now.
-pub(crate) async fn drain(service: &Service, within: Duration) -> bool {
+/// is so. Ends early where the remote takes nothing now. `in_all` is the time that sending has, also after
+/// this.
+pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration) -> bool {
     let Some(edge) = &service.edge else { return true };
     let guard = Draining::begin(edge);
+    *lock(&edge.outbox.deadline) = Some(Instant::now() + in_all.max(within));
     let hurried = timeout(within, async {
         ahead::write_notes(service, edge).await;
         if !edge.sends {
@@ -318,7 +331,9 @@ impl<'a> Draining<'a> {
 
 impl Drop for Draining<'_> {
     fn drop(&mut self) {
-        self.0.outbox.drains.fetch_sub(1, Ordering::Relaxed);
+        if self.0.outbox.drains.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *lock(&self.0.outbox.deadline) = None;
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::limits::{
     AHEAD_REST_RUNS, AHEAD_UNUSED_RUNS, MAX_AHEAD_RESULTS,
 };
 
+/// Longest note before it is compressed, bytes.
+const MAX_NOTE_TEXT_BYTES: usize = 4 * 1024 * 1024;
+
 /// Version of the note; another one is none.
 const VERSION: u32 = 1;
 
@@ -46,16 +49,31 @@ pub(crate) struct Yield {
 impl Note {
     /// Reads a note; one that is damaged or of another version is none.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let note: Self = serde_json::from_slice(bytes).ok()?;
+        let text = zstd::bulk::decompress(bytes, MAX_NOTE_TEXT_BYTES).ok()?;
+        let note: Self = serde_json::from_slice(&text).ok()?;
         let well = note.version == VERSION && note.results.len() <= MAX_AHEAD_RESULTS;
         let placed = note.results.iter().all(|row| row.0 < note.scopes.len());
         (well && placed).then_some(note)
     }
 
-    /// The note as text.
+    /// The note as it is kept. What cannot be encoded is none when it is read.
     pub(crate) fn encode(&self) -> Bytes {
-        // Names and numbers always have a form.
-        serde_json::to_vec(self).unwrap_or_default().into()
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        zstd::bulk::compress(&text, 0).unwrap_or_default().into()
+    }
+
+    /// Leaves out what was used last.
+    pub(crate) fn halve(&mut self) {
+        self.results.truncate(self.results.len() / 2);
+    }
+
+    /// Whether it has all results of another note as used, and its budget: then nothing is new in that.
+    pub(crate) fn says_as_much_as(&self, other: &Self) -> bool {
+        let used = |note: &Self| -> HashSet<ResultKey> {
+            note.results.iter().filter(|row| row.4 == 0).map(|row| row.2).collect()
+        };
+        let same = (self.budget, self.rest, self.results.len());
+        same == (other.budget, other.rest, other.results.len()) && used(self) == used(other)
     }
 
     /// The results, in the order they were used.
@@ -198,7 +216,25 @@ mod tests {
         assert!(note.encode().len() <= kiln_storage::limits::MAX_NOTE_BYTES);
         for bad in ["", "{}", r#"{"version":2,"budget":1,"rest":0,"scopes":[],"results":[]}"#] {
             assert_eq!(Note::parse(bad.as_bytes()), None);
+            assert_eq!(Note::parse(&zstd::bulk::compress(bad.as_bytes(), 0).unwrap()), None);
         }
+    }
+
+    #[test]
+    fn a_note_that_says_nothing_new_is_told_from_one_that_does() {
+        let note = next_note(None, &names(0..4), Yield::default());
+        let order: Vec<_> = names(0..4).into_iter().rev().collect();
+        assert!(note.says_as_much_as(&next_note(Some(&note), &order, Yield::default())));
+        assert!(!note.says_as_much_as(&next_note(Some(&note), &names(0..5), Yield::default())));
+        assert!(!note.says_as_much_as(&next_note(Some(&note), &names(0..3), Yield::default())));
+        let useless = Yield { fetched: AHEAD_MEASURED_BYTES * 100, used: 0 };
+        assert!(!note.says_as_much_as(&next_note(Some(&note), &names(0..4), useless)));
+        let mut half = note.clone();
+        half.halve();
+        assert_eq!(half.names(), names(0..2));
+        // A thousand results have to fit where notes are small.
+        let many = next_note(None, &names(0..1000), Yield::default());
+        assert!(many.encode().len() < 96 * 1024, "{}", many.encode().len());
     }
 
     #[test]

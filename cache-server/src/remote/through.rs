@@ -4,10 +4,10 @@
 //! What comes is written into the index as records whose blobs may be elsewhere; the lookup then answers
 //! from the index as always. Bounded by a deadline; whatever goes wrong, there is just nothing new.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kiln_storage::remote::{Arrived, ResultName};
-use kiln_storage::{Digest, ResultKey, StoreResult, UnitKey};
+use kiln_storage::{Digest, ResultKey, Scope, StoreResult, UnitKey};
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
@@ -17,7 +17,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::index::quarantine;
 use crate::index::records::{self, RecordRow, Times};
-use crate::limits::REMOTE_QUESTION;
+use crate::limits::{REMOTE_ANSWER, REMOTE_QUESTION};
 use crate::principal::Principal;
 use crate::service::Service;
 
@@ -31,57 +31,63 @@ pub(crate) fn open_questions(edge: &Edge, scope: &str, units: &[UnitKey]) -> Vec
     units.iter().filter(|unit| !asked.contains(scope, unit, now)).copied().collect()
 }
 
-/// Asks for units, and for results of the first of them that the asker expects; whether anything came
-/// that was not here.
+/// Asks for units, and for results of the first of them that the asker expects. What comes is in the index
+/// then. A question that takes too long goes on: what it brings is here for the next one.
 pub(crate) async fn look(
     service: &Service,
     principal: &Principal,
     (units, results): (&[UnitKey], &[ResultKey]),
     deadline: Instant,
-) -> bool {
-    let Some(edge) = &service.edge else { return false };
+) {
+    let Some(edge) = &service.edge else { return };
     let units = open_questions(edge, &principal.scope_id, units);
-    let Some(first) = units.first().copied() else { return false };
-    if !edge.may(Side::Reads) {
-        return false;
+    if units.is_empty() || !edge.may(Side::Reads) {
+        return;
     }
-    let names = |edge: &Edge| {
-        let scopes = edge.scopes.iter();
-        let name = |scope: &kiln_storage::Scope, result: &ResultKey| ResultName {
-            scope: scope.clone(),
-            unit: first,
-            result: *result,
-            generation: 0,
-        };
-        scopes.flat_map(|s| results.iter().map(move |r| name(s, r))).collect::<Vec<_>>()
-    };
+    let question = question(service.clone(), principal.clone(), units, results.to_vec());
     let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
-    let question = async {
-        let mut arrived = edge.remote.lookup(&edge.scopes, &units).await?;
-        if !results.is_empty() && !arrived.iter().any(|a| results.contains(&a.name.result)) {
-            arrived.extend(edge.remote.results(&names(edge)).await?);
-        }
-        Ok(arrived)
-    };
-    let Some(arrived) = answered(service, edge, within, question).await else { return false };
-    lock(&edge.asked).note(&principal.scope_id, &units, Instant::now());
-    match arrive(service, edge, principal, arrived).await {
-        Ok(new) => new > 0,
-        Err(error) => {
-            service.log.warn(format_args!("results from afar: {error}"));
-            false
-        }
+    if timeout(within, tokio::spawn(question)).await.is_err() {
+        let why = format!("no answer within {} ms", within.as_millis());
+        edge.fault(&service.log, Side::Reads, FaultKind::Slow, &why);
     }
 }
 
-/// The answer to a question within a bound; a failure is counted and told.
+async fn question(
+    service: Service,
+    principal: Principal,
+    units: Vec<UnitKey>,
+    results: Vec<ResultKey>,
+) {
+    let (Some(edge), Some(first)) = (&service.edge, units.first()) else { return };
+    let name = |scope: &Scope, result: &ResultKey| ResultName {
+        scope: scope.clone(),
+        unit: *first,
+        result: *result,
+        generation: 0,
+    };
+    let question = async {
+        let mut arrived = edge.remote.lookup(&edge.scopes, &units).await?;
+        if !results.is_empty() && !arrived.iter().any(|a| results.contains(&a.name.result)) {
+            let names = edge.scopes.iter().flat_map(|s| results.iter().map(move |r| name(s, r)));
+            arrived.extend(edge.remote.results(&names.collect::<Vec<_>>()).await?);
+        }
+        Ok(arrived)
+    };
+    let Some(arrived) = answered(&service, edge, question).await else { return };
+    match arrive(&service, edge, &principal, arrived).await {
+        // Only now: whoever is told that it was asked finds what came.
+        Ok(()) => lock(&edge.asked).note(&principal.scope_id, &units, Instant::now()),
+        Err(error) => service.log.warn(format_args!("results from afar: {error}")),
+    }
+}
+
+/// The answer to a question that nobody waits for beyond its bound; a failure is counted and told.
 pub(crate) async fn answered<T>(
     service: &Service,
     edge: &Edge,
-    within: Duration,
     question: impl Future<Output = StoreResult<T>>,
 ) -> Option<T> {
-    match timeout(within, question).await {
+    match timeout(REMOTE_ANSWER, question).await {
         Ok(Ok(answer)) => {
             edge.good(Side::Reads);
             Some(answer)
@@ -92,15 +98,14 @@ pub(crate) async fn answered<T>(
             None
         }
         Err(_) => {
-            let why = format!("no answer within {} ms", within.as_millis());
+            let why = format!("no answer within {} s", REMOTE_ANSWER.as_secs());
             edge.fault(&service.log, Side::Reads, FaultKind::Slow, &why);
             None
         }
     }
 }
 
-/// Writes what came into the index, and the blobs that came along into the store; how many records are
-/// new here.
+/// Writes what came into the index, and the blobs that came along into the store.
 ///
 /// # Errors
 /// What the index fails with.
@@ -109,9 +114,9 @@ pub(crate) async fn arrive(
     edge: &Edge,
     principal: &Principal,
     arrived: Vec<Arrived>,
-) -> Result<u64, ApiError> {
+) -> Result<(), ApiError> {
     if arrived.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     let now_ms = clock::now_ms();
     let (mut rows, mut along) = (Vec::new(), Vec::new());
@@ -154,5 +159,5 @@ pub(crate) async fn arrive(
             }
         }
     }
-    Ok(new.len() as u64)
+    Ok(())
 }

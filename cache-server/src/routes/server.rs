@@ -76,12 +76,13 @@ pub(crate) async fn drain(
     if !principal.local {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
-    let DrainRequest { within_ms } = body::json(request).await?;
+    let DrainRequest { within_ms, in_all_ms } = body::json(request).await?;
+    let in_all = Duration::from_millis(in_all_ms);
     let within = Duration::from_millis(within_ms).min(MAX_DRAIN_WAIT);
     // What is being taken over is queued only then.
     let taken = tokio::time::timeout(within, service.queue.drain()).await;
     if taken.is_ok() {
-        remote::outbox::drain(&service, within).await;
+        remote::outbox::drain(&service, within, in_all).await;
     }
     Ok(Json(remote::status(&service).await?.ok_or(ApiError::NotFound)?))
 }

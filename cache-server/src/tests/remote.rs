@@ -177,7 +177,14 @@ async fn what_is_damaged_there_is_refused_and_followed_by_the_next_generation() 
         remote.set_fault(None);
         assert_eq!(fixture.publish("a").await.1.status(), 202);
         fixture.lookup(&a).await;
-        assert!(crate::remote::outbox::drain(&fixture.service, super::sending::LONG).await);
+        assert!(
+            crate::remote::outbox::drain(
+                &fixture.service,
+                super::sending::LONG,
+                super::sending::LONG
+            )
+            .await
+        );
         let names = remote.names();
         assert_eq!((names.len(), names[0].generation), (1, 1), "{names:?}");
         assert_eq!(remote.calls().rejects, 1);

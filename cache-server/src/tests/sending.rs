@@ -16,7 +16,7 @@ pub(super) const LONG: Duration = Duration::from_secs(30);
 
 async fn drain(fixture: &Fixture) -> bool {
     fixture.service.queue.drain().await;
-    outbox::drain(&fixture.service, LONG).await
+    outbox::drain(&fixture.service, LONG, LONG).await
 }
 
 async fn status(fixture: &Fixture) -> kiln_storage::api::RemoteStatus {
@@ -141,6 +141,31 @@ async fn what_is_only_collected_is_made_durable_before_the_server_leaves() {
     assert!(drain(&fixture).await);
     assert_eq!(remote.calls().flushes, 1);
     assert_eq!((status(&fixture).await.sent, status(&fixture).await.queued), (2, 0));
+}
+
+/// A flush that fails is tried again for a moment; then what is collected stays queued.
+#[tokio::test]
+async fn what_cannot_be_made_durable_stays_queued() {
+    let remote = remote(&[]);
+    remote.set_collects(true);
+    let fixture = edge(&remote);
+    fixture.publish("a").await;
+    fixture.service.queue.drain().await;
+    while remote.calls().stores == 0 || collected(&fixture).await == 0 {
+        tokio::task::yield_now().await;
+    }
+    remote.set_fault(Some(RemoteFault::Unavailable));
+    assert!(!drain(&fixture).await);
+    assert_eq!(remote.calls().flushes, u64::from(crate::limits::REMOTE_FAULTS));
+    assert_eq!((status(&fixture).await.sent, status(&fixture).await.queued), (0, 1));
+    remote.set_fault(None);
+    assert!(drain(&fixture).await);
+    assert_eq!((status(&fixture).await.sent, status(&fixture).await.queued), (1, 0));
+    assert_eq!(remote.calls().stores, 1);
+}
+
+async fn collected(fixture: &Fixture) -> usize {
+    fixture.service.index.read(crate::index::outbox::collected).await.unwrap().len()
 }
 
 #[tokio::test]

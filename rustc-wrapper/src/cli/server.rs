@@ -19,7 +19,7 @@ use crate::say;
 /// Longest `stop` waits for the server to be gone.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// After so long the progress of sending is said again.
-const DRAIN_STEP: Duration = Duration::from_secs(1);
+const DRAIN_STEP: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
 /// What to do with the server.
@@ -107,10 +107,10 @@ fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let within = left.min(DRAIN_STEP);
-        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let asked = super::connect(env, config).and_then(|mut client| {
             let timeout = within + limits::LOOKUP_TIMEOUT;
-            let request = DrainRequest { within_ms };
+            let request = DrainRequest { within_ms: millis(within), in_all_ms: millis(left) };
             client.json::<_, RemoteStatus>("POST", "/v1/drain", &request, timeout)
         });
         let Ok(status) = asked else { return last };
