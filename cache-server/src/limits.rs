@@ -68,6 +68,9 @@ pub const READ_ONLY_RETRY: Duration = Duration::from_secs(10);
 /// Longest that a server that leaves works on for what it has begun.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
+/// Longest that a server that leaves waits for the disk to have its index.
+pub const SHUTDOWN_SETTLE: Duration = Duration::from_secs(2);
+
 /// Longest that blocking work which is still under way then is waited for.
 pub const SHUTDOWN_LAST: Duration = Duration::from_secs(1);
 

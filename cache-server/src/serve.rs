@@ -20,7 +20,8 @@ use crate::config::{Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
 use crate::index::{self, IndexError, open::FILE_NAME};
 use crate::limits::{
-    BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, WATCH_INTERVAL, WORKER_THREADS,
+    BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, SHUTDOWN_SETTLE, WATCH_INTERVAL,
+    WORKER_THREADS,
 };
 use crate::log::Log;
 use crate::place::{Place, Socket};
@@ -399,7 +400,12 @@ async fn finish(
     let finished = timeout(left, async {
         let guard = service.commit.clone().lock_owned().await;
         let written = service.reports.flush(service).await;
-        let ended = service.index.write(index::open::mark_clean).await;
+        // A busy disk is not waited for: the next start then takes the index for one in use.
+        let ended = match timeout(SHUTDOWN_SETTLE, service.index.settle()).await {
+            Ok(Ok(())) => service.index.write(index::open::mark_clean).await,
+            Ok(failed) => failed,
+            Err(_) => Ok(()),
+        };
         if let Err(error) = written.and(ended) {
             service.log.warn(format_args!("at the end: {error}"));
         }

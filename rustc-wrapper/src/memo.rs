@@ -108,11 +108,14 @@ impl Memo {
         }
         let key = file_system(dir, &meta);
         let known = key.and_then(|key| self.row(&key));
-        let is = known.map_or_else(|| is_multigrain(dir), |word| word == multigrain_word(true));
-        if let (Some(key), None) = (&key, known) {
+        let is = match known {
+            Some(word) => Some(word == multigrain_word(true)),
+            None => is_multigrain(dir),
+        };
+        if let (Some(key), None, Some(is)) = (&key, known, is) {
             self.put_row(key, &multigrain_word(is));
         }
-        if is {
+        if is == Some(true) {
             self.multigrain = Some(meta.dev());
         }
     }

@@ -64,8 +64,9 @@ pub fn is_unwritten(before: &Metadata, now: &Metadata) -> bool {
 /// was looked at has not been changed since, however short ago that was.
 ///
 /// Tried out on a scratch file, which is removed: it is written and looked at a few times within a
-/// tick, and each time the stamp has to move.
-pub fn is_multigrain(dir: &Path) -> bool {
+/// tick, and each time the stamp has to move. None when it took longer than a tick, which proves nothing, or
+/// cannot be tried.
+pub fn is_multigrain(dir: &Path) -> Option<bool> {
     const TIMES: usize = 4;
     let path = dir.join(format!(".kiln-stamp-{}", std::process::id()));
     let stamps = || -> io::Result<Vec<i128>> {
@@ -79,21 +80,23 @@ pub fn is_multigrain(dir: &Path) -> bool {
     };
     let stamps = stamps();
     let _ = std::fs::remove_file(&path);
-    // More than a tick between two of them would prove nothing.
     const LONGEST_NS: i128 = 900_000;
-    stamps.is_ok_and(|stamps| {
-        stamps.windows(2).all(|pair| pair[0] < pair[1])
-            && stamps[TIMES - 1] - stamps[0] < LONGEST_NS
-    })
+    let stamps = stamps.ok()?;
+    match stamps.windows(2).all(|pair| pair[0] < pair[1]) {
+        true => (stamps[TIMES - 1] - stamps[0] < LONGEST_NS).then_some(true),
+        false => Some(false),
+    }
 }
 
 /// A name for the file system of a directory with this metadata, as it is mounted by the running kernel; none
 /// where it cannot be told from others.
 pub fn file_system(dir: &Path, meta: &Metadata) -> Option<[u8; 32]> {
     let kernel = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
-    let system = rustix::fs::statvfs(dir).ok().filter(|system| system.f_fsid != 0)?;
+    let id = rustix::fs::statvfs(dir).ok().map(|system| system.f_fsid).filter(|id| *id != 0)?;
+    let kind = rustix::fs::statfs(dir).ok()?.f_type;
     let mut encoder = Encoder::new("kiln file system v1");
-    encoder.bytes("kernel", &kernel).number("device", meta.dev()).number("id", system.f_fsid);
+    encoder.bytes("kernel", &kernel).number("device", meta.dev());
+    encoder.number("id", id).bytes("kind", &kind.to_le_bytes());
     Some(*encoder.finish().as_bytes())
 }
 

@@ -133,6 +133,21 @@ impl Index {
         });
         self.note(result.await)
     }
+
+    /// Waits for the disk, once, with all that was written so far; what is written from now on waits, too.
+    ///
+    /// # Errors
+    /// What SQLite fails with.
+    pub(crate) async fn settle(&self) -> Result<(), IndexError> {
+        let writer = self.writer.clone();
+        let result = blocking(move || {
+            let connection = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            Ok(())
+        });
+        self.note(result.await)
+    }
 }
 
 async fn blocking<T, F>(work: F) -> Result<T, IndexError>

@@ -193,7 +193,7 @@ fn open_file(path: &Path, store_id: &str) -> Result<Opened, IndexError> {
     let fresh = meta("complete")?.is_none();
     let (in_use, boot) = (meta("in-use")?, boot());
     let unclean = in_use.is_some();
-    if in_use.is_some_and(|then| then != boot) {
+    if in_use.is_some_and(|then| then != boot || then.is_empty()) {
         return Err(IndexError::Damaged("the machine went down while it was in use".into()));
     }
     set(&connection, "in-use", &boot).map_err(in_file)?;
@@ -246,8 +246,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(SQLITE_BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(SQLITE_STATEMENTS);
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Nobody waits for the disk: a process that is killed loses nothing, and an index that the machine went
-    // down with is thrown away.
+    // Nobody waits for the disk but a server that ends: a process that is killed loses nothing, and an index
+    // that the machine went down with is thrown away.
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)

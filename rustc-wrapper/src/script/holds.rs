@@ -12,11 +12,17 @@ use memchr::memmem;
 
 use super::Run;
 use super::inputs::Inputs;
+use crate::members::find_program;
 use crate::publish;
+use crate::real_paths::RealPaths;
+use crate::silent;
 
 /// Directories that are where they are on every machine, with all that is in them.
 const SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/proc", "/sys", "/dev"];
+
+/// The directory of the system where people put what they made themselves, which may name its place.
+const LOCAL: &str = "/usr/local";
 
 /// The roots that a path may be below.
 const ROOTS: [&str; 7] = ["workspace", "package", "out", "target", "cargo", "home", "tmp"];
@@ -32,13 +38,13 @@ pub fn is_above(run: &Run<'_>, path: &str) -> bool {
     root_below(run, path).is_some()
 }
 
-/// The widest root below a directory that is not itself right below the top.
+/// The widest root below a directory that is itself in no such root, and not right below the top.
 fn root_below(run: &Run<'_>, dir: &str) -> Option<&'static str> {
-    let place = |root: &&str| {
-        let place = run.engine.roots.place(root).map(Path::new);
-        place.is_some_and(|place| place != Path::new(dir) && place.starts_with(dir))
-    };
-    TOLD_BY_CARGO.into_iter().find(place).filter(|_| !is_system(dir))
+    let place = |root: &str| run.engine.roots.place(root).map(Path::new);
+    let below = |root: &&str| place(root).is_some_and(|place| place.starts_with(dir));
+    let within = |root: &str| place(root).is_some_and(|place| Path::new(dir).starts_with(place));
+    let is_outside = !TOLD_BY_CARGO.into_iter().any(within) && !is_system(dir);
+    TOLD_BY_CARGO.into_iter().find(below).filter(|_| is_outside)
 }
 
 /// What a run was told of places.
@@ -48,7 +54,7 @@ pub struct Told<'a> {
     code: &'a BTreeSet<PathBuf>,
     /// Compilers that Kiln stood in for.
     compilers: &'a BTreeSet<PathBuf>,
-    /// The values of the variables that were read, and of PATH, which finds programs.
+    /// The values of the variables that were read, or may have been, and of PATH, which finds programs.
     values: Vec<&'a str>,
 }
 
@@ -63,14 +69,19 @@ impl<'a> Told<'a> {
             Member::Env(name, _) => Some(name.as_str()),
             _ => None,
         });
-        let names: BTreeSet<&str> = names.chain(["PATH"]).collect();
+        let mut names: BTreeSet<&str> = names.chain(["PATH"]).collect();
+        // Of all variables nobody knows which were looked at.
+        if members.iter().any(|member| matches!(member, Member::Environment(_))) {
+            let lasts = |name: &&str| !silent::is_neutral(name) && !silent::is_of_session(name);
+            names.extend(run.engine.env.names().filter(lasts));
+        }
         let value = |name: &str| run.engine.env.get(name)?.to_str();
         Self { run, code, compilers, values: names.into_iter().filter_map(value).collect() }
     }
 
     /// Pins what has to be pinned. `above` are directories above the checkout that were looked at.
     pub fn hold(&self, above: BTreeSet<&str>, inputs: &mut Inputs) {
-        let (roots, named) = self.written_in_files(&above, inputs);
+        let (mut pins, named) = self.written_in_files(&above, inputs);
         for dir in above {
             let is_told = self.named(dir) || named.contains(dir);
             match root_below(self.run, dir).filter(|_| !is_told) {
@@ -85,7 +96,7 @@ impl<'a> Told<'a> {
                 }
             }
         }
-        let mut pins = roots;
+        self.led_to(inputs, &mut pins);
         for TokenPath(path) in inputs.members.iter().filter_map(path_of) {
             match path.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
                 Some((root @ ("home" | "cargo" | "tmp"), _)) => {
@@ -97,7 +108,9 @@ impl<'a> Told<'a> {
                     }
                 }
                 Some((root, _)) => pins.extend(self.untold(root)),
-                None if is_system(path) || self.named(path) => {}
+                None if self.named(path) => {}
+                // It may be the way to the checkout as well, as in `/usr/src`.
+                None if is_system(path) && self.fork(path).is_none() => {}
                 // It may have been named relative to the package.
                 None => pins.extend(["workspace", "package"]),
             }
@@ -109,11 +122,33 @@ impl<'a> Told<'a> {
 
     /// Whether a variable named a path, or a directory that holds it; or the directory `bin` beside it, of
     /// which a program ran: that looks for what it was installed with.
+    ///
+    /// What holds the checkout, too, names nothing on the way there: elsewhere that is another way. A home
+    /// names the settings in it, and not what lies beside the checkout.
     fn named(&self, path: &str) -> bool {
-        named_in(&self.values, path) || holders(path).any(|dir| self.is_installed(dir))
+        let fork = self.fork(path);
+        let beyond = |dir: &&str| fork.is_none_or(|fork| Path::new(dir).starts_with(fork));
+        holders(path)
+            .filter(beyond)
+            .any(|dir| names_in(&self.values, dir) || self.is_installed(dir))
+    }
+
+    /// Where a path leaves the way to the checkout: the deepest directory that holds both.
+    fn fork<'p>(&self, path: &'p str) -> Option<&'p str> {
+        holders(path).find(|dir| self.holds_root(dir))
+    }
+
+    /// Whether a directory holds a root that cargo tells.
+    fn holds_root(&self, dir: &str) -> bool {
+        let place = |root: &str| self.run.engine.roots.place(root).map(Path::new);
+        TOLD_BY_CARGO.into_iter().filter_map(place).any(|place| place.starts_with(dir))
     }
 
     fn is_installed(&self, prefix: &str) -> bool {
+        // What lies in there may as well have been found from the checkout.
+        if self.holds_root(prefix) {
+            return false;
+        }
         let bin = format!("{prefix}/bin");
         let mut programs = self.code.iter().chain(self.compilers);
         programs.any(|program| program.parent() == Some(Path::new(&bin)))
@@ -131,7 +166,35 @@ impl<'a> Told<'a> {
         (!told).then_some(root)
     }
 
-    /// Roots whose places are written in a file that was read, and those of some directories that are.
+    /// Pins the roots that something elsewhere leads to by a link: what is found through it lies in this
+    /// checkout, wherever the script runs.
+    fn led_to(&self, inputs: &Inputs, pins: &mut BTreeSet<&'static str>) {
+        let roots = &self.run.engine.roots;
+        let places: Vec<(&'static str, PathBuf)> = TOLD_BY_CARGO
+            .into_iter()
+            .filter_map(|root| Some((root, Path::new(roots.place(root)?).canonicalize().ok()?)))
+            .collect();
+        let mut real = RealPaths::default();
+        for member in &inputs.members {
+            let path = match member {
+                Member::Program(name) => find_program(self.run.engine.env, name),
+                member => path_of(member).and_then(|path| roots.resolve(&path.0)),
+            };
+            let Some(path) = path.filter(|path| !self.is_in_root(path)) else { continue };
+            let Some(real) = real.of(&path) else { continue };
+            let within = places.iter().filter(|(_, place)| real.starts_with(place));
+            pins.extend(within.map(|(root, _)| *root));
+        }
+    }
+
+    /// Whether a path is one below a root that cargo tells.
+    fn is_in_root(&self, path: &Path) -> bool {
+        let place = |root: &str| self.run.engine.roots.place(root);
+        TOLD_BY_CARGO.into_iter().filter_map(place).any(|place| path.starts_with(place))
+    }
+
+    /// Roots whose places are written in a file that was read, and those of some directories that are. Code
+    /// names where it was built; what it finds by that counts where cargo tells the place.
     fn written_in_files<'d>(
         &self,
         dirs: &BTreeSet<&'d str>,
@@ -142,17 +205,26 @@ impl<'a> Told<'a> {
         for member in &inputs.members {
             let Member::File(token) = member else { continue };
             let Some(path) = self.run.engine.roots.resolve(&token.0) else { continue };
-            if is_system(&token.0) || self.code.contains(&path) {
+            if is_system(&token.0) && !path.starts_with(LOCAL) {
                 continue;
             }
+            let is_code = self.code.contains(&path);
             let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_TEXT_BYTES);
             let Some(bytes) = small.then(|| std::fs::read(&path).ok()).flatten() else { continue };
             let has = |place: &str| memmem::find(&bytes, place.as_bytes()).is_some();
             let written = roots.iter().filter(|(_, place)| has(place));
-            found.extend(
-                written.filter_map(|(root, _)| ROOTS.into_iter().find(|name| name == root)),
-            );
+            let among: &[&'static str] = if is_code { &TOLD_BY_CARGO } else { &ROOTS };
+            let written = written.filter_map(|(root, _)| among.iter().find(|name| *name == root));
+            found.extend(written);
             named.extend(dirs.iter().filter(|dir| has(dir)));
+        }
+        // The script may have a place in its own code.
+        let program = (!dirs.is_empty()).then(|| std::fs::read(&self.run.program.real).ok());
+        if let Some(bytes) = program.flatten() {
+            // Texts in code follow each other with nothing between them.
+            let ends = |at: usize, dir: &str| bytes.get(at + dir.len()) != Some(&b'/');
+            let has = |dir: &&&str| memmem::find_iter(&bytes, *dir).any(|at| ends(at, dir));
+            named.extend(dirs.iter().filter(has));
         }
         (found, named)
     }
@@ -187,10 +259,9 @@ fn is_system(path: &str) -> bool {
     path.rfind('/') == Some(0) || SYSTEM.iter().any(|dir| Path::new(path).starts_with(dir))
 }
 
-/// Whether a directory that holds a path, of two components at least, or the path itself, is named in one
-/// of some values; a directory further down does not name it.
-fn named_in(values: &[&str], path: &str) -> bool {
-    holders(path).any(|dir| values.iter().any(|value| names(value, dir)))
+/// Whether a directory is named in one of some values; a directory further down does not name it.
+fn names_in(values: &[&str], dir: &str) -> bool {
+    values.iter().any(|value| names(value, dir))
 }
 
 /// A path and the directories that hold it, of two components at least.
@@ -236,7 +307,8 @@ mod tests {
             ("/home/anna/x", false),
             ("/a", false),
         ] {
-            assert_eq!(named_in(&values, path), want, "{path}");
+            let is_named = holders(path).any(|dir| names_in(&values, dir));
+            assert_eq!(is_named, want, "{path}");
         }
     }
 
