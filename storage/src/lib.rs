@@ -1,7 +1,7 @@
 //! What every part of Kiln shares: the words (digests, keys, records, wire types) and the places
-//! that keep objects (backends and the layers over them).
+//! that keep objects (backends and the layers over them), here and far away.
 //!
-//! This crate knows nothing of HTTP, of rustc, or of the environment.
+//! This crate knows nothing of rustc, of serving HTTP, or of the environment.
 
 pub mod api;
 pub mod backend;
