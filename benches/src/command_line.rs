@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cargo::Profile;
 use crate::failure::{Outcome, while_doing};
 use crate::programs::Programs;
-use crate::{cold, observation, project, report, scripts, server, warm, wrapper};
+use crate::{cold, fresh, observation, project, report, scripts, server, warm, wrapper};
 
 /// Pairs of warm builds.
 const WARM_PAIRS: usize = 11;
@@ -18,6 +18,8 @@ const COLD_PAIRS: usize = 3;
 const OBSERVED_PAIRS: usize = 15;
 /// Rounds of lookups and of blobs.
 const SERVER_ROUNDS: usize = 9;
+/// Pairs of builds on a fresh machine.
+const FRESH_PAIRS: usize = 5;
 /// Runs of one hit.
 const HITS: usize = 200;
 
@@ -25,7 +27,7 @@ const HITS: usize = 200;
 #[command(
     name = "kiln-benches",
     about = "Measures Kiln against something else in the same run, and prints the ratios",
-    after_help = "Without a command all benches run, which takes about a quarter of an hour."
+    after_help = "Without a command all benches but fresh run, which takes about a quarter of an hour."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -49,8 +51,10 @@ struct Options {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 enum Bench {
-    /// All of them
+    /// All of them but `fresh`, which needs moto
     All,
+    /// A fresh machine with a warm bucket against an archive of the target directory
+    Fresh,
     /// A warm build against the blind replay of it
     Warm,
     /// A build with an empty cache against one without Kiln
@@ -91,21 +95,28 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     };
     let times = |own: usize| options.times.map_or(own, usize::from);
     let programs = Programs::build(options.kiln.clone())?;
-    let fresh = || tempfile::tempdir().map_err(while_doing("making a temporary directory"));
-    let sources = fresh()?;
+    let empty = || tempfile::tempdir().map_err(while_doing("making a temporary directory"));
+    let sources = empty()?;
     let wants = |one: Bench| bench == one || bench == Bench::All;
     if wants(Bench::Server) {
-        server::run(&programs.kiln, fresh()?.path(), times(SERVER_ROUNDS))?;
+        server::run(&programs.kiln, empty()?.path(), times(SERVER_ROUNDS))?;
     }
     if bench == Bench::Server {
         return Ok(());
     }
+    if bench == Bench::Fresh {
+        let pairs = times(FRESH_PAIRS);
+        let project = project::fetch(sources.path())?;
+        fresh::run(&programs, ("ripgrep", &project), empty()?.path(), pairs)?;
+        let project = project::with_c_libraries(sources.path())?;
+        return fresh::run(&programs, ("C libraries", &project), empty()?.path(), pairs);
+    }
     if wants(Bench::Scripts) {
         let project = project::with_c_libraries(sources.path())?;
         for profile in &profiles {
-            scripts::warm(&programs, &project, *profile, fresh()?.path(), times(WARM_PAIRS))?;
+            scripts::warm(&programs, &project, *profile, empty()?.path(), times(WARM_PAIRS))?;
         }
-        scripts::cold(&programs, &project, fresh()?.path(), times(COLD_PAIRS))?;
+        scripts::cold(&programs, &project, empty()?.path(), times(COLD_PAIRS))?;
     }
     if bench == Bench::Scripts {
         return Ok(());
@@ -113,23 +124,23 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     let project = project::fetch(sources.path())?;
     if bench == Bench::Replay {
         for profile in &profiles {
-            warm::floor(&programs, &project, *profile, fresh()?.path(), times(WARM_PAIRS))?;
+            warm::floor(&programs, &project, *profile, empty()?.path(), times(WARM_PAIRS))?;
         }
     }
     if wants(Bench::Wrapper) {
-        wrapper::run(&programs, &project, fresh()?.path(), times(HITS))?;
+        wrapper::run(&programs, &project, empty()?.path(), times(HITS))?;
     }
     if wants(Bench::Observation) {
-        observation::run(&programs, &project, fresh()?.path(), times(OBSERVED_PAIRS))?;
+        observation::run(&programs, &project, empty()?.path(), times(OBSERVED_PAIRS))?;
     }
     for profile in &profiles {
         if wants(Bench::Warm) {
-            warm::run(&programs, &project, *profile, fresh()?.path(), times(WARM_PAIRS))?;
+            warm::run(&programs, &project, *profile, empty()?.path(), times(WARM_PAIRS))?;
         }
     }
     for profile in &profiles {
         if wants(Bench::Cold) {
-            cold::run(&programs, &project, *profile, fresh()?.path(), times(COLD_PAIRS))?;
+            cold::run(&programs, &project, *profile, empty()?.path(), times(COLD_PAIRS))?;
         }
     }
     Ok(())

@@ -5,8 +5,8 @@
 //! when what it measures did not happen (a hit that was none).
 //!
 //! [`environment`] alone reads the environment, [`report`] alone prints. [`programs`],
-//! [`project`], [`cargo`] and [`place`] set a measurement up, [`statistics`] evaluates it; the
-//! benches are [`warm`], [`cold`], [`scripts`], [`wrapper`], [`observation`] and [`server`]. [`replay`] is the tool they compare
+//! [`project`], [`cargo`], [`place`] and [`s3`] set a measurement up, [`statistics`] evaluates it; the
+//! benches are [`warm`], [`cold`], [`fresh`], [`scripts`], [`wrapper`], [`observation`] and [`server`]. [`replay`] is the tool they compare
 //! with: a wrapper that puts files back and checks nothing.
 
 pub mod cargo;
@@ -15,6 +15,7 @@ pub mod command_line;
 pub mod environment;
 pub mod events;
 pub mod failure;
+pub mod fresh;
 pub mod lookups;
 pub mod observation;
 pub mod place;
@@ -22,6 +23,7 @@ pub mod programs;
 pub mod project;
 pub mod replay;
 pub mod report;
+pub mod s3;
 pub mod scripts;
 pub mod server;
 pub mod statistics;

@@ -14,12 +14,20 @@ use crate::failure::{Failure, Outcome};
 pub struct Kiln {
     program: PathBuf,
     dir: PathBuf,
+    more: Vec<(&'static str, OsString)>,
 }
 
 impl Kiln {
     /// A Kiln that has stored nothing.
     pub fn new(program: &Path, dir: PathBuf) -> Self {
-        Self { program: program.to_owned(), dir }
+        Self { program: program.to_owned(), dir, more: Vec::new() }
+    }
+
+    /// The same with more settings.
+    #[must_use]
+    pub fn with(mut self, more: Vec<(&'static str, OsString)>) -> Self {
+        self.more = more;
+        self
     }
 
     /// The program.
@@ -34,7 +42,9 @@ impl Kiln {
 
     /// What the wrapper needs to know.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
-        vec![("KILN_DIR", self.dir.clone().into())]
+        let mut variables = vec![("KILN_DIR", self.dir.clone().into())];
+        variables.extend(self.more.iter().cloned());
+        variables
     }
 
     /// A command of this Kiln.

@@ -102,12 +102,17 @@ pub struct RemoteConfig {
     pub drain: Duration,
 }
 
+/// The scope afar where nothing else is configured.
+pub(crate) fn default_scope() -> Scope {
+    Scope::new("shared", "all")
+}
+
 impl Default for RemoteConfig {
     fn default() -> Self {
         Self {
             url: None,
             access: Access::default(),
-            scopes: vec![Scope::new("shared", "all")],
+            scopes: vec![default_scope()],
             sends: true,
             drain: limits::DEFAULT_DRAIN,
         }
@@ -238,7 +243,7 @@ pub enum Place {
     Afar(RemoteUrl),
 }
 
-fn malformed(setting: &'static str, value: &str, accepts: &'static str) -> ConfigError {
+pub(crate) fn malformed(setting: &'static str, value: &str, accepts: &'static str) -> ConfigError {
     ConfigError::Malformed { setting, value: value.chars().take(80).collect(), accepts }
 }
 
@@ -273,8 +278,16 @@ pub fn parse_storage(text: &str) -> Result<Place, ConfigError> {
 /// # Errors
 /// No number, no such unit, or zero.
 pub fn parse_cache_size(text: &str) -> Result<u64, ConfigError> {
-    const ACCEPTS: &str = "a size over zero such as 10GiB, 500MB or 1000000000";
-    let error = || malformed("KILN_CACHE_SIZE", text, ACCEPTS);
+    parse_size("KILN_CACHE_SIZE", text, "a size over zero such as 10GiB, 500MB or 1000000000")
+}
+
+/// A size, bytes.
+pub(crate) fn parse_size(
+    setting: &'static str,
+    text: &str,
+    accepts: &'static str,
+) -> Result<u64, ConfigError> {
+    let error = || malformed(setting, text, accepts);
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (number, unit) = trimmed.split_at(digits);

@@ -8,6 +8,7 @@
 //! environment: whoever calls passes a resolved [`ServeConfig`].
 
 pub mod config;
+pub mod gc;
 pub mod limits;
 pub mod log;
 pub mod remote;

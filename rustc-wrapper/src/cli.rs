@@ -3,6 +3,7 @@
 mod doctor;
 mod explain;
 mod exports;
+mod gc;
 mod serve;
 mod server;
 mod stats;
@@ -85,6 +86,8 @@ enum Command {
     },
     /// Run a server in the foreground
     Serve(serve::Arguments),
+    /// Delete from a bucket what nobody uses any more
+    Gc(gc::Arguments),
     /// Print a generated page of the documentation
     #[command(hide = true)]
     Doc {
@@ -152,6 +155,7 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
         Command::Doctor => doctor::run(env, &config),
         Command::Env { shell } => exports::run(env, shell),
         Command::Server { action } => server::run(env, &config, &action),
+        Command::Gc(arguments) => gc::run(&config, arguments),
         Command::Serve(arguments) => serve::run(env, &config, &arguments),
         Command::Doc { .. } => ExitCode::SUCCESS,
     }

@@ -8,6 +8,7 @@
 //! - [`results`]: records with blobs, as remotes store them;
 //! - [`gha`]: the GitHub Actions cache service;
 //! - [`remotes`]: what the [`crate::Remote`] trait promises, checks and a model;
+//! - [`stamped`]: a backend with a clock that a test turns;
 //! - [`remote`]: a remote in memory that does what a test tells it.
 
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
@@ -21,4 +22,5 @@ pub mod proxy;
 pub mod remote;
 pub mod remotes;
 pub mod results;
+pub mod stamped;
 mod wire;

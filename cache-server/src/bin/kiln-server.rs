@@ -1,19 +1,23 @@
 //! `kiln-server`: the server for containers that want no wrapper.
 //!
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
-//! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]`, or `kiln-server openapi`, which prints
-//! docs/openapi.json.
+//! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]`; `kiln-server gc …`, which
+//! takes out of a bucket what is not used; or `kiln-server openapi`, which prints docs/openapi.json.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use kiln_server::gc::{GcConfig, GcEnd, GcSettings, gc};
 use kiln_server::{Access, ServeConfig, ServeError, Settings};
 
 const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
                    [--storage URL] [--upstream URL] [--drain SECONDS] [--cache-size SIZE]
                    [--idle SECONDS] [--log LEVEL]
+       kiln-server gc --storage URL [--dry-run] [--unused TIME] [--quota [SCOPE=]SIZE]...
+                   [--pin [SCOPE:]RESULT]... [--unpin [SCOPE:]RESULT]... [--grace TIME]
+                   [--format text|json]
        kiln-server openapi
 Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE and KILN_LOG
 apply.";
@@ -79,6 +83,9 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
+    if args.first().is_some_and(|arg| arg == "gc") {
+        return collect(args.split_off(1), environment().settings, say);
+    }
     if args.first().is_some_and(|arg| arg == "serve") {
         args.remove(0);
     }
@@ -97,6 +104,52 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `kiln-server gc`. Ends with 0 when all is done, with 1 when the bucket failed, with 2 for a mistake in the
+/// arguments, and with 3 when something is left for the next collection.
+fn collect(args: Vec<String>, settings: Settings, say: impl Fn(&str)) -> ExitCode {
+    let config = gc_settings(args, settings)
+        .and_then(|settings| GcConfig::resolve(&settings).map_err(|error| error.to_string()));
+    let config = match config {
+        Ok(config) => config,
+        Err(text) => {
+            say(&text);
+            return ExitCode::from(2);
+        }
+    };
+    match gc(&config, &mut std::io::stdout()) {
+        Ok(GcEnd::Done) => ExitCode::SUCCESS,
+        Ok(GcEnd::Left) => ExitCode::from(3),
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn gc_settings(args: Vec<String>, settings: Settings) -> Result<GcSettings, String> {
+    let Settings { storage, access, .. } = settings;
+    let mut gc = GcSettings { storage, access, ..GcSettings::default() };
+    let mut args = args.into_iter();
+    while let Some(flag) = args.next() {
+        if flag == "--dry-run" {
+            gc.dry_run = true;
+            continue;
+        }
+        let value = args.next().ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
+        match flag.as_str() {
+            "--storage" => gc.storage = Some(value),
+            "--unused" => gc.unused = Some(value),
+            "--grace" => gc.grace = Some(value),
+            "--quota" => gc.quotas.push(value),
+            "--pin" => gc.pins.push(value),
+            "--unpin" => gc.unpins.push(value),
+            "--format" => gc.format = Some(value),
+            _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
+        }
+    }
+    Ok(gc)
 }
 
 /// Flags win over the environment, and that over the defaults.

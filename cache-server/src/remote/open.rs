@@ -1,10 +1,11 @@
 //! Making a [`Remote`] of the place that the settings name: the one function that knows all kinds.
 //!
-//! Called by [`crate::serve`]. Opening reaches nobody: a server starts while its remote is away, and also
+//! Called by [`crate::serve`], and by [`crate::gc`] for the bucket alone. Opening reaches nobody: a server starts while its remote is away, and also
 //! where it was not told what it takes to get in.
 
 use std::sync::Arc;
 
+use kiln_storage::object::ObjectError;
 use kiln_storage::remote::absent::AbsentRemote;
 use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::remote::gha::settings::{Runner, Secret, Settings};
@@ -55,9 +56,20 @@ fn kiln(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
     KilnRemote::new(options).map(opened).map_err(|error| error.to_string())
 }
 
-fn bucket(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
+/// The bucket of a URL.
+///
+/// # Errors
+/// It cannot be opened with these variables.
+pub(crate) fn bucket_backend(
+    url: &RemoteUrl,
+    access: &Access,
+) -> Result<ObjectBackend, ObjectError> {
     let settings = access.variables.clone().into_iter().collect();
-    let backend = ObjectBackend::open(&ObjectOptions::new(url.display(), settings));
+    ObjectBackend::open(&ObjectOptions::new(url.display(), settings))
+}
+
+fn bucket(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
+    let backend = bucket_backend(url, access);
     backend.map(ObjectRemote::in_bucket).map(opened).map_err(|error| error.to_string())
 }
 

@@ -8,11 +8,19 @@ mod chain;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+#[path = "../../../storage/tests/support/moto.rs"]
+#[allow(unreachable_pub, reason = "the tests of another package have it, too")]
+mod moto;
+#[cfg(test)]
 mod quarantine;
+#[cfg(test)]
+mod remotes;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
