@@ -69,8 +69,7 @@ pub struct BringRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrainRequest {
-    /// How long the answer may take, milliseconds; bounded by the server too. It comes as soon as
-    /// nothing is left to be sent.
+    /// How long the answer may take, milliseconds; bounded by the server too.
     pub within_ms: u64,
     /// How long the asker goes on asking, milliseconds: what was begun may take so long.
     #[serde(default)]
@@ -95,11 +94,11 @@ pub struct RemoteStatus {
     /// Whether it answered when it was asked last; none: it was not asked so far.
     pub reachable: Option<bool>,
     /// Why it is left alone now, if it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_alone: Option<String>,
     /// Why nothing is sent now, if that is so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_sending: Option<String>,
+    /// What went wrong when it was asked last, if something did.
+    pub fault: Option<String>,
     /// Results that wait to be sent.
     pub queued: u64,
     /// Bytes in them.
