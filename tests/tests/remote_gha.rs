@@ -4,7 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use kiln_storage::testing::gha::{Call as Kind, READ, READ_WRITE};
+use kiln_server::limits::REMOTE_FAULTS;
+use kiln_storage::testing::gha::{Call as Kind, Fault, READ, READ_WRITE};
 use kiln_tests::far::bucket::warnings;
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::left::Tally;
@@ -42,11 +43,12 @@ fn figures(cache: &Cache, what: &str) {
 
 #[track_caller]
 fn jobs(face: Face) {
-    let (one, two, pull, later) = (world!(), world!(), world!(), world!());
-    let (cache, tally) = (Cache::start(face), Tally::new(&one));
+    let cache = Cache::start(face);
+    let (one, two, pull) = (world!(), world!(), world!());
+    let (again, later, tally) = (world!(), world!(), Tally::new(&one));
     build(&one, &of_all_kinds_with_tally(&one, "app", &tally), &cache, MAIN);
     assert_eq!(tally.take(), ["app"]);
-    stop(&one, "5 results were sent to gha://");
+    stop(&one, "5 results were sent to the GitHub Actions cache");
     figures(&cache, "first job");
     // A pack, and the manifest.
     assert_eq!(cache.fake().counted().finalized, 2, "{:?}", cache.fake().keys());
@@ -68,7 +70,7 @@ fn jobs(face: Face) {
     project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 4 }\n");
     pull.assert_compiled(&build(&pull, &project, &cache, PULL), &["app bin", "low lib"]);
     assert_eq!((&newest(&pull)["hit_remote"], tally.take().len()), (&3.into(), 0));
-    stop(&pull, "2 results were sent to gha://");
+    stop(&pull, "2 results were sent to the GitHub Actions cache");
     figures(&cache, "pull request");
     assert_eq!(keys(&cache, MAIN[0].0).len(), 2);
     assert_eq!(keys(&cache, PULL[0].0).len(), 2);
@@ -79,7 +81,6 @@ fn jobs(face: Face) {
         project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 4 }\n");
         project
     };
-    let again = world!();
     again.assert_all_hit(&build(&again, &changed(&again), &cache, PULL));
     let project = changed(&later);
     later.assert_compiled(&build(&later, &project, &cache, MAIN), &["app bin", "low lib"]);
@@ -133,6 +134,24 @@ fn a_job_that_is_told_nothing() {
     assert!(said.stderr.contains("5 results") && said.stderr.contains(missing), "{}", said.stderr);
     let log = std::fs::read_to_string(world.kiln_dir().join("server.log")).unwrap();
     assert!(log.contains(missing), "{log}");
+    let lines = warnings(&world.kiln_dir());
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+/// The service is away when a job ends: that costs a few attempts, not all the time that there is.
+#[test]
+fn a_service_that_is_gone_at_the_end() {
+    let world = world!();
+    let cache = Cache::start(Face::V2);
+    let project = of_all_kinds(&world, "app");
+    build(&world, &project, &cache, MAIN);
+    cache.fake().fail(Kind::Create, &Fault::Status(503), 10_000);
+    let said = world.kiln(&["server", "stop"]).run().ok();
+    let why = "it cannot be reached: the GitHub Actions cache: 0 results are stored, 5 are not yet";
+    assert!(said.stderr.contains("5 results") && said.stderr.contains(why), "{}", said.stderr);
+    let asked = cache.fake().counted().of(Kind::Create);
+    // Each flush asks four times.
+    assert!(asked <= u64::from(REMOTE_FAULTS) * 4, "{asked}");
     let lines = warnings(&world.kiln_dir());
     assert_eq!(lines.len(), 1, "{lines:#?}");
 }

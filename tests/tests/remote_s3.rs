@@ -125,7 +125,9 @@ fn ripgrep_on_a_second_machine() {
     let (results, packed) = (bucket.objects("results").len(), bucket.objects("packed").len());
     assert_eq!(results as u64, units);
     assert_eq!(requests(&filled, "PUT results"), units, "{filled:#?}");
-    assert_eq!(requests(&filled, "PUT packed"), packed as u64, "{filled:#?}");
+    // A large one goes in parts, between a request that begins and one that ends that.
+    let in_parts = requests(&filled, "POST packed") / 2;
+    assert_eq!(requests(&filled, "PUT packed") + in_parts, packed as u64, "{filled:#?}");
     assert_eq!(requests(&filled, "LIST results"), units, "{filled:#?}");
 
     // The compilers and the sources of the registry are where they are on every machine of a CI.
@@ -197,7 +199,8 @@ fn two_shared_servers_on_one_bucket_see_each_others_results() {
 /// when it runs again.
 #[test]
 fn a_shared_server_killed_while_it_sends() {
-    let (a, b, one, two, three) = (world!(), world!(), world!(), world!(), world!());
+    let (a, b, c) = (world!(), world!(), world!());
+    let (one, two, three) = (world!(), world!(), world!());
     let bucket = bucket!(one);
     let (first, second) = (shared(&a, &bucket), shared(&b, &bucket));
     bucket.proxy().inject(When::next("PUT", "/results/").after(2).always(), HttpFault::Hold);
@@ -216,8 +219,9 @@ fn a_shared_server_killed_while_it_sends() {
 
     let again = shared(&a, &bucket);
     wait_until("all five results are in the bucket", || bucket.objects("results").len() == 5);
-    let project = of_all_kinds(&three, "app");
-    three.assert_all_hit(&build_before(&three, &project, &second, "read"));
-    assert_eq!(newest(&three)["hit_remote"], 5);
     drop(again);
+    // One that knows of nothing: the second remembers for a few seconds what it was told.
+    let (third, project) = (shared(&c, &bucket), of_all_kinds(&three, "app"));
+    three.assert_all_hit(&build_before(&three, &project, &third, "read"));
+    assert_eq!(newest(&three)["hit_remote"], 5);
 }

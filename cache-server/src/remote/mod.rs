@@ -61,6 +61,8 @@ struct Counts {
     lost: AtomicU64,
     arrived: AtomicU64,
     damaged: AtomicU64,
+    /// What the remote counted as damaged when that was told last.
+    damaged_there: AtomicU64,
     lost_why: Mutex<Option<String>>,
 }
 
@@ -133,6 +135,16 @@ impl Edge {
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
+    }
+
+    /// Tells of what the remote itself found damaged and did not hand on since it was asked last.
+    fn tell_damaged(&self, log: &Log) {
+        let now = self.remote.counters().damaged;
+        let before = self.counts.damaged_there.fetch_max(now, Ordering::Relaxed);
+        if now > before {
+            let why = format!("{} answers are not believed", now - before);
+            self.tell(log, FaultKind::Damaged, &why);
+        }
     }
 
     /// Writes a line about a fault, unless one of its kind was written of late.

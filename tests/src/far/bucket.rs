@@ -96,6 +96,7 @@ impl Bucket {
         let first = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
         let below = format!("/{BUCKET}/{}/", self.prefix);
         match exchange.path.strip_prefix(&below) {
+            Some(path) if exchange.query.contains("partNumber") => format!("PART {}", first(path)),
             Some(path) => format!("{} {}", exchange.method, first(path)),
             None => {
                 let query = exchange.query.replace("%2F", "/");
@@ -125,11 +126,13 @@ impl Bucket {
     }
 }
 
-/// The lines of a server's log that warn of the place behind it, without those that tell what stays queued.
+/// The lines of a server's log that warn of the place behind it, without those that sum up what was not sent
+/// when it leaves.
 pub fn warnings(kiln_dir: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(kiln_dir.join("server.log")).unwrap_or_default();
     let told = |line: &&str| {
-        line.contains(" warn ") && line.contains(" remote ") && !line.contains("stay queued")
+        let sums_up = line.contains("stay queued") || line.contains("are lost to it");
+        line.contains(" warn ") && line.contains(" remote ") && !sums_up
     };
     log.lines().filter(told).map(str::to_owned).collect()
 }

@@ -57,7 +57,9 @@ fn listens(pid: u32) -> Option<SocketAddr> {
     let sockets: Vec<String> = Server { pid }
         .descriptors()
         .into_iter()
-        .filter_map(|(_, to)| Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.into()))
+        .filter_map(|(_, to)| {
+            Some(to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.into())
+        })
         .collect();
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     table.lines().find_map(|line| {
