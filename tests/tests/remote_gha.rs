@@ -150,8 +150,8 @@ fn a_service_that_is_gone_at_the_end() {
     let why = "it cannot be reached: the GitHub Actions cache: 0 results are stored, 5 are not yet";
     assert!(said.stderr.contains("5 results") && said.stderr.contains(why), "{}", said.stderr);
     let asked = cache.fake().counted().of(Kind::Create);
-    // Each flush asks four times.
-    assert!(asked <= u64::from(REMOTE_FAULTS) * 4, "{asked}");
+    // Each flush asks for a pack and for the manifest, with four attempts each.
+    assert!(asked <= u64::from(REMOTE_FAULTS) * 2 * 4, "{asked}");
     let lines = warnings(&world.kiln_dir());
     assert_eq!(lines.len(), 1, "{lines:#?}");
 }
