@@ -26,6 +26,16 @@ pub enum Address {
     Tcp(String),
 }
 
+/// As settings name it.
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(host) => f.write_str(host),
+        }
+    }
+}
+
 /// Why a server did not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

@@ -4,6 +4,7 @@
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference;
+//! - [`moto`]: a server of S3's API;
 //! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
 //! - [`results`]: records with blobs, as remotes store them;
 //! - [`gha`]: the GitHub Actions cache service;
@@ -18,6 +19,7 @@ pub mod conformance;
 pub mod faults;
 pub mod gha;
 pub mod model;
+pub mod moto;
 pub mod proxy;
 pub mod remote;
 pub mod remotes;

@@ -1,5 +1,13 @@
 //! What is behind an edge: a shared server of this process, and a relay before it that counts what goes
 //! by and fails when it is told to.
+//!
+//! - `bucket`: a place in a server of S3's API;
+//! - `cache`: the GitHub Actions cache;
+//! - `standing`: a shared server that is a process of its own.
+
+pub mod bucket;
+pub mod cache;
+pub mod standing;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -83,6 +91,25 @@ pub struct Traffic {
     pub sent: u64,
     /// Bytes from the server, heads included.
     pub received: u64,
+}
+
+/// Prints what went by, for who looks at the figures; the sum.
+#[allow(clippy::print_stdout, reason = "figures of a test")]
+pub fn show(what: &str, traffic: &BTreeMap<String, Traffic>) -> Traffic {
+    let mut all = Traffic::default();
+    for (call, Traffic { requests, sent, received }) in traffic {
+        println!("{what}: {call}: {requests} requests, {sent} bytes sent, {received} received");
+        all.requests += requests;
+        all.sent += sent;
+        all.received += received;
+    }
+    println!("{what}: {all:?}");
+    all
+}
+
+/// How many requests of a kind there were.
+pub fn requests(traffic: &BTreeMap<String, Traffic>, call: &str) -> u64 {
+    traffic.get(call).copied().unwrap_or_default().requests
 }
 
 #[derive(Debug)]

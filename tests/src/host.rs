@@ -32,6 +32,10 @@ pub struct Host {
     pub network: Vec<(&'static str, OsString)>,
     /// The user's own cargo home, from whose settings the way to the registry may be needed.
     pub cargo_home: Option<PathBuf>,
+    /// Where programs are looked for that are no part of a build under test.
+    pub path: OsString,
+    /// The server of S3's API, where `KILN_TEST_MOTO` names it.
+    pub moto: Option<PathBuf>,
     /// Whether this process is root.
     pub is_root: bool,
 }
@@ -67,6 +71,8 @@ fn look() -> Host {
         cargo_home: var("CARGO_HOME")
             .map(PathBuf::from)
             .or_else(|| var("HOME").map(|home| PathBuf::from(home).join(".cargo"))),
+        path: var("PATH").unwrap_or_default(),
+        moto: var("KILN_TEST_MOTO").map(PathBuf::from),
         is_root: rustix::process::getuid().is_root(),
     }
 }

@@ -76,3 +76,14 @@ macro_rules! skip {
         return;
     }};
 }
+
+/// A fresh [`far::bucket::Bucket`]; ends a test that cannot have it.
+#[macro_export]
+macro_rules! bucket {
+    ($world:expr) => {
+        match $crate::far::bucket::Bucket::open(&$world) {
+            Ok(bucket) => bucket,
+            Err(why) => $crate::skip!("{why}"),
+        }
+    };
+}

@@ -1,6 +1,7 @@
 //! Projects that more than one theme uses.
 
-use crate::call::Done;
+use crate::call::{Call, Done};
+use crate::left::Tally;
 use crate::project::Project;
 use crate::registry;
 use crate::world::World;
@@ -77,4 +78,61 @@ pub fn chain(world: &World, name: &str, of_mid: &str) -> Project {
     project.write("mid/src/lib.rs", format!("pub fn n() -> i32 {{ {of_mid} }}\n"));
     project.write("low/Cargo.toml", manifest("low"));
     project
+}
+
+/// A workspace with a build script, a procedural macro, a library and a program `app`, which prints `42 43 44`.
+pub fn of_all_kinds(world: &World, place: &str) -> Project {
+    let project = world.project(place);
+    project.package(
+        "app",
+        "\n[dependencies]\nmac = { path = \"mac\" }\nlow = { path = \"low\" }\n\n\
+         [workspace]\nmembers = [\"mac\", \"low\"]\n",
+    );
+    project.write(
+        "src/main.rs",
+        "fn main() {\n    let made: i32 = include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\"));\n    \
+         println!(\"{} {} {}\", made, mac::answer!(), low::n());\n}\n",
+    );
+    project.write(
+        "build.rs",
+        "fn main() {\n    println!(\"cargo::rerun-if-changed=build.rs\");\n    \
+         std::fs::write(std::env::var(\"OUT_DIR\").unwrap() + \"/n.rs\", \"42\").unwrap();\n}\n",
+    );
+    let manifest = "[package]\nname = \"mac\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[lib]\nproc-macro = true\n";
+    project.write("mac/Cargo.toml", manifest);
+    project.write(
+        "mac/src/lib.rs",
+        "#[proc_macro]\npub fn answer(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n    \
+         \"43\".parse().unwrap()\n}\n",
+    );
+    let manifest = "[package]\nname = \"low\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
+    project.write("low/Cargo.toml", manifest);
+    project.write("low/src/lib.rs", "pub fn n() -> i32 { 44 }\n");
+    project
+}
+
+/// The same with a script that notes its runs.
+pub fn of_all_kinds_with_tally(world: &World, place: &str, tally: &Tally) -> Project {
+    let project = of_all_kinds(world, place);
+    project.write(
+        "build.rs",
+        format!(
+            "use std::io::Write;\nfn main() {{\n    println!(\"cargo::rerun-if-changed=build.rs\");\n    \
+             let mut log = std::fs::OpenOptions::new().create(true).append(true).open({:?}).unwrap();\n    \
+             log.write_all(b\"app\\n\").unwrap();\n    \
+             std::fs::write(std::env::var(\"OUT_DIR\").unwrap() + \"/n.rs\", \"42\").unwrap();\n}}\n",
+            tally.path()
+        ),
+    );
+    project
+}
+
+/// Builds [`of_all_kinds`] from nothing by a call of cargo and looks whether its program works.
+#[track_caller]
+pub fn build_all_kinds(world: &World, project: &Project, cargo: Call) -> Done {
+    project.wipe();
+    let done = cargo.run().ok();
+    let program = world.call(project.at("target/debug/app"), project.dir(), &[]).run().ok();
+    assert_eq!(program.stdout, "42 43 44\n");
+    done
 }

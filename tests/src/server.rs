@@ -29,6 +29,12 @@ impl Server {
         Some(Self { pid: info["pid"].as_u64()?.try_into().ok()? })
     }
 
+    /// What the server of a state directory says of itself.
+    #[track_caller]
+    pub fn info(dir: &Path) -> Value {
+        ask(&dir.join("kiln.sock"), "/v1/server").expect("a running server")
+    }
+
     /// Whether its process is there.
     pub fn is_alive(&self) -> bool {
         is_alive(self.pid)

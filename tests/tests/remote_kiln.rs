@@ -5,42 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use kiln_tests::far::{Mode, Relay, Shared, Traffic};
+use kiln_tests::far::{Mode, Relay, Shared, requests, show};
+use kiln_tests::samples::of_all_kinds as sample;
 use kiln_tests::server::{kill, wait_until};
 use kiln_tests::{Call, Done, Project, World, registry, skip, world};
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// A workspace with a build script, a procedural macro, a library and a program.
-fn sample(world: &World, place: &str) -> Project {
-    let project = world.project(place);
-    project.package(
-        "app",
-        "\n[dependencies]\nmac = { path = \"mac\" }\nlow = { path = \"low\" }\n\n\
-         [workspace]\nmembers = [\"mac\", \"low\"]\n",
-    );
-    project.write(
-        "src/main.rs",
-        "fn main() {\n    let made: i32 = include!(concat!(env!(\"OUT_DIR\"), \"/n.rs\"));\n    \
-         println!(\"{} {} {}\", made, mac::answer!(), low::n());\n}\n",
-    );
-    project.write(
-        "build.rs",
-        "fn main() {\n    println!(\"cargo::rerun-if-changed=build.rs\");\n    \
-         std::fs::write(std::env::var(\"OUT_DIR\").unwrap() + \"/n.rs\", \"42\").unwrap();\n}\n",
-    );
-    let manifest = "[package]\nname = \"mac\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[lib]\nproc-macro = true\n";
-    project.write("mac/Cargo.toml", manifest);
-    project.write(
-        "mac/src/lib.rs",
-        "#[proc_macro]\npub fn answer(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n    \
-         \"43\".parse().unwrap()\n}\n",
-    );
-    let manifest = "[package]\nname = \"low\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
-    project.write("low/Cargo.toml", manifest);
-    project.write("low/src/lib.rs", "pub fn n() -> i32 { 44 }\n");
-    project
-}
 
 fn before(call: Call, relay: &Relay) -> Call {
     call.env("KILN_UPSTREAM", relay.url()).env("KILN_JOB", "dev")
@@ -69,22 +39,6 @@ fn remote_lines(world: &World) -> Vec<String> {
     let log = std::fs::read_to_string(world.kiln_dir().join("server.log")).unwrap_or_default();
     let lines = log.lines().filter(|line| line.contains(" remote http") && line.contains(" warn "));
     lines.map(str::to_owned).collect()
-}
-
-fn show(what: &str, traffic: &BTreeMap<String, Traffic>) -> Traffic {
-    let mut all = Traffic::default();
-    for (call, Traffic { requests, sent, received }) in traffic {
-        println!("{what}: {call}: {requests} requests, {sent} bytes sent, {received} received");
-        all.requests += requests;
-        all.sent += sent;
-        all.received += received;
-    }
-    println!("{what}: {all:?}");
-    all
-}
-
-fn requests(traffic: &BTreeMap<String, Traffic>, call: &str) -> u64 {
-    traffic.get(call).copied().unwrap_or_default().requests
 }
 
 /// The second machine has nothing: no state, no target, another checkout path, another cargo home.

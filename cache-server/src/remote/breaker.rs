@@ -58,6 +58,7 @@ pub(crate) struct Breaker {
     until: Option<Instant>,
     probe: Option<Instant>,
     last: Option<Result<(), FaultKind>>,
+    why: String,
 }
 
 impl Breaker {
@@ -114,6 +115,20 @@ impl Breaker {
     /// How the last question went; none: nothing was asked.
     pub(crate) fn last(&self) -> Option<Result<(), FaultKind>> {
         self.last
+    }
+
+    /// Keeps the text of the fault that was told last.
+    pub(crate) fn because(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
+    }
+
+    /// What went wrong last, if the last question did, for people.
+    pub(crate) fn words(&self) -> Option<String> {
+        let kind = self.last?.err()?;
+        Some(match self.why.as_str() {
+            "" => kind.words().to_owned(),
+            why => format!("{}: {why}", kind.words()),
+        })
     }
 
     /// Until when it is left alone, if it is.

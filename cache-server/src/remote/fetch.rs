@@ -220,6 +220,7 @@ pub(crate) async fn fetch(
     let mut stored = Vec::with_capacity(blobs.len());
     let fetched = timeout(REMOTE_FETCH, transfer(&service, edge, &blobs, &mut stored)).await;
     let fetched = fetched.unwrap_or(Err(BringError::Slow));
+    edge.tell_damaged(&service.log);
     publish::note_blobs(&service, stored).await?;
     match &fetched {
         Ok(()) => edge.good(Side::Reads),
@@ -250,6 +251,7 @@ pub(crate) async fn fetch_ahead(
     let blobs: Vec<_> = wanted.iter().copied().filter(|(d, _)| claim.holds(d)).collect();
     let mut stored = Vec::with_capacity(blobs.len());
     let fetched = timeout(REMOTE_FETCH, transfer(service, edge, &blobs, &mut stored)).await;
+    edge.tell_damaged(&service.log);
     match fetched {
         Ok(Ok(())) => edge.good(Side::Reads),
         Ok(Err(BringError::Unavailable(why))) => {

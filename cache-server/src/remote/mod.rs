@@ -61,6 +61,8 @@ struct Counts {
     lost: AtomicU64,
     arrived: AtomicU64,
     damaged: AtomicU64,
+    /// What the remote counted as damaged when that was told last.
+    damaged_there: AtomicU64,
     lost_why: Mutex<Option<String>>,
 }
 
@@ -123,13 +125,26 @@ impl Edge {
     /// It failed: counted, and told once.
     fn fault(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
         let now = Instant::now();
+        let mut breaker = self.side(side);
         match kind {
-            FaultKind::ReadOnly => self.side(side).pause(kind, now),
+            FaultKind::ReadOnly => breaker.pause(kind, now),
             _ => {
-                self.side(side).fault(kind, now);
+                breaker.fault(kind, now);
             }
         }
+        breaker.because(why);
+        drop(breaker);
         self.tell(log, kind, why);
+    }
+
+    /// Tells of what the remote itself found damaged and did not hand on since it was asked last.
+    fn tell_damaged(&self, log: &Log) {
+        let now = self.remote.counters().damaged;
+        let before = self.counts.damaged_there.fetch_max(now, Ordering::Relaxed);
+        if now > before {
+            let why = format!("{} answers are not believed", now - before);
+            self.tell(log, FaultKind::Damaged, &why);
+        }
     }
 
     /// Writes a line about a fault, unless one of its kind was written of late.
@@ -161,8 +176,7 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
     let Some(edge) = &service.edge else { return Ok(None) };
     let waiting = service.index.read(index::outbox::waiting).await?;
     let now = Instant::now();
-    let words = |kind: FaultKind| kind.words().to_owned();
-    let (reachable, left_alone) = {
+    let (reachable, left_alone, fault) = {
         let reads = edge.side(Side::Reads);
         let writes = edge.side(Side::Writes);
         let answers = |last: Result<(), FaultKind>| {
@@ -170,14 +184,14 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
         };
         let last = [reads.last(), writes.last()];
         let reachable = last.iter().flatten().map(|last| answers(*last)).reduce(|a, b| a && b);
-        let why = reads.left_alone(now).and_then(|_| reads.last()?.err());
-        (reachable, why.map(words))
+        let left_alone = reads.left_alone(now).and_then(|_| reads.words());
+        (reachable, left_alone, reads.words().or_else(|| writes.words()))
     };
     let not_sending = match edge.sends {
         false => Some("KILN_MODE=read".to_owned()),
         true => {
             let writes = edge.side(Side::Writes);
-            writes.left_alone(now).and_then(|_| writes.last()?.err()).map(words)
+            writes.left_alone(now).and_then(|_| writes.words())
         }
     };
     let counters = edge.remote.counters();
@@ -188,6 +202,7 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
         reachable,
         left_alone,
         not_sending,
+        fault,
         queued: waiting.count,
         queued_bytes: waiting.bytes,
         oldest_ms: waiting.oldest_ms.map(|at| clock::now_ms().saturating_sub(at)),

@@ -37,6 +37,8 @@ pub(crate) struct Outbox {
     drains: AtomicUsize,
     /// When a server that leaves gives up.
     deadline: Mutex<Option<Instant>>,
+    /// Until when requests to drain belong to one that came before and did not end.
+    goes_on: Mutex<Option<Instant>>,
     progress: watch::Sender<u64>,
 }
 
@@ -46,6 +48,7 @@ impl Default for Outbox {
             wake: Notify::new(),
             drains: AtomicUsize::new(0),
             deadline: Mutex::default(),
+            goes_on: Mutex::default(),
             progress: watch::Sender::new(0),
         }
     }
@@ -55,6 +58,13 @@ impl Outbox {
     /// Something was queued.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Whether this is the first of the requests with which somebody waits for the end of sending. The faults
+    /// that the others met count on.
+    fn begins(&self, until: Instant) -> bool {
+        let before = lock(&self.goes_on).replace(until);
+        before.is_none_or(|before| before < Instant::now())
     }
 
     fn is_draining(&self) -> bool {
@@ -289,15 +299,18 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
 pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration) -> bool {
     let Some(edge) = &service.edge else { return true };
     let guard = Draining::begin(edge);
-    *lock(&edge.outbox.deadline) = Some(Instant::now() + in_all.max(within));
+    let until = Instant::now() + in_all.max(within);
+    *lock(&edge.outbox.deadline) = Some(until);
     let hurried = timeout(within, async {
         ahead::write_notes(service, edge).await;
         if !edge.sends {
             return false;
         }
-        edge.side(Side::Writes).try_now();
-        if let Err(error) = service.index.write(rows::hurry).await {
-            service.log.warn(format_args!("outbox: {error}"));
+        if edge.outbox.begins(until) {
+            edge.side(Side::Writes).try_now();
+            if let Err(error) = service.index.write(rows::hurry).await {
+                service.log.warn(format_args!("outbox: {error}"));
+            }
         }
         edge.outbox.wake();
         let mut progress = edge.outbox.progress.subscribe();
@@ -315,7 +328,11 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
             let _ = progress.changed().await;
         }
     });
-    let drained = hurried.await.unwrap_or(false);
+    let ended = hurried.await;
+    if ended.is_ok() {
+        *lock(&edge.outbox.goes_on) = None;
+    }
+    let drained = ended.unwrap_or(false);
     drop(guard);
     drained
 }

@@ -87,7 +87,9 @@ pub(crate) async fn answered<T>(
     edge: &Edge,
     question: impl Future<Output = StoreResult<T>>,
 ) -> Option<T> {
-    match timeout(REMOTE_ANSWER, question).await {
+    let answer = timeout(REMOTE_ANSWER, question).await;
+    edge.tell_damaged(&service.log);
+    match answer {
         Ok(Ok(answer)) => {
             edge.good(Side::Reads);
             Some(answer)

@@ -168,7 +168,10 @@ fn tell_remote(status: &RemoteStatus) {
     let state = match (&status.left_alone, status.reachable) {
         (Some(why), _) => format!("left alone for a while: {why}"),
         (None, Some(true)) => "answers".to_owned(),
-        (None, Some(false)) => "did not answer last".to_owned(),
+        (None, Some(false)) => {
+            let why = status.fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("did not answer last{why}")
+        }
         (None, None) => "not asked so far".to_owned(),
     };
     say::result(&format!("before {}: {state}", status.place));
@@ -195,7 +198,7 @@ fn tell_remote(status: &RemoteStatus) {
 
 fn status(env: &Env, config: &Config) -> ExitCode {
     let place = match local::address(env, config) {
-        Some(address) => format!("{address:?}"),
+        Some(address) => address.to_string(),
         None => "nowhere".into(),
     };
     let info = super::connect(env, config).ok().and_then(|mut client| info(&mut client));

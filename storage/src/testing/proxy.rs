@@ -33,6 +33,9 @@ pub enum HttpFault {
     Truncate,
     /// One bit in the middle of the body is another.
     BitFlip,
+    /// The request is taken and kept: the server is not asked, and nothing is answered until the client gives
+    /// up.
+    Hold,
     /// Half of the body comes, and then nothing, until the client gives up.
     Stall,
     /// The body comes in so many pieces with a pause between them.
@@ -268,6 +271,7 @@ async fn exchange(client: TcpStream, state: &State) -> io::Result<()> {
     let (at, fault) = state.begin(&head, body.len() as u64);
     match fault {
         Some(HttpFault::ResetBefore) => return reset(&client),
+        Some(HttpFault::Hold) => return hold(client).await,
         Some(HttpFault::Status(status, after)) => {
             let after = after.map(|s| format!("retry-after: {s}\r\n")).unwrap_or_default();
             state.note(at, status, 0);
@@ -287,6 +291,12 @@ async fn exchange(client: TcpStream, state: &State) -> io::Result<()> {
         return reset(&client);
     }
     forward(client, &head, body, fault, |received| state.note(at, status, received)).await
+}
+
+/// Ends when the client closes its side.
+async fn hold(mut client: TcpStream) -> io::Result<()> {
+    while client.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
 }
 
 /// An answer of the proxy itself.

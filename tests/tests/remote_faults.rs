@@ -1,0 +1,296 @@
+//! Theme: whatever is wrong with the place behind a server, builds are right and end; the log says each kind
+//! of fault once, what could not be sent is sent later, and what waiting costs is bounded by the limits on
+//! questions.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use std::time::Duration;
+
+use kiln_server::limits::{OUTBOX_WORKERS, REMOTE_FAULTS};
+use kiln_storage::testing::gha::{Call as Kind, Fault, READ_WRITE};
+use kiln_storage::testing::proxy::{HttpFault, When};
+use kiln_tests::far::bucket::{Bucket, warnings};
+use kiln_tests::far::cache::{Cache, Face};
+use kiln_tests::samples::{build_all_kinds, of_all_kinds};
+use kiln_tests::{Call, Done, Project, World, bucket, world};
+use serde_json::Value;
+
+/// Units of the project.
+const UNITS: u64 = 5;
+/// Times that a request to a bucket is sent, at most.
+const ATTEMPTS: u64 = 5;
+/// Questions that may be asked of a place that answers none, at most: before it is left alone each unit may have
+/// asked, and the note of the job; then a few results are tried to be sent, once more when the server leaves,
+/// and the note.
+const QUESTIONS: u64 = UNITS + 1 + 2 * (REMOTE_FAULTS as u64 + OUTBOX_WORKERS as u64) + 2;
+
+#[track_caller]
+fn build(world: &World, project: &Project, bucket: &Bucket) -> Done {
+    build_all_kinds(world, project, bucket.before(world.cargo(project, &["build"])))
+}
+
+/// What became of the newest build.
+fn newest(world: &World) -> Value {
+    world.stats()["build"].clone()
+}
+
+/// `kiln server stop` within some seconds; what it said.
+fn stop(world: &World, seconds: &str) -> String {
+    let said = world.kiln(&["server", "stop"]).env("KILN_DRAIN", seconds).run().ok();
+    format!("{}{}", said.stdout, said.stderr)
+}
+
+/// Looks whether each kind of fault is told once, and which.
+#[track_caller]
+fn told(world: &World, want: &[&str]) {
+    let lines = warnings(&world.kiln_dir());
+    println!("{lines:#?}");
+    for kind in ["cannot be reached", "too slow", "is damaged", "takes no results", "never sent"] {
+        let count = lines.iter().filter(|line| line.contains(kind)).count();
+        assert!(count <= 1, "{kind}: {lines:#?}");
+    }
+    for kind in want {
+        assert!(lines.iter().any(|line| line.contains(kind)), "{kind}: {lines:#?}");
+    }
+    assert!(want.is_empty() == lines.is_empty(), "{lines:#?}");
+}
+
+/// A bucket that one machine has filled.
+fn filled(world: &World) -> Result<Bucket, String> {
+    let bucket = Bucket::open(world)?;
+    build(world, &of_all_kinds(world, "app"), &bucket);
+    assert!(stop(world, "60").contains("5 results were sent to s3://"));
+    assert_eq!(bucket.objects("results").len(), 5);
+    bucket.proxy().forget();
+    Ok(bucket)
+}
+
+/// [`filled`]; ends a test that cannot have it.
+macro_rules! filled {
+    ($world:expr) => {
+        match filled(&$world) {
+            Ok(bucket) => bucket,
+            Err(why) => kiln_tests::skip!("{why}"),
+        }
+    };
+}
+
+/// A place that fails from the start: all is compiled and stays queued, and is sent when the place is well.
+#[track_caller]
+fn down(world: &World, bucket: &Bucket, fault: HttpFault, want: &[&str]) {
+    bucket.proxy().inject(When::any().always(), fault);
+    let project = of_all_kinds(world, "app");
+    build(world, &project, bucket);
+    assert_eq!(newest(world)["miss"], 5);
+    world.assert_all_hit(&build(world, &project, bucket));
+    assert_eq!(newest(world)["hit_local"], 5);
+    let said = stop(world, "1");
+    assert!(said.contains("5 results") && said.contains("stay queued"), "{said}");
+    let asked = bucket.proxy().injected();
+    println!("{fault:?}: asked {asked} times\n{said}");
+    assert!(asked > 0 && asked <= QUESTIONS * ATTEMPTS, "{asked}");
+    assert_eq!(bucket.objects("results").len(), 0);
+    told(world, want);
+    bucket.proxy().clear();
+    bucket.before(world.kiln(&["server", "start"])).run().ok();
+    let said = stop(world, "60");
+    assert!(said.contains("stopped") && !said.contains("queued"), "{said}");
+    assert_eq!(bucket.objects("results").len(), 5);
+}
+
+#[test]
+fn a_bucket_that_hangs_up() {
+    let world = world!();
+    down(&world, &bucket!(world), HttpFault::ResetBefore, &["remote s3://"]);
+}
+
+#[test]
+fn a_bucket_that_is_overloaded() {
+    let world = world!();
+    down(&world, &bucket!(world), HttpFault::Status(503, None), &["remote s3://"]);
+}
+
+/// A long `Retry-After` is not waited for: each question is asked once.
+#[test]
+fn a_bucket_over_its_rate() {
+    let world = world!();
+    let bucket = bucket!(world);
+    down(&world, &bucket, HttpFault::Status(429, Some(3600)), &["cannot be reached"]);
+}
+
+/// Each question is bounded, and after a few the place is left alone.
+#[test]
+fn a_bucket_that_never_answers() {
+    let world = world!();
+    down(&world, &bucket!(world), HttpFault::Hold, &["too slow"]);
+}
+
+/// Nothing there is known to the account, or the credentials are wrong.
+#[test]
+fn a_bucket_that_lets_nobody_in() {
+    let world = world!();
+    down(&world, &bucket!(world), HttpFault::Status(403, None), &["remote s3://"]);
+}
+
+/// Why a place cannot be reached is said wherever it is said that it cannot.
+#[test]
+fn why_a_bucket_cannot_be_reached_is_said() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let project = of_all_kinds(&world, "app");
+    let call = bucket.at(world.cargo(&project, &["build"]), "s3://nobodys/place");
+    build_all_kinds(&world, &project, call);
+    let why = "there is no such bucket";
+    let status = world.kiln(&["server", "status"]).run().ok().stdout;
+    assert!(status.contains("at unix:///") && !status.contains("Unix("), "{status}");
+    assert!(status.contains("before s3://nobodys/place") && status.contains(why), "{status}");
+    let said = stop(&world, "5");
+    assert!(said.contains(why) && said.contains("stay queued"), "{said}");
+    told(&world, &[why]);
+}
+
+/// A second machine, while the place does this to requests: the build is right. What became of it.
+#[track_caller]
+fn second(bucket: &Bucket, when: When, fault: HttpFault, want: &[&str]) -> Value {
+    let world = world!();
+    bucket.proxy().inject(when, fault);
+    let project = of_all_kinds(&world, "elsewhere/app");
+    build(&world, &project, bucket);
+    let figures = newest(&world);
+    println!("{fault:?}: {} times, {figures}", bucket.proxy().injected());
+    assert!(bucket.proxy().injected() > 0, "no fault was seen");
+    assert_eq!(figures["units"], 5, "{figures:#}");
+    bucket.proxy().clear();
+    stop(&world, "60");
+    told(&world, want);
+    figures
+}
+
+#[test]
+fn a_bucket_that_goes_away_in_the_middle() {
+    let bucket = filled!(world!());
+    let when = When::any().always().after(4);
+    let figures = second(&bucket, when, HttpFault::ResetBefore, &["remote s3://"]);
+    assert_ne!(figures["miss"], 0, "{figures:#}");
+}
+
+/// What is slow and comes is used.
+#[test]
+fn a_bucket_that_drips() {
+    let bucket = filled!(world!());
+    let fault = HttpFault::Slow { pieces: 20, pause: Duration::from_millis(10) };
+    let figures = second(&bucket, When { method: Some("GET"), ..When::any() }.always(), fault, &[]);
+    assert_eq!(figures["hit_remote"], 5, "{figures:#}");
+}
+
+/// What goes wrong once is tried again: nobody notices.
+#[test]
+fn a_bucket_that_fails_now_and_then() {
+    let bucket = filled!(world!());
+    for fault in [
+        HttpFault::Status(503, None),
+        HttpFault::Status(429, Some(1)),
+        HttpFault::ResetBefore,
+        HttpFault::ResetInside,
+        HttpFault::BitFlip,
+        HttpFault::Truncate,
+    ] {
+        bucket.proxy().forget();
+        let figures = second(&bucket, When::next("GET", "/results/"), fault, &[]);
+        assert_eq!(figures["hit_remote"], 5, "{fault:?} {figures:#}");
+        assert_eq!(bucket.proxy().seen().iter().filter(|one| one.fault.is_some()).count(), 1);
+    }
+}
+
+/// It takes no writes: reading goes on.
+#[test]
+fn a_bucket_that_is_read_only() {
+    let bucket = filled!(world!());
+    let world = world!();
+    bucket
+        .proxy()
+        .inject(When { method: Some("PUT"), ..When::any() }.always(), HttpFault::Status(403, None));
+    let project = of_all_kinds(&world, "app");
+    project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 4 }\n");
+    world.assert_compiled(&build(&world, &project, &bucket), &["app bin", "low lib"]);
+    assert_eq!(newest(&world)["hit_remote"], 3);
+    let said = stop(&world, "5");
+    assert!(said.contains("2 results") && said.contains("takes no results"), "{said}");
+    let writes = bucket.proxy().injected();
+    assert!(writes > 0 && writes <= 2 * OUTBOX_WORKERS as u64 + 2, "{writes}");
+    told(&world, &["takes no results"]);
+}
+
+/// Every object comes with a wrong bit, or cut off: nothing of that is believed.
+#[test]
+fn a_bucket_that_lies() {
+    for (part, fault, want) in [
+        ("/results/", HttpFault::BitFlip, "is damaged"),
+        ("/packed/", HttpFault::BitFlip, "is damaged"),
+        ("/results/", HttpFault::Truncate, "cannot be reached"),
+        ("/packed/", HttpFault::Truncate, "cannot be reached"),
+    ] {
+        let bucket = filled!(world!());
+        let figures = second(&bucket, When::next("GET", part).always(), fault, &[want]);
+        assert_ne!(figures["miss"], 0, "{part} {fault:?} {figures:#}");
+    }
+}
+
+// The GitHub Actions cache ------------------------------------------------------------------------
+
+fn job(cache: &Cache, call: Call) -> Call {
+    cache.job(call, &[("refs/heads/main", READ_WRITE)])
+}
+
+/// A second job, while the service does this: the build is right. What became of it.
+#[track_caller]
+fn second_job((kind, fault): (Kind, &Fault), times: usize, want: &[&str]) -> (Value, u64) {
+    let (cache, one, two) = (Cache::start(Face::V2), world!(), world!());
+    let project = of_all_kinds(&one, "app");
+    build_all_kinds(&one, &project, job(&cache, one.cargo(&project, &["build"])));
+    assert!(stop(&one, "60").contains("5 results were sent to the GitHub Actions cache"));
+    let before = cache.fake().counted();
+    cache.fake().fail(kind, fault, times);
+    let project = of_all_kinds(&two, "elsewhere/app");
+    build_all_kinds(&two, &project, job(&cache, two.cargo(&project, &["build"])));
+    let figures = newest(&two);
+    let counted = cache.fake().counted();
+    cache.fake().heal();
+    stop(&two, "30");
+    let asked = counted.all_requests() - before.all_requests();
+    println!("{fault:?}: {} times, asked {asked} times, {figures}", counted.injected);
+    assert!(counted.injected > 0, "no fault was seen");
+    told(&two, want);
+    (figures, asked)
+}
+
+#[test]
+fn a_cache_that_fails_now_and_then() {
+    for (kind, fault) in [
+        (Kind::Lookup, Fault::Status(503)),
+        (Kind::Lookup, Fault::RetryAfter(1)),
+        (Kind::Download, Fault::Drop),
+        (Kind::Download, Fault::DropMidBody),
+        (Kind::Download, Fault::Expired),
+    ] {
+        let (figures, _) = second_job((kind, &fault), 1, &[]);
+        assert_eq!(figures["hit_remote"], 5, "{kind:?} {fault:?} {figures:#}");
+    }
+}
+
+#[test]
+fn a_cache_that_is_away() {
+    for fault in [Fault::Status(503), Fault::Drop, Fault::RetryAfter(3600), Fault::Garbage] {
+        let (figures, asked) = second_job((Kind::Lookup, &fault), 10_000, &["cannot be reached"]);
+        assert_eq!(figures["miss"], 5, "{fault:?} {figures:#}");
+        assert!(asked <= QUESTIONS * 4, "{fault:?}: {asked}");
+    }
+}
+
+#[test]
+fn a_cache_that_lies() {
+    for fault in [Fault::FlipBit, Fault::Short] {
+        let (figures, _) = second_job((Kind::Download, &fault), 10_000, &["is damaged"]);
+        assert_eq!(figures["miss"], 5, "{fault:?} {figures:#}");
+    }
+}

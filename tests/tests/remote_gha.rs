@@ -1,0 +1,157 @@
+//! Theme: jobs that share the GitHub Actions cache and nothing else, over both of its services. A new job
+//! finds what the last one made, a pull request reads from the default branch and writes for itself alone,
+//! and all of that takes a handful of entries.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use kiln_server::limits::REMOTE_FAULTS;
+use kiln_storage::testing::gha::{Call as Kind, Fault, READ, READ_WRITE};
+use kiln_tests::far::bucket::warnings;
+use kiln_tests::far::cache::{Cache, Face};
+use kiln_tests::left::Tally;
+use kiln_tests::samples::{build_all_kinds, of_all_kinds, of_all_kinds_with_tally};
+use kiln_tests::{Done, Project, World, world};
+use serde_json::Value;
+
+const MAIN: &[(&str, u8)] = &[("refs/heads/main", READ_WRITE)];
+const PULL: &[(&str, u8)] = &[("refs/pull/7/merge", READ_WRITE), ("refs/heads/main", READ)];
+
+#[track_caller]
+fn build(world: &World, project: &Project, cache: &Cache, scopes: &[(&str, u8)]) -> Done {
+    build_all_kinds(world, project, cache.job(world.cargo(project, &["build"]), scopes))
+}
+
+/// What became of the newest build.
+fn newest(world: &World) -> Value {
+    world.stats()["build"].clone()
+}
+
+#[track_caller]
+fn stop(world: &World, want: &str) {
+    let said = world.kiln(&["server", "stop"]).run().ok();
+    assert!(said.stdout.contains(want), "{}{}", said.stdout, said.stderr);
+}
+
+/// Keys of entries of a ref.
+fn keys(cache: &Cache, scope: &str) -> Vec<String> {
+    cache.fake().keys().into_iter().filter(|(of, _)| of == scope).map(|(_, key)| key).collect()
+}
+
+fn figures(cache: &Cache, what: &str) {
+    println!("{what}: {:?}", cache.fake().counted());
+}
+
+#[track_caller]
+fn jobs(face: Face) {
+    let cache = Cache::start(face);
+    let (one, two, pull) = (world!(), world!(), world!());
+    let (again, later, tally) = (world!(), world!(), Tally::new(&one));
+    build(&one, &of_all_kinds_with_tally(&one, "app", &tally), &cache, MAIN);
+    assert_eq!(tally.take(), ["app"]);
+    stop(&one, "5 results were sent to the GitHub Actions cache");
+    figures(&cache, "first job");
+    // A pack, and the manifest.
+    assert_eq!(cache.fake().counted().finalized, 2, "{:?}", cache.fake().keys());
+
+    // A new job on the same ref.
+    let before = cache.fake().counted();
+    let project = of_all_kinds_with_tally(&two, "elsewhere/checkout", &tally);
+    two.assert_all_hit(&build(&two, &project, &cache, MAIN));
+    assert_eq!((&newest(&two)["hit_remote"], tally.take().len()), (&5.into(), 0));
+    figures(&cache, "second job");
+    let after = cache.fake().counted();
+    assert_eq!(after.reserved, before.reserved, "a job that stores nothing writes nothing");
+    assert!(after.of(Kind::Lookup) - before.of(Kind::Lookup) <= 6, "{after:?}");
+    stop(&two, "stopped");
+    assert_eq!(cache.fake().counted().reserved, before.reserved);
+
+    // A pull request has what the default branch made, and leaves what it makes to itself.
+    let project = of_all_kinds_with_tally(&pull, "app", &tally);
+    project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 4 }\n");
+    pull.assert_compiled(&build(&pull, &project, &cache, PULL), &["app bin", "low lib"]);
+    assert_eq!((&newest(&pull)["hit_remote"], tally.take().len()), (&3.into(), 0));
+    stop(&pull, "2 results were sent to the GitHub Actions cache");
+    figures(&cache, "pull request");
+    assert_eq!(keys(&cache, MAIN[0].0).len(), 2);
+    assert_eq!(keys(&cache, PULL[0].0).len(), 2);
+
+    // The next push to it finds that; the default branch does not.
+    let changed = |world: &World| {
+        let project = of_all_kinds_with_tally(world, "app", &tally);
+        project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 4 }\n");
+        project
+    };
+    again.assert_all_hit(&build(&again, &changed(&again), &cache, PULL));
+    let project = changed(&later);
+    later.assert_compiled(&build(&later, &project, &cache, MAIN), &["app bin", "low lib"]);
+    for world in [&one, &two, &pull, &again, &later] {
+        assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
+    }
+}
+
+#[test]
+fn jobs_over_the_service_of_github() {
+    jobs(Face::V2);
+}
+
+#[test]
+fn jobs_over_the_older_service() {
+    jobs(Face::V1);
+}
+
+/// A token that only reads: the build hits, nothing is written, and that is said.
+#[test]
+fn a_job_whose_token_only_reads() {
+    let (one, two) = (world!(), world!());
+    let cache = Cache::start(Face::V2);
+    build(&one, &of_all_kinds(&one, "app"), &cache, MAIN);
+    stop(&one, "5 results were sent");
+    let project = of_all_kinds(&two, "app");
+    project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 4 }\n");
+    let done = build(&two, &project, &cache, &[("refs/heads/main", READ)]);
+    two.assert_compiled(&done, &["app bin", "low lib"]);
+    let before = cache.fake().counted().finalized;
+    let said = two.kiln(&["server", "stop"]).run().ok();
+    println!("{}{}", said.stdout, said.stderr);
+    assert!(said.stderr.contains("2 results"), "{}{}", said.stdout, said.stderr);
+    assert_eq!(cache.fake().counted().finalized, before);
+    let lines = warnings(&two.kiln_dir());
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+/// Without the variables that an action hands on, the build is right, and it is said what is missing.
+#[test]
+fn a_job_that_is_told_nothing() {
+    let world = world!();
+    let project = of_all_kinds(&world, "app");
+    let job = || world.cargo(&project, &["build"]).env("KILN_STORAGE", "gha://");
+    assert_eq!(build_all_kinds(&world, &project, job()).compiled().len(), 4);
+    world.assert_all_hit(&build_all_kinds(&world, &project, job()));
+    let missing = "ACTIONS_RUNTIME_TOKEN is not set";
+    let status = world.kiln(&["server", "status"]).run().ok();
+    assert!(status.stdout.contains(missing), "{}", status.stdout);
+    let said = world.kiln(&["server", "stop"]).run().ok();
+    assert!(said.stderr.contains("5 results") && said.stderr.contains(missing), "{}", said.stderr);
+    let log = std::fs::read_to_string(world.kiln_dir().join("server.log")).unwrap();
+    assert!(log.contains(missing), "{log}");
+    let lines = warnings(&world.kiln_dir());
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+/// The service is away when a job ends: that costs a few attempts, not all the time that there is.
+#[test]
+fn a_service_that_is_gone_at_the_end() {
+    let world = world!();
+    let cache = Cache::start(Face::V2);
+    let project = of_all_kinds(&world, "app");
+    build(&world, &project, &cache, MAIN);
+    cache.fake().fail(Kind::Create, &Fault::Status(503), 10_000);
+    let said = world.kiln(&["server", "stop"]).run().ok();
+    let why = "it cannot be reached: the GitHub Actions cache: 0 results are stored, 5 are not yet";
+    assert!(said.stderr.contains("5 results") && said.stderr.contains(why), "{}", said.stderr);
+    let asked = cache.fake().counted().of(Kind::Create);
+    // Each flush asks for a pack and for the manifest, with four attempts each.
+    assert!(asked <= u64::from(REMOTE_FAULTS) * 2 * 4, "{asked}");
+    let lines = warnings(&world.kiln_dir());
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
