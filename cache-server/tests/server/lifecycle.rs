@@ -188,7 +188,7 @@ fn the_program_names_what_it_does_not_accept() {
     };
     for (args, word) in [
         (["--dir", "/x", "--cache-size", "much"], "10GiB"),
-        (["--dir", "/x", "--storage", "s3://b"], "not available"),
+        (["--dir", "/x", "--storage", "ftp://b"], "s3://bucket"),
         (["--dir", "/x", "--role", "edge"], "local or shared"),
         (["--dir", "x", "--log", "info"], "absolute"),
         (["--dir", "/x", "--unknown", "1"], "--unknown"),
