@@ -187,6 +187,10 @@ impl Fetcher {
         }
         let digests: Vec<Digest> = wanted.iter().map(|(digest, _)| *digest).collect();
         let (Some(claim), _) = Claim::take(&self.service, edge, &digests) else { return };
+        let wanted = match fetch::claimed(&self.service, &wanted, &claim).await {
+            Ok(wanted) if !wanted.is_empty() => wanted,
+            _ => return,
+        };
         let came = fetch::fetch_ahead(&self.service, edge, &wanted, &claim).await;
         edge.ahead.with(&self.key, |job| {
             for (digest, bytes) in came {

@@ -162,11 +162,15 @@ async fn bring_whole(
         let digests: Vec<Digest> = wanted.blobs.iter().map(|(digest, _)| *digest).collect();
         let (claim, others) = Claim::take(service, edge, &digests);
         if let Some(claim) = claim {
-            if !edge.may(Side::Reads) {
-                return Err(BringError::Unavailable("it is left alone for a while".into()));
+            let blobs = claimed(service, &wanted.blobs, &claim).await?;
+            if !blobs.is_empty() {
+                if !edge.may(Side::Reads) {
+                    return Err(BringError::Unavailable("it is left alone for a while".into()));
+                }
+                let wanted = Wanted { blobs, ..wanted };
+                let fetched = tokio::spawn(fetch(service.clone(), wanted, claim)).await;
+                fetched.map_err(|error| ApiError::Internal(error.to_string()))??;
             }
-            let fetched = tokio::spawn(fetch(service.clone(), wanted, claim)).await;
-            fetched.map_err(|error| ApiError::Internal(error.to_string()))??;
         }
         for mut other in others {
             // Nothing is ever sent: it ends when the sender is dropped.
@@ -174,6 +178,23 @@ async fn bring_whole(
         }
     }
     Err(BringError::Damaged)
+}
+
+/// Those of some blobs that are claimed and not here. They were looked for before they were claimed, and what
+/// others fetched may have come in between.
+///
+/// # Errors
+/// What the index fails with.
+pub(crate) async fn claimed(
+    service: &Service,
+    blobs: &[(Digest, u64)],
+    claim: &Claim,
+) -> Result<Vec<(Digest, u64)>, ApiError> {
+    let mine: Vec<_> = blobs.iter().copied().filter(|(digest, _)| claim.holds(digest)).collect();
+    let asked: Vec<Digest> = mine.iter().map(|(digest, _)| *digest).collect();
+    let missing = service.index.read_few(move |index| records::missing(index, &asked)).await?;
+    let missing: HashSet<Digest> = missing.into_iter().collect();
+    Ok(mine.into_iter().filter(|(digest, _)| missing.contains(digest)).collect())
 }
 
 /// What is missing of a result that came from afar.

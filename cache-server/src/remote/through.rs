@@ -125,7 +125,10 @@ pub(crate) async fn arrive(
     for Arrived { name, record, blobs, stored_ms } in arrived {
         let wanted =
             Wanted { name: name.clone(), scope: principal.scope.clone(), blobs: record.blobs() };
-        along.push((wanted, blobs));
+        // Before the record can be seen: what came along is fetched by nobody.
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let (claim, _) = Claim::take(service, edge, &digests);
+        along.push((wanted, blobs, claim));
         let created_ms = if stored_ms == 0 { now_ms } else { stored_ms.min(now_ms) };
         let times = Times { created_ms, used_ms: now_ms };
         let row = RecordRow::new(principal.scope_id.clone(), record, 0, times)
@@ -153,12 +156,9 @@ pub(crate) async fn arrive(
         })
         .await?;
     count(&edge.counts.arrived, new.len() as u64);
-    for (wanted, blobs) in along {
-        if !blobs.is_empty() && new.contains(&wanted.name.result) {
-            let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-            if let (Some(claim), _) = Claim::take(service, edge, &digests) {
-                tokio::spawn(fetch::keep_blobs(service.clone(), wanted, blobs, claim));
-            }
+    for (wanted, blobs, claim) in along {
+        if let Some(claim) = claim.filter(|_| new.contains(&wanted.name.result)) {
+            tokio::spawn(fetch::keep_blobs(service.clone(), wanted, blobs, claim));
         }
     }
     Ok(())
