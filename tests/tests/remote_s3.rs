@@ -155,7 +155,7 @@ fn ripgrep_on_a_second_machine() {
     let all = show("ripgrep, second machine", &read);
     assert_eq!(requests(&read, "LIST results"), missed, "{read:#?}");
     assert_eq!(requests(&read, "GET results"), units + missed, "{read:#?}");
-    // One for each; a library is put together with its metadata, which is read again where it is not at hand.
+    // One for each, and some a second time: a library is put together with its metadata.
     let (large, packed) = (requests(&read, "GET packed"), packed as u64);
     assert!((packed..=packed + packed / 2).contains(&large), "{read:#?}");
     println!(
