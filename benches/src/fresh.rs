@@ -177,7 +177,7 @@ impl Archive {
         measured.archive_s.push(unpack_s + cargo_s);
         let sources = Sources::made_new(&self.build.project)?;
         let again = self.build.on_what_is_there();
-        sources.as_they_were()?;
+        sources.put_back()?;
         measured.checkout_s.push(unpack_s + again?);
         Ok(())
     }
@@ -222,7 +222,7 @@ impl Sources {
         Ok(Self(files))
     }
 
-    fn as_they_were(self) -> Outcome<()> {
+    fn put_back(self) -> Outcome<()> {
         self.0.iter().try_for_each(|(path, time)| set_time(path, *time))
     }
 }
