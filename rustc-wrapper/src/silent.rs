@@ -90,13 +90,26 @@ pub fn is_neutral(name: &str) -> bool {
         || matches!(name, "KILN_TOKEN" | "CARGO_MAKEFLAGS" | "MAKEFLAGS" | "MFLAGS")
 }
 
-/// Names of variables that belong to a login, a terminal, one call of cargo or one run of CI, and
-/// beginnings of such names (with an underscore at the end). They change all the time; where it is not known
+/// Names of variables that belong to a login, a terminal, one call of cargo, one run of CI or the way into a
+/// storage service, and beginnings of such names (with an underscore at the end). They change all the time; where it is not known
 /// which variables a procedural macro or a program of a build script reads, these are taken not to be
 /// among them.
 pub const OF_SESSION: &[&str] = &[
     "_",
     "ACTIONS_",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_",
     "BUILDKITE_",
     "CARGO_BUILD_",
     "CARGO_INCREMENTAL",
@@ -120,6 +133,7 @@ pub const OF_SESSION: &[&str] = &[
     "GITEA_",
     "GITHUB_",
     "GITLAB_",
+    "GOOGLE_",
     "GPG_",
     "HISTCONTROL",
     "HISTFILE",
