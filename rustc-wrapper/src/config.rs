@@ -306,7 +306,7 @@ mod tests {
             ("KILN_CACHE_SIZE", "10 parsecs"),
             ("KILN_CACHE_SIZE", "0"),
             ("KILN_STORAGE", "ftp://x"),
-            ("KILN_STORAGE", "s3://bucket"),
+            ("KILN_STORAGE", "s3://"),
             ("KILN_UPSTREAM", "cache:5456"),
             ("KILN_UPSTREAM", "file:///a"),
             ("KILN_DRAIN", "soon"),

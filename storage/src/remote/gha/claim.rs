@@ -81,13 +81,37 @@ pub async fn publish(
 ) -> Result<Manifest, CacheError> {
     let until = until.min(Deadline::after(clock, limits::CLAIM_WITHIN));
     let mut all = read_all(numbers, clock, known, until).await?;
-    let (number, slot) = claim_next(numbers, clock, &mut all, until).await?;
+    let (number, slot) = claim_new(numbers, clock, &mut all, until).await?;
     poll(numbers, clock, &mut all, until).await?;
     all.merge(mine);
     all.seen.add(number, clock.now_ms());
     all.prune(clock.now_ms());
     numbers.write(number, &slot, &all, until).await?;
     Ok(all)
+}
+
+/// Claims a number that nobody had before. The first free one may be that of a manifest that others took in
+/// before it was evicted, when too little was found: nobody would read another one of that number.
+async fn claim_new(
+    numbers: &dyn Numbers,
+    clock: &dyn Clock,
+    all: &mut Manifest,
+    until: Deadline,
+) -> Result<(u64, Slot), CacheError> {
+    for _ in 0..limits::MAX_REUSED {
+        let claimed = claim_next(numbers, clock, all, until).await?;
+        let mut reader = Reader { numbers, clock, until, asked: BTreeSet::new() };
+        if let Some(newest) = numbers.newest(until).await?
+            && !all.seen.has(newest)
+        {
+            reader.take(newest, all).await?;
+            reader.missing(all).await?;
+        }
+        if !all.seen.has(claimed.0) {
+            return Ok(claimed);
+        }
+    }
+    Err(CacheError::Unavailable("no new number was found for the index".into()))
 }
 
 /// Claims the first free number. Those that are taken meanwhile are missing.

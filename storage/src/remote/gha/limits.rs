@@ -126,6 +126,9 @@ pub const POLLS: u32 = 4;
 /// Wait between those polls.
 pub const POLL_WAIT: Duration = Duration::from_millis(1500);
 
+/// Most numbers that a writer claims and leaves, because others had them before.
+pub const MAX_REUSED: u32 = 4;
+
 /// Most reservations that one flush tries.
 pub const MAX_CLAIMS: u32 = 300;
 

@@ -98,13 +98,16 @@ impl World {
         finished.filter(|(_, finished)| finished.visible_ms <= now).collect()
     }
 
-    /// Drops the lowest manifest that another one has taken in.
+    /// Drops the lowest manifest that another one has taken in which can be found: what is evicted was not
+    /// used for days, or is among the oldest.
     fn evict(&self) {
+        let now = self.now_ms();
         let mut service = self.service.lock().unwrap();
         let finished: Vec<_> =
             service.numbers.iter().filter_map(|(n, f)| Some((*n, f.clone()?))).collect();
         let merged = finished.iter().find(|(number, _)| {
-            finished.iter().any(|(n, f)| n != number && f.manifest.seen.has(*number))
+            let took = |f: &Finished| f.visible_ms <= now && f.manifest.seen.has(*number);
+            finished.iter().any(|(n, f)| n != number && took(f))
         });
         if let Some((number, _)) = merged {
             service.numbers.remove(number);
@@ -300,6 +303,27 @@ fn a_number_that_nobody_finished_is_skipped_and_remembered() {
     assert_eq!(all.seen.high(), 2);
     assert_eq!(all.seen.missing().keys().copied().collect::<Vec<_>>(), [1]);
     assert_holds(&all, &[0]);
+}
+
+/// A number that is free again, since its manifest was taken in and evicted, is nobody's.
+#[test]
+fn a_number_that_was_used_before_is_not_used_again() {
+    let world = World::default();
+    finish(publishing(&world, 0)).unwrap();
+    finish(publishing(&world, 1)).unwrap();
+    {
+        let mut service = world.service.lock().unwrap();
+        service.numbers.remove(&1);
+        // Found only after the third writer has looked for it.
+        let second = service.numbers.get_mut(&2).unwrap().as_mut().unwrap();
+        second.visible_ms = world.now_ms() + 15;
+    }
+    let all = finish(publishing(&world, 2)).unwrap();
+    assert_eq!(all.seen.high(), 3);
+    after_the_lag(&world);
+    let until = Deadline::after(&world, Duration::from_secs(600));
+    let read = finish(Box::pin(read_all(&world, &world, &Manifest::default(), until))).unwrap();
+    assert_holds(&read, &[0, 1, 2]);
 }
 
 #[test]
