@@ -68,10 +68,8 @@ impl KilnRemote {
             Answer::Refused(refused) => return Err(refused.of_read()),
         };
         let body = self.http.read(response, limits::MAX_JSON_RESPONSE_BYTES).await?;
-        let answer: LookupResponse = serde_json::from_slice(&body).map_err(|_| {
-            add(&self.http.counters.damaged, 1);
-            StoreError::Unavailable("its answer is none of a Kiln server".into())
-        })?;
+        let foreign = |_| StoreError::Unavailable("its answer is none of a Kiln server".into());
+        let answer: LookupResponse = serde_json::from_slice(&body).map_err(foreign)?;
         self.note_behind(&answer);
         let scope = scopes.first().cloned().unwrap_or_else(|| Scope::new("", ""));
         let mut found = Vec::with_capacity(answer.records.len());
