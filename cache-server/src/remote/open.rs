@@ -88,13 +88,13 @@ fn gha(access: &Access) -> Result<Opened, String> {
     settings.sharers = GHA_SHARERS;
     let scopes: Vec<Scope> =
         refs.read.into_iter().map(|name| Scope::new(GHA_REPOSITORY, name)).collect();
-    let scopes = if scopes.is_empty() { config_scopes() } else { scopes };
+    let scopes = if scopes.is_empty() { scopes_untold() } else { scopes };
     settings.scopes.clone_from(&scopes);
     let remote = GhaRemote::new(settings).map_err(|error| error.to_string())?;
     Ok(Opened { scopes: Some(scopes), ..opened(remote) })
 }
 
 /// Where the token tells no refs: what the service itself keeps apart.
-fn config_scopes() -> Vec<Scope> {
+fn scopes_untold() -> Vec<Scope> {
     vec![Scope::new(GHA_REPOSITORY, "all")]
 }

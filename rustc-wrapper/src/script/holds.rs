@@ -40,11 +40,17 @@ pub fn is_above(run: &Run<'_>, path: &str) -> bool {
 
 /// The widest root below a directory that is itself in no such root, and not right below the top.
 fn root_below(run: &Run<'_>, dir: &str) -> Option<&'static str> {
-    let place = |root: &str| run.engine.roots.place(root).map(Path::new);
-    let below = |root: &&str| place(root).is_some_and(|place| place.starts_with(dir));
-    let within = |root: &str| place(root).is_some_and(|place| Path::new(dir).starts_with(place));
-    let is_outside = !TOLD_BY_CARGO.into_iter().any(within) && !is_system(dir);
-    TOLD_BY_CARGO.into_iter().find(below).filter(|_| is_outside)
+    let within = |(_, place): (_, &Path)| Path::new(dir).starts_with(place);
+    if is_system(dir) || told_by_cargo(run).any(within) {
+        return None;
+    }
+    told_by_cargo(run).find(|(_, place)| place.starts_with(dir)).map(|(root, _)| root)
+}
+
+/// The roots that cargo tells, with their places.
+fn told_by_cargo<'r>(run: &'r Run<'_>) -> impl Iterator<Item = (&'static str, &'r Path)> {
+    let place = |root| Some((root, Path::new(run.engine.roots.place(root)?)));
+    TOLD_BY_CARGO.into_iter().filter_map(place)
 }
 
 /// What a run was told of places.
@@ -140,8 +146,7 @@ impl<'a> Told<'a> {
 
     /// Whether a directory holds a root that cargo tells.
     fn holds_root(&self, dir: &str) -> bool {
-        let place = |root: &str| self.run.engine.roots.place(root).map(Path::new);
-        TOLD_BY_CARGO.into_iter().filter_map(place).any(|place| place.starts_with(dir))
+        told_by_cargo(self.run).any(|(_, place)| place.starts_with(dir))
     }
 
     fn is_installed(&self, prefix: &str) -> bool {
@@ -170,9 +175,8 @@ impl<'a> Told<'a> {
     /// checkout, wherever the script runs.
     fn led_to(&self, inputs: &Inputs, pins: &mut BTreeSet<&'static str>) {
         let roots = &self.run.engine.roots;
-        let places: Vec<(&'static str, PathBuf)> = TOLD_BY_CARGO
-            .into_iter()
-            .filter_map(|root| Some((root, Path::new(roots.place(root)?).canonicalize().ok()?)))
+        let places: Vec<(&'static str, PathBuf)> = told_by_cargo(self.run)
+            .filter_map(|(root, place)| Some((root, place.canonicalize().ok()?)))
             .collect();
         let mut real = RealPaths::default();
         for member in &inputs.members {
@@ -180,17 +184,12 @@ impl<'a> Told<'a> {
                 Member::Program(name) => find_program(self.run.engine.env, name),
                 member => path_of(member).and_then(|path| roots.resolve(&path.0)),
             };
-            let Some(path) = path.filter(|path| !self.is_in_root(path)) else { continue };
+            let in_root = |path: &Path| told_by_cargo(self.run).any(|(_, p)| path.starts_with(p));
+            let Some(path) = path.filter(|path| !in_root(path)) else { continue };
             let Some(real) = real.of(&path) else { continue };
             let within = places.iter().filter(|(_, place)| real.starts_with(place));
             pins.extend(within.map(|(root, _)| *root));
         }
-    }
-
-    /// Whether a path is one below a root that cargo tells.
-    fn is_in_root(&self, path: &Path) -> bool {
-        let place = |root: &str| self.run.engine.roots.place(root);
-        TOLD_BY_CARGO.into_iter().filter_map(place).any(|place| path.starts_with(place))
     }
 
     /// Roots whose places are written in a file that was read, and those of some directories that are. Code
