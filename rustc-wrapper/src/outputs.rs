@@ -173,6 +173,14 @@ pub struct Restored {
     pub files: Vec<(Metadata, Digest)>,
 }
 
+impl Restored {
+    /// What two restores wrote.
+    pub fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.files.extend(other.files);
+    }
+}
+
 pub(crate) fn temporary_name(name: &str) -> String {
     // A name at its limit has no room for more.
     match name.len() > 200 {

@@ -4,6 +4,7 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::{Builder, ScopedJoinHandle};
 
 use kiln_storage::api::Offer;
 use kiln_storage::limits::MAX_OUTPUTS;
@@ -85,6 +86,11 @@ fn umask() -> u32 {
 
 /// Largest text that is looked through for places above the roots, bytes.
 const MAX_TEXT_BYTES: u64 = 256 * 1024;
+
+/// From so many files on, threads write them.
+const MANY_FILES: usize = 32;
+/// How many threads.
+const THREADS: usize = 4;
 
 struct Collector<'a> {
     run: &'a Run<'a>,
@@ -177,6 +183,63 @@ impl Drop for Pending {
     }
 }
 
+/// Writes outputs, sorted by name, below a directory. Many of a disk store are written by a few threads: one
+/// file after another, the hundreds of a C library would hold up all that waits for them.
+fn write_all(
+    outputs: &[&Output],
+    dir: &Path,
+    roots: &Roots,
+    source: &mut Source<'_>,
+) -> Result<Restored, RestoreError> {
+    let (dirs, files): (Vec<&Output>, Vec<&Output>) =
+        outputs.iter().partition(|output| matches!(output.content, Content::Directory));
+    // A directory's name sorts before those of what is in it.
+    let mut restored = write_some(&dirs, dir, roots, source)?;
+    let store = match source {
+        Source::Store(store) if files.len() >= MANY_FILES => *store,
+        _ => {
+            restored.add(write_some(&files, dir, roots, source)?);
+            return Ok(restored);
+        }
+    };
+    let parts: Vec<Result<Restored, RestoreError>> = std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for part in files.chunks(files.len().div_ceil(THREADS)) {
+            let write = move || write_some(part, dir, roots, &mut Source::Store(store));
+            // Where there is no thread to be had, this one does it.
+            threads.push(Builder::new().spawn_scoped(scope, write).map_err(|_| write()));
+        }
+        let died = || RestoreError::Target(dir.to_owned(), io::Error::other("a thread died"));
+        let join = |thread: Result<ScopedJoinHandle<'_, _>, _>| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(died())),
+            Err(part) => part,
+        };
+        threads.into_iter().map(join).collect()
+    });
+    for part in parts {
+        restored.add(part?);
+    }
+    Ok(restored)
+}
+
+/// Writes outputs below a directory, one after another.
+fn write_some(
+    outputs: &[&Output],
+    dir: &Path,
+    roots: &Roots,
+    source: &mut Source<'_>,
+) -> Result<Restored, RestoreError> {
+    let mut restored = Restored::default();
+    for output in outputs {
+        let (meta, bytes) = outputs::write(output, &dir.join(&output.name), roots, source)?;
+        restored.bytes += bytes;
+        if let (Content::Blob { digest, .. }, None) = (&output.content, output.mode) {
+            restored.files.push((meta, *digest));
+        }
+    }
+    Ok(restored)
+}
+
 /// Puts OUT_DIR back as a record has it: made beside it, then renamed.
 ///
 /// # Errors
@@ -197,15 +260,7 @@ pub fn restore(
     fs::create_dir_all(&pending.0).map_err(target)?;
     let mut outputs: Vec<&Output> = record.outputs.iter().collect();
     outputs.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut restored = Restored::default();
-    for output in &outputs {
-        let path = pending.0.join(&output.name);
-        let (meta, bytes) = outputs::write(output, &path, roots, source)?;
-        restored.bytes += bytes;
-        if let (Content::Blob { digest, .. }, None) = (&output.content, output.mode) {
-            restored.files.push((meta, *digest));
-        }
-    }
+    let restored = write_all(&outputs, &pending.0, roots, source)?;
     // The deepest first: a directory may be closed to its owner.
     for output in outputs.iter().rev() {
         if let Some(mode) = output.mode {
