@@ -57,6 +57,9 @@ pub const NATIVE: &[(&str, &str)] = &[
     ("parking_lot_core", "\"0.9\""),
 ];
 
+/// What makes bindings to C with libclang, in build scripts.
+pub const BINDGEN: &[(&str, &str)] = &[("bindgen", "\"0.72\"")];
+
 /// Sources that are on this machine, or why they are not.
 pub type Fetched = Result<Project, String>;
 
@@ -145,6 +148,12 @@ pub fn probing(world: &World) -> &'static Fetched {
 pub fn native(world: &World) -> &'static Fetched {
     static NATIVE_SET: OnceLock<Fetched> = OnceLock::new();
     NATIVE_SET.get_or_init(|| package(&world.programs.shared, "native", NATIVE))
+}
+
+/// [`BINDGEN`], fetched once for each test program.
+pub fn bindgen(world: &World) -> &'static Fetched {
+    static BINDGEN_SET: OnceLock<Fetched> = OnceLock::new();
+    BINDGEN_SET.get_or_init(|| package(&world.programs.shared, "bindgen", BINDGEN))
 }
 
 /// A published program with its own lock file, and all that it needs.

@@ -181,7 +181,7 @@ pub fn is_known(path: &Path, class: &Class, memo: &Memo) -> bool {
         path.to_str().is_some_and(|path| is_system_dir(path) || path.starts_with("/bin/"));
     (of_system && is_of_system(name))
         || class.needed.iter().any(|needed| needed.starts_with(DRIVER))
-        || is_rustup(path, name, memo)
+        || is_rustup(path, memo)
 }
 
 /// Whether a library is one of such a program, and names `environ` but to hand it on.
@@ -192,10 +192,13 @@ fn is_known_library(path: &Path) -> bool {
     of_system && LIBRARIES.contains(&without_version(stem))
 }
 
-fn is_rustup(path: &Path, name: &str, memo: &Memo) -> bool {
+/// Whether a program is rustup, under its name or that of a tool. It chooses a toolchain by files and
+/// variables that it asks libc for, and becomes the tool; past libc it makes temporary files at most.
+pub fn is_rustup(path: &Path, memo: &Memo) -> bool {
     let digest = |path: &Path| memo.digest(path).ok().map(|(digest, _)| digest);
     let beside = path.with_file_name("rustup");
-    name == "rustup" || digest(&beside).is_some_and(|rustup| digest(path) == Some(rustup))
+    path.file_name().is_some_and(|name| name == "rustup")
+        || digest(&beside).is_some_and(|rustup| digest(path) == Some(rustup))
 }
 
 fn is_of_system(name: &str) -> bool {
@@ -298,6 +301,8 @@ mod tests {
             std::fs::write(at(name), content).unwrap();
         }
         assert!(known("rustc", &Class::unknown()) && known("rustup", &Class::unknown()));
+        let rustup = |name: &str| is_rustup(&at(name), &Memo::default());
+        assert!(rustup("rustc") && rustup("rustup") && !rustup("cargo-x") && !rustup("absent"));
         assert!(!known("cargo-x", &Class::unknown()) && !known("absent", &Class::unknown()));
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_storage::record::Variables;
 
-use super::programs::{library_may_read_all, may_read_all};
+use super::programs::{is_rustup, library_may_read_all, may_read_all};
 use crate::memo::Memo;
 use crate::objects::{Classes, Environment};
 
@@ -15,7 +15,7 @@ use crate::objects::{Classes, Environment};
 pub struct Unseen {
     /// Variables that count since it may have read them.
     pub variables: Option<Variables>,
-    /// Whether it makes system calls past libc.
+    /// Whether it makes system calls past libc that may matter.
     pub calls: bool,
     /// The objects that it asks the loader for, by name, but for those of the system and the compiler.
     pub needed: Vec<String>,
@@ -44,7 +44,7 @@ pub fn of(path: &Path, is_program: bool, classes: &Classes, memo: &Memo) -> io::
         |name: &String| !super::is_system_library(Path::new(name)) && !is_of_compiler(name);
     Ok(Unseen {
         variables: may.then_some(which),
-        calls: class.inline_syscalls,
+        calls: class.inline_syscalls && !(is_program && is_rustup(path, memo)),
         needed: class.needed.into_iter().filter(foreign).collect(),
     })
 }
