@@ -15,7 +15,7 @@ pub(crate) mod prefetch;
 pub(crate) mod through;
 pub mod url;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::clock;
 use crate::config::RemoteConfig;
 use crate::error::ApiError;
 use crate::index;
-use crate::limits::REMOTE_FETCHES;
+use crate::limits::{REMOTE_FAULTS, REMOTE_FETCHES};
 use crate::log::Log;
 use crate::service::Service;
 
@@ -46,6 +46,8 @@ pub(crate) struct Edge {
     reads: Mutex<Breaker>,
     writes: Mutex<Breaker>,
     told: Mutex<Told>,
+    /// Results in a row that were waited for in vain, while no blob came.
+    late: AtomicU32,
     asked: Mutex<Asked>,
     flights: fetch::Flights,
     lanes: Semaphore,
@@ -91,6 +93,7 @@ impl Edge {
             reads: Mutex::default(),
             writes: Mutex::default(),
             told: Mutex::default(),
+            late: AtomicU32::new(0),
             asked: Mutex::default(),
             flights: fetch::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
@@ -135,6 +138,21 @@ impl Edge {
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
+    }
+
+    /// Blobs came.
+    fn came(&self) {
+        self.late.store(0, Ordering::Relaxed);
+        self.good(Side::Reads);
+    }
+
+    /// Somebody waited for blobs in vain. Answers to other questions, which may be quick all the time, do not
+    /// make up for that: after a few of these it is left alone.
+    fn late(&self, log: &Log, why: &str) {
+        self.fault(log, Side::Reads, FaultKind::Slow, why);
+        if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= REMOTE_FAULTS {
+            self.side(Side::Reads).pause(FaultKind::Slow, Instant::now());
+        }
     }
 
     /// Tells of what the remote itself found damaged and did not hand on since it was asked last.

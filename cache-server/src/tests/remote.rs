@@ -150,6 +150,28 @@ async fn what_is_not_here_in_time_comes_later() {
     assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
 }
 
+/// Questions are answered at once and blobs never come: that is waited for a few times, and not for each unit.
+#[tokio::test]
+async fn a_remote_whose_blobs_never_come_is_left_alone() {
+    let units: Vec<String> = (0..=REMOTE_FAULTS).map(|n| n.to_string()).collect();
+    let remote = remote(&units.iter().map(String::as_str).collect::<Vec<_>>());
+    remote.set_fault(Some(RemoteFault::NeverBlobs));
+    let fixture = edge(&remote);
+    let (last, first) = units.split_last().unwrap();
+    for unit in first {
+        let wanted = record(unit);
+        assert_eq!(fixture.ask(&wanted, &[]).await.absent, [wanted.result_key]);
+        assert_eq!(problem(fixture.bring(&wanted, 10).await).await, "408 /problems/timeout");
+    }
+    // Neither for what is on its way, nor for anything else.
+    let refused = problem(fixture.bring(&record(&first[0]), 5000).await).await;
+    assert_eq!(refused, "503 /problems/storage-unavailable");
+    assert!(fixture.ask(&record(last), &[]).await.records.is_empty());
+    let lookups = remote.calls().lookups;
+    assert_eq!(lookups, u64::from(REMOTE_FAULTS));
+    assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+}
+
 #[tokio::test]
 async fn blobs_that_come_along_are_not_fetched() {
     let remote = remote(&["a"]);
