@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use kiln_storage::backend::{Body, StoreError};
 use kiln_storage::limits::MAX_PACKED_BLOB_BYTES;
-use kiln_storage::remote::ResultName;
+use kiln_storage::remote::{ResultName, via};
 use kiln_storage::{Digest, Record, ResultKey, Scope};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -168,7 +168,7 @@ async fn bring_whole(
                     return Err(BringError::Unavailable("it is left alone for a while".into()));
                 }
                 let wanted = Wanted { blobs, ..wanted };
-                let fetched = tokio::spawn(fetch(service.clone(), wanted, claim)).await;
+                let fetched = tokio::spawn(via::carry(fetch(service.clone(), wanted, claim))).await;
                 fetched.map_err(|error| ApiError::Internal(error.to_string()))??;
             }
         }

@@ -15,11 +15,14 @@ pub(crate) mod prefetch;
 pub(crate) mod through;
 pub mod url;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use axum::http::HeaderMap;
 use kiln_storage::api::RemoteStatus;
+use kiln_storage::remote::via;
 use kiln_storage::{Remote, Scope, StoreError};
 use tokio::sync::Semaphore;
 
@@ -43,6 +46,8 @@ pub(crate) struct Edge {
     pub scopes: Vec<Scope>,
     /// Whether results are sent.
     pub sends: bool,
+    /// A name that no other server has.
+    pub id: String,
     reads: Mutex<Breaker>,
     writes: Mutex<Breaker>,
     told: Mutex<Told>,
@@ -90,6 +95,7 @@ impl Edge {
             remote,
             scopes: config.scopes.clone(),
             sends: config.sends,
+            id: format!("{:016x}", RandomState::new().build_hasher().finish()),
             reads: Mutex::default(),
             writes: Mutex::default(),
             told: Mutex::default(),
@@ -130,7 +136,7 @@ impl Edge {
         let now = Instant::now();
         let mut breaker = self.side(side);
         match kind {
-            FaultKind::ReadOnly => breaker.pause(kind, now),
+            FaultKind::ReadOnly | FaultKind::Loop => breaker.pause(kind, now),
             _ => {
                 breaker.fault(kind, now);
             }
@@ -138,6 +144,18 @@ impl Edge {
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
+    }
+
+    /// What a question goes on with to what is behind the server; none: it came from there, and is answered with
+    /// what is here. Then it leads nowhere to ask there at all.
+    pub(crate) fn via(&self, log: &Log, headers: &HeaderMap) -> Option<String> {
+        let header = headers.get(via::HEADER).and_then(|value| value.to_str().ok());
+        let goes_on = via::on(header, &self.id);
+        if goes_on.is_none() {
+            let why = "servers are behind one another in a circle: one of them has to have nothing behind it";
+            self.fault(log, Side::Reads, FaultKind::Loop, why);
+        }
+        goes_on
     }
 
     /// Blobs came.
