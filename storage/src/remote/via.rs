@@ -50,8 +50,8 @@ mod tests {
     #[tokio::test]
     async fn what_it_came_through_is_known_in_tasks_too() {
         assert_eq!(current(), None);
-        let task = within("a,b".to_owned(), async { tokio::spawn(carry(async { current() })) });
-        assert_eq!(task.await.await.unwrap().as_deref(), Some("a,b"));
+        let asked = async { tokio::spawn(carry(async { current() })).await.unwrap() };
+        assert_eq!(within("a,b".to_owned(), asked).await.as_deref(), Some("a,b"));
     }
 
     #[test]
