@@ -158,13 +158,21 @@ fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
         return Ok(ServerPlace::Local);
     };
     let value = value.to_string_lossy();
-    let fail = |why: &str| Err(error("KILN_SERVER", &value, why));
     if let Some(path) = value.strip_prefix("unix://") {
         return match path.starts_with('/') {
             true => Ok(ServerPlace::Unix(path.into())),
-            false => fail("the path is not absolute"),
+            false => Err(error("KILN_SERVER", &value, "the path is not absolute")),
         };
     }
+    if let Some((_, host)) = value.rsplit_once('@') {
+        // What stands before it may be a password.
+        return Err(error(
+            "KILN_SERVER",
+            &format!("…@{host}"),
+            "a server takes no name and password",
+        ));
+    }
+    let fail = |why: &str| Err(error("KILN_SERVER", &value, why));
     if value.starts_with("https://") {
         return fail("TLS is not available in this version");
     }
@@ -280,6 +288,17 @@ mod tests {
         assert_eq!((config.verify, config.report), (Percent::NONE, None));
         let share = |text| resolve(&[("KILN_VERIFY", text)]).unwrap().verify.get();
         assert_eq!([share("0%"), share("7%"), share("100%"), share("")], [0, 7, 100, 0]);
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_shown() {
+        for value in ["http://ann:secret@host:1", "https://secret@host"] {
+            let text = resolve(&[("KILN_SERVER", value)]).unwrap_err().to_string();
+            assert!(text.contains("KILN_SERVER") && text.contains("@host"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+        let socket = resolve(&[("KILN_SERVER", "unix:///run/a@b")]).unwrap();
+        assert_eq!(socket.server, ServerPlace::Unix("/run/a@b".into()));
     }
 
     #[test]

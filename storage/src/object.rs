@@ -17,6 +17,7 @@ mod connect;
 mod failure;
 mod patience;
 mod place;
+mod settings;
 mod traffic;
 mod upload;
 mod wire;

@@ -18,6 +18,7 @@ pub mod pack;
 pub mod squeeze;
 pub mod tls;
 mod uses;
+pub mod via;
 
 use std::fmt;
 use std::time::Duration;

@@ -67,6 +67,45 @@ async fn planned(backend: &dyn Backend, policy: &Policy, hours: u64) -> (Invento
     (inventory, plan)
 }
 
+/// A prefix that is not Kiln's, or not its alone: other programs have directories of these names, too.
+#[tokio::test]
+async fn what_others_keep_under_such_names_stays() {
+    let backend = MemoryBackend::new(1 << 30);
+    let hex = Digest::of(b"x").to_string();
+    let (other, scope) = (Digest::of(b"y").to_string(), scope().id());
+    for name in [
+        format!("blobs/sha256/{hex}"),
+        format!("packed/{}/{hex}", &other[..2]),
+        format!("blobs/{}/more/{hex}", &hex[..2]),
+        "used/reports/2024/january-1".to_owned(),
+        format!("used/{scope}/2024/ab-cd"),
+        format!("used/{scope}/00000001/{}-{}", &hex[..16], &hex[..15]),
+        "collecting/ab-cd".to_owned(),
+        format!("collecting/{}-{}.txt", "f".repeat(16), &hex[..16]),
+        format!("results/{hex}.1"),
+    ] {
+        let name: ObjectName = name.parse().unwrap();
+        backend.put_if_absent(&name, Body::Bytes(Bytes::from_static(b"x"))).await.unwrap();
+    }
+    // What is Kiln's goes.
+    let own = [
+        format!("packed/{}/{hex}", &hex[..2]),
+        format!("used/{scope}/00000001/{}-{}", &hex[..16], &hex[..16]),
+        format!("collecting/{}-{}.done", "f".repeat(16), &hex[..16]),
+    ];
+    for name in &own {
+        let body = Body::Bytes(Bytes::from_static(b"x"));
+        backend.put_if_absent(&name.parse().unwrap(), body).await.unwrap();
+    }
+    let (_, plan) = planned(&backend, &Policy::new(0), 24 * 365).await;
+    let blobs = plan.blobs.iter().map(|(name, _)| name);
+    let mut gone: Vec<_> = blobs.chain(&plan.others).map(ToString::to_string).collect();
+    gone.sort();
+    let mut expected = own.to_vec();
+    expected.sort();
+    assert_eq!((gone, plan.results), (expected, Vec::new()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_is_collected_by_last_use() {
     let Some(bucket) = Bucket::new().await else { return };

@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "5";
+const SCHEMA_VERSION: &str = "6";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -50,7 +50,8 @@ CREATE TABLE blobs (
 ) WITHOUT ROWID;
 -- What waits to be sent to the place behind the server. `collected`: it has it, not durable yet.
 CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY,
+    -- Never given twice: whoever sends a result takes out its row, and not that of one that came meanwhile.
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     record INTEGER NOT NULL UNIQUE REFERENCES records (id) ON DELETE CASCADE,
     generation INTEGER NOT NULL,
     queued_ms INTEGER NOT NULL,

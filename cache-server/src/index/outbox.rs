@@ -274,6 +274,26 @@ mod tests {
         assert_eq!(waiting(&connection).unwrap().count, 1);
     }
 
+    /// A result that is replaced while it is sent is another one in the queue: who sent the first takes out no more.
+    #[test]
+    fn what_is_replaced_while_it_is_sent_is_sent_again() {
+        let connection = in_memory();
+        let first = row(1, 10, 10);
+        add(&connection, &first);
+        let sending = next(&connection, 0, 1).unwrap()[0].id;
+        add(&connection, &RecordRow { generation: 1, ..first });
+        remove(&connection, sending).unwrap();
+        let waiting = next(&connection, 0, 9).unwrap();
+        assert_eq!((waiting.len(), waiting[0].generation), (1, 1));
+        // Nor is one that came after all were gone.
+        let last = waiting[0].id;
+        remove(&connection, last).unwrap();
+        add(&connection, &row(2, 10, 10));
+        collect(&connection, last).unwrap();
+        retry(&connection, last, 500).unwrap();
+        assert_eq!(next(&connection, 0, 9).unwrap().len(), 1);
+    }
+
     #[test]
     fn a_damaged_generation_is_followed_by_the_next() {
         let connection = in_memory();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use futures_util::StreamExt as _;
 use kiln_storage::api::Event;
 use kiln_storage::limits::MAX_JOB_BYTES;
-use kiln_storage::remote::ResultName;
+use kiln_storage::remote::{ResultName, via};
 use kiln_storage::{Digest, ResultKey, StoreError, UnitKey};
 use tokio::sync::watch;
 
@@ -113,7 +113,7 @@ pub(crate) async fn touch(
                 written: 0,
             };
             jobs.insert(key.clone(), job);
-            tokio::spawn(run(service.clone(), principal.clone(), key.clone()));
+            tokio::spawn(via::carry(run(service.clone(), principal.clone(), key.clone())));
         }
         let Some(job) = jobs.get(&key) else { return };
         (!job.late).then(|| job.ready.subscribe())

@@ -20,6 +20,8 @@ pub(crate) enum FaultKind {
     ReadOnly,
     /// A result cannot be stored there, now or later.
     Refused,
+    /// A question came back to this server.
+    Loop,
 }
 
 impl FaultKind {
@@ -31,6 +33,7 @@ impl FaultKind {
             Self::Damaged => "what it sends is damaged",
             Self::ReadOnly => "it takes no results",
             Self::Refused => "a result is never sent",
+            Self::Loop => "it leads back to this server",
         }
     }
 }

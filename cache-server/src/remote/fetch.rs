@@ -6,13 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use kiln_storage::backend::{Body, StoreError};
 use kiln_storage::limits::MAX_PACKED_BLOB_BYTES;
-use kiln_storage::remote::ResultName;
+use kiln_storage::remote::{ResultName, via};
 use kiln_storage::{Digest, Record, ResultKey, Scope};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -141,7 +141,7 @@ pub(crate) async fn bring(
     match timeout(within.min(REMOTE_BRING), bring_whole(service, edge, scope, key)).await {
         Ok(brought) => brought,
         Err(_) => {
-            edge.fault(&service.log, Side::Reads, FaultKind::Slow, "a result was not here in time");
+            edge.late(&service.log, "a result was not here in time");
             Err(BringError::Slow)
         }
     }
@@ -168,9 +168,14 @@ async fn bring_whole(
                     return Err(BringError::Unavailable("it is left alone for a while".into()));
                 }
                 let wanted = Wanted { blobs, ..wanted };
-                let fetched = tokio::spawn(fetch(service.clone(), wanted, claim)).await;
+                let fetched = tokio::spawn(via::carry(fetch(service.clone(), wanted, claim))).await;
                 fetched.map_err(|error| ApiError::Internal(error.to_string()))??;
             }
+        }
+        let left_alone = edge.side(Side::Reads).left_alone(Instant::now()).is_some();
+        if left_alone && !others.is_empty() {
+            // What is on its way may come; nobody waits for it.
+            return Err(BringError::Unavailable("it is left alone for a while".into()));
         }
         for mut other in others {
             // Nothing is ever sent: it ends when the sender is dropped.
@@ -244,7 +249,7 @@ pub(crate) async fn fetch(
     edge.tell_damaged(&service.log);
     publish::note_blobs(&service, stored).await?;
     match &fetched {
-        Ok(()) => edge.good(Side::Reads),
+        Ok(()) => edge.came(),
         Err(BringError::Damaged) => refuse(&service, edge, &wanted).await,
         Err(BringError::Slow) => {
             let why = "a blob did not come within minutes";
@@ -274,7 +279,7 @@ pub(crate) async fn fetch_ahead(
     let fetched = timeout(REMOTE_FETCH, transfer(service, edge, &blobs, &mut stored)).await;
     edge.tell_damaged(&service.log);
     match fetched {
-        Ok(Ok(())) => edge.good(Side::Reads),
+        Ok(Ok(())) => edge.came(),
         Ok(Err(BringError::Unavailable(why))) => {
             edge.fault(&service.log, Side::Reads, FaultKind::Unreachable, &why);
         }

@@ -15,11 +15,14 @@ pub(crate) mod prefetch;
 pub(crate) mod through;
 pub mod url;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use axum::http::HeaderMap;
 use kiln_storage::api::RemoteStatus;
+use kiln_storage::remote::via;
 use kiln_storage::{Remote, Scope, StoreError};
 use tokio::sync::Semaphore;
 
@@ -27,7 +30,7 @@ use crate::clock;
 use crate::config::RemoteConfig;
 use crate::error::ApiError;
 use crate::index;
-use crate::limits::REMOTE_FETCHES;
+use crate::limits::{REMOTE_FAULTS, REMOTE_FETCHES};
 use crate::log::Log;
 use crate::service::Service;
 
@@ -43,9 +46,13 @@ pub(crate) struct Edge {
     pub scopes: Vec<Scope>,
     /// Whether results are sent.
     pub sends: bool,
+    /// A name that no other server has.
+    pub id: String,
     reads: Mutex<Breaker>,
     writes: Mutex<Breaker>,
     told: Mutex<Told>,
+    /// Results in a row that were waited for in vain, while no blob came.
+    late: AtomicU32,
     asked: Mutex<Asked>,
     flights: fetch::Flights,
     lanes: Semaphore,
@@ -88,9 +95,11 @@ impl Edge {
             remote,
             scopes: config.scopes.clone(),
             sends: config.sends,
+            id: format!("{:016x}", RandomState::new().build_hasher().finish()),
             reads: Mutex::default(),
             writes: Mutex::default(),
             told: Mutex::default(),
+            late: AtomicU32::new(0),
             asked: Mutex::default(),
             flights: fetch::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
@@ -127,7 +136,7 @@ impl Edge {
         let now = Instant::now();
         let mut breaker = self.side(side);
         match kind {
-            FaultKind::ReadOnly => breaker.pause(kind, now),
+            FaultKind::ReadOnly | FaultKind::Loop => breaker.pause(kind, now),
             _ => {
                 breaker.fault(kind, now);
             }
@@ -135,6 +144,33 @@ impl Edge {
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
+    }
+
+    /// What a question goes on with to what is behind the server; none: it came from there, and is answered with
+    /// what is here. Then it leads nowhere to ask there at all.
+    pub(crate) fn via(&self, log: &Log, headers: &HeaderMap) -> Option<String> {
+        let header = headers.get(via::HEADER).and_then(|value| value.to_str().ok());
+        let goes_on = via::on(header, &self.id);
+        if goes_on.is_none() {
+            let why = "servers are behind one another in a circle: one of them has to have nothing behind it";
+            self.fault(log, Side::Reads, FaultKind::Loop, why);
+        }
+        goes_on
+    }
+
+    /// Blobs came.
+    fn came(&self) {
+        self.late.store(0, Ordering::Relaxed);
+        self.good(Side::Reads);
+    }
+
+    /// Somebody waited for blobs in vain. Answers to other questions, which may be quick all the time, do not
+    /// make up for that: after a few of these it is left alone.
+    fn late(&self, log: &Log, why: &str) {
+        self.fault(log, Side::Reads, FaultKind::Slow, why);
+        if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= REMOTE_FAULTS {
+            self.side(Side::Reads).pause(FaultKind::Slow, Instant::now());
+        }
     }
 
     /// Tells of what the remote itself found damaged and did not hand on since it was asked last.

@@ -52,7 +52,9 @@ fn opened(remote: impl Remote + 'static) -> Opened {
 }
 
 fn kiln(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
-    let options = KilnOptions { url: url.display(), token: access.token.clone() };
+    // Secrets of CI often end with a line break.
+    let token = access.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+    let options = KilnOptions { url: url.display(), token: token.map(str::to_owned) };
     KilnRemote::new(options).map(opened).map_err(|error| error.to_string())
 }
 

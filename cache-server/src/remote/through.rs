@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use kiln_storage::remote::{Arrived, ResultName};
+use kiln_storage::remote::{Arrived, ResultName, via};
 use kiln_storage::{Digest, ResultKey, Scope, StoreResult, UnitKey};
 use tokio::time::timeout;
 
@@ -46,7 +46,7 @@ pub(crate) async fn look(
     }
     let question = question(service.clone(), principal.clone(), units, results.to_vec());
     let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
-    if timeout(within, tokio::spawn(question)).await.is_err() {
+    if timeout(within, tokio::spawn(via::carry(question))).await.is_err() {
         let why = format!("no answer within {} ms", within.as_millis());
         edge.fault(&service.log, Side::Reads, FaultKind::Slow, &why);
     }

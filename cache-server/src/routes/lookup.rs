@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
 use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use kiln_storage::remote::via;
 use kiln_storage::{ResultKey, UnitKey};
 use rusqlite::Connection;
 use serde::Serialize;
@@ -40,19 +41,36 @@ pub(crate) async fn lookup(
     principal: Principal,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let edge = service.edge.as_ref();
+    let through = edge.and_then(|edge| edge.via(&service.log, request.headers()));
     let request: LookupRequest = body::json(request).await?;
+    let answered = answer(&service, &principal, request, through.is_some());
+    match through {
+        Some(through) => via::within(through, answered).await,
+        None => answered.await,
+    }
+}
+
+/// The answer; `farther`: what is behind the server is asked, too.
+async fn answer(
+    service: &Service,
+    principal: &Principal,
+    request: LookupRequest,
+    farther: bool,
+) -> Result<Response, ApiError> {
+    let edge = service.edge.as_ref().filter(|_| farther);
     let keys = request.units.len() + request.results.len();
     if keys > MAX_LOOKUP_KEYS || request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
     let deadline = Instant::now() + LOOKUP_ANSWER;
-    wait(&service, &principal, &request).await;
-    if let Some(job) = &request.job {
-        ahead::touch(&service, &principal, (job, &request.units), deadline).await;
+    wait(service, principal, &request).await;
+    if let Some(job) = request.job.as_ref().filter(|_| edge.is_some()) {
+        ahead::touch(service, principal, (job, &request.units), deadline).await;
     }
     let request = Arc::new(request);
-    let mut answer = read(&service, &principal, &request).await?;
-    if let Some(edge) = &service.edge {
+    let mut answer = read(service, principal, &request).await?;
+    if let Some(edge) = edge {
         let deep = !request.known.is_empty();
         let wanted: Vec<UnitKey> = request
             .units
@@ -62,9 +80,9 @@ pub(crate) async fn lookup(
             .collect();
         let results: &[ResultKey] = if deep { &request.results } else { &[] };
         if !wanted.is_empty() {
-            through::look(&service, &principal, (&wanted, results), deadline).await;
+            through::look(service, principal, (&wanted, results), deadline).await;
             // Also when it was not asked: what another one asked for may have come meanwhile.
-            answer = read(&service, &principal, &request).await?;
+            answer = read(service, principal, &request).await?;
         }
         let open = through::open_questions(edge, &principal.scope_id, &request.units);
         answer.farther = !deep && !answer.units.is_empty() && !open.is_empty();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use kiln_storage::api::{BringRequest, Problem, PublishRequest, RejectRequest};
+use kiln_storage::remote::via;
 use kiln_storage::{ObjectName, ResultKey};
 
 use crate::error::ApiError;
@@ -83,9 +84,13 @@ pub(crate) async fn bring(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
+    let edge = service.edge.as_ref().ok_or(ApiError::NotFound)?;
+    let through = edge.via(&service.log, request.headers());
     let BringRequest { within_ms } = body::json(request).await?;
     let within = Duration::from_millis(within_ms);
-    fetch::bring(&service, &principal.scope, &key, within).await?;
+    // What lies behind a server that is behind this one, and nowhere else, is nowhere.
+    let through = through.ok_or(ApiError::NotFound)?;
+    via::within(through, fetch::bring(&service, &principal.scope, &key, within)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::response::Response;
 use futures_util::FutureExt as _;
-use kiln_storage::api::{BringRequest, LookupRequest};
+use kiln_storage::api::{BringRequest, LookupRequest, LookupResponse};
 use kiln_storage::record::Record;
 use kiln_storage::testing::remote::{MemoryRemote, RemoteFault};
 use kiln_storage::{Digest, Scope};
+use tower::ServiceExt as _;
 
 use super::{Fixture, problem, record};
 use crate::limits::REMOTE_FAULTS;
@@ -147,6 +148,52 @@ async fn what_is_not_here_in_time_comes_later() {
     remote.open();
     assert_eq!(fixture.bring(&a, 5000).await.status(), 204);
     assert_eq!(remote.calls().blobs, 1);
+    assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+}
+
+/// Questions are answered at once and blobs never come: that is waited for a few times, and not for each unit.
+#[tokio::test]
+async fn a_remote_whose_blobs_never_come_is_left_alone() {
+    let units: Vec<String> = (0..=REMOTE_FAULTS).map(|n| n.to_string()).collect();
+    let remote = remote(&units.iter().map(String::as_str).collect::<Vec<_>>());
+    remote.set_fault(Some(RemoteFault::NeverBlobs));
+    let fixture = edge(&remote);
+    let (last, first) = units.split_last().unwrap();
+    for unit in first {
+        let wanted = record(unit);
+        assert_eq!(fixture.ask(&wanted, &[]).await.absent, [wanted.result_key]);
+        assert_eq!(problem(fixture.bring(&wanted, 10).await).await, "408 /problems/timeout");
+    }
+    // Neither for what is on its way, nor for anything else.
+    let refused = problem(fixture.bring(&record(&first[0]), 5000).await).await;
+    assert_eq!(refused, "503 /problems/storage-unavailable");
+    assert!(fixture.ask(&record(last), &[]).await.records.is_empty());
+    let lookups = remote.calls().lookups;
+    assert_eq!(lookups, u64::from(REMOTE_FAULTS));
+    assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
+}
+
+/// Servers behind one another in a circle: a question that comes back is answered with what is here.
+#[tokio::test]
+async fn a_question_that_comes_back_goes_no_further() {
+    let remote = remote(&["a", "b"]);
+    let fixture = edge(&remote);
+    let id = fixture.service.edge.as_ref().unwrap().id.clone();
+    let ask = async |unit: &str, through: String| -> LookupResponse {
+        let request =
+            LookupRequest { units: vec![record(unit).unit_key], ..LookupRequest::default() };
+        let request = axum::http::Request::post("/v1/lookup")
+            .extension(Peer::Tcp)
+            .header(kiln_storage::remote::via::HEADER, through)
+            .body(axum::body::Body::from(serde_json::to_vec(&request).unwrap()))
+            .unwrap();
+        super::read(crate::routes::router(&fixture.service).oneshot(request).await.unwrap()).await
+    };
+    assert_eq!(ask("a", "another,one".to_owned()).await.records.len(), 1);
+    assert!(ask("b", format!("another,{id}")).await.records.is_empty());
+    assert_eq!(remote.calls().lookups, 1);
+    let status = crate::remote::status(&fixture.service).await.unwrap().unwrap();
+    assert!(status.left_alone.unwrap().contains("leads back"));
     assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
 }
 

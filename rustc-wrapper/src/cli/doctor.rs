@@ -73,8 +73,13 @@ pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
 }
 
 fn settings(env: &Env, config: &Config, lines: &mut Lines) {
+    // What a doctor says is shown to others.
+    let shown = |name: &str, value: &str| match name {
+        "KILN_TOKEN" => format!("{name} (not shown)"),
+        _ => format!("{name}={value}"),
+    };
     let set: Vec<String> =
-        SETTINGS.iter().filter_map(|s| Some(format!("{}={}", s.name, env.text(s.name)?))).collect();
+        SETTINGS.iter().filter_map(|s| Some(shown(s.name, env.text(s.name)?))).collect();
     let known = |name: &&str| SETTINGS.iter().any(|s| s.name == *name);
     for name in env.names().filter(|n| n.starts_with("KILN_") && !known(n)) {
         lines.add(
@@ -276,5 +281,19 @@ fn toolchain(env: &Env, lines: &mut Lines) {
             }
         }
         None => lines.add(Mark::Note, "there is no cc in PATH", "rustc needs one to link"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_not_shown() {
+        let env = Env::of_pairs([("KILN_DIR", "/k"), ("KILN_TOKEN", "secret")]);
+        let mut lines = Lines::default();
+        settings(&env, &Config::resolve(&env).unwrap(), &mut lines);
+        assert!(lines.text.contains("KILN_DIR=/k KILN_TOKEN (not shown)"), "{}", lines.text);
+        assert!(!lines.text.contains("secret"), "{}", lines.text);
     }
 }

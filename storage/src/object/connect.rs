@@ -10,6 +10,7 @@ use object_store::list::PaginatedListStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::place::{Place, Service};
+use super::settings::{self, Usable};
 use super::wire::{Connector, Shared};
 use super::{ObjectError, ObjectLimits, ObjectOptions};
 
@@ -27,51 +28,12 @@ impl Client {
     }
 }
 
-/// Settings that are not the user's to make here: the bucket comes from the URL, plain HTTP from the
-/// endpoint, and writes have to be conditional.
-const OWN: [&str; 10] = [
-    "aws_bucket",
-    "aws_bucket_name",
-    "aws_allow_http",
-    "aws_conditional_put",
-    "aws_copy_if_not_exists",
-    "google_bucket",
-    "google_bucket_name",
-    "azure_container_name",
-    "azure_allow_http",
-    "azure_storage_container_name",
-];
-
-/// Settings that are addresses: where one is plain HTTP, that is allowed.
-const ADDRESSES: [&str; 6] = [
-    "aws_endpoint",
-    "aws_endpoint_url",
-    "aws_endpoint_url_s3",
-    "google_base_url",
-    "azure_endpoint",
-    "azure_storage_endpoint",
-];
-
 pub(super) fn client(
     place: &Place,
     options: &ObjectOptions,
     shared: &Shared,
 ) -> Result<Client, ObjectError> {
-    let prefix = match place.service {
-        Service::S3 => "aws_",
-        Service::Gcs => "google_",
-        Service::Azure => "azure_",
-    };
-    let settings: Vec<(String, &str)> = options
-        .settings
-        .iter()
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
-        .filter(|(name, value)| name.starts_with(prefix) && !value.is_empty())
-        .filter(|(name, _)| !OWN.contains(&name.as_str()))
-        .collect();
-    let plain = settings
-        .iter()
-        .any(|(name, value)| ADDRESSES.contains(&name.as_str()) && value.starts_with("http://"));
+    let Usable { settings, plain } = settings::usable(place.service, &options.settings)?;
     let http = http_options(&options.limits).with_allow_http(plain);
     let retry = resumptions(&options.limits);
     let connector = Connector(shared.clone());
@@ -81,7 +43,7 @@ pub(super) fn client(
             settings
                 .iter()
                 .filter_map(|(name, value)| Some((name.parse::<AmazonS3ConfigKey>().ok()?, value)))
-                .fold(builder, |builder, (key, value)| builder.with_config(key, *value))
+                .fold(builder, |builder, (key, value)| builder.with_config(key, value.as_str()))
                 .with_bucket_name(&place.bucket)
                 .with_http_connector(connector)
                 .build()
@@ -93,7 +55,7 @@ pub(super) fn client(
             settings
                 .iter()
                 .filter_map(|(name, value)| Some((name.parse::<GoogleConfigKey>().ok()?, value)))
-                .fold(builder, |builder, (key, value)| builder.with_config(key, *value))
+                .fold(builder, |builder, (key, value)| builder.with_config(key, value.as_str()))
                 .with_bucket_name(&place.bucket)
                 .with_http_connector(connector)
                 .build()
@@ -104,7 +66,7 @@ pub(super) fn client(
             settings
                 .iter()
                 .filter_map(|(name, value)| Some((name.parse::<AzureConfigKey>().ok()?, value)))
-                .fold(builder, |builder, (key, value)| builder.with_config(key, *value))
+                .fold(builder, |builder, (key, value)| builder.with_config(key, value.as_str()))
                 .with_container_name(&place.bucket)
                 .with_http_connector(connector)
                 .build()

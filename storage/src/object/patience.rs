@@ -33,8 +33,8 @@ impl Patience {
         let half = doubled.min(self.max_pause) / 2;
         let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
         let jitter = Duration::from_nanos(chance % spread.saturating_add(1));
-        let pause = asked.map_or(half, |asked| asked.max(half)) + jitter;
-        (elapsed + pause <= self.total).then_some(pause)
+        let pause = asked.map_or(half, |asked| asked.max(half)).saturating_add(jitter);
+        (elapsed.saturating_add(pause) <= self.total).then_some(pause)
     }
 }
 
@@ -112,6 +112,12 @@ mod tests {
         assert_eq!(pause(2, 0), Duration::from_millis(100));
         assert_eq!(pause(3, 0), Duration::from_millis(200));
         assert_ne!(pause(1, 1), pause(1, 2));
+    }
+
+    #[test]
+    fn a_pause_beyond_all_time_is_none() {
+        let asked = asked("18446744073709551615", 0);
+        assert_eq!(PATIENCE.pause(1, Duration::from_secs(1), asked, 7), None);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum RemoteFault {
     Lies,
     /// Records are there, blobs are not.
     NoBlobs,
+    /// Records are there, blobs never come.
+    NeverBlobs,
 }
 
 /// Calls of a remote.
@@ -204,6 +206,10 @@ impl Remote for MemoryRemote {
 
     async fn blob(&self, digest: &Digest, _size: u64) -> StoreResult<Option<Body>> {
         self.call(|calls| calls.blobs += 1, false).await?;
+        let never = self.held().fault == Some(RemoteFault::NeverBlobs);
+        if never {
+            std::future::pending::<()>().await;
+        }
         Ok(self.bytes(digest).map(Body::Bytes))
     }
 

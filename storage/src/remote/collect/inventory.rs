@@ -51,18 +51,8 @@ impl Inventory {
         Ok(Self {
             results,
             blobs: blobs.into_iter().filter_map(kept_blob).collect(),
-            used_pages: used_objects
-                .into_iter()
-                .filter_map(|listed| {
-                    Some((listed.name.clone(), layout::parse_used(&listed.name)?.1))
-                })
-                .collect(),
-            announcements: announced
-                .into_iter()
-                .filter_map(|listed| {
-                    Some((listed.name.clone(), layout::parse_timed(&listed.name)?))
-                })
-                .collect(),
+            used_pages: used_objects.into_iter().filter_map(used_page).collect(),
+            announcements: announced.into_iter().filter_map(announcement).collect(),
         })
     }
 }
@@ -98,10 +88,44 @@ fn known(listed: &[Listed]) -> impl Iterator<Item = (ResultObject, &Listed)> {
     listed.iter().filter_map(|listed| Some((layout::parse_whole(&listed.name)?, listed)))
 }
 
+/// A blob. What is not called as a blob is here in every letter is somebody else's: other programs have
+/// directories of these names, too (`blobs/sha256/<digest>`).
 fn kept_blob(listed: Listed) -> Option<KeptBlob> {
     let digest = layout::parse_blob(&listed.name)?;
+    let names = [0, limits::MAX_BLOB_BYTES].map(|size| layout::blob(&digest, size).0);
+    if !names.contains(&listed.name) {
+        return None;
+    }
     Some(KeptBlob { object: listed.name, digest, bytes: listed.size, stored_ms: listed.used_ms })
 }
+
+/// An object of what was used, with its day.
+fn used_page(listed: Listed) -> Option<(ObjectName, u64)> {
+    let (scope_id, day) = layout::parse_used(&listed.name)?;
+    let prefix = layout::used_prefix(&scope_id, day);
+    let well = is_hex(&scope_id, SCOPE_ID_CHARS) && is_timed(&listed.name, &prefix);
+    well.then_some((listed.name, day))
+}
+
+/// An announcement, or what says that it is over, with its time.
+fn announcement(listed: Listed) -> Option<(ObjectName, u64)> {
+    let at_ms = layout::parse_timed(&listed.name)?;
+    is_timed(&listed.name, layout::COLLECTING).then_some((listed.name, at_ms))
+}
+
+/// Whether a name is one of [`layout::timed`] below a prefix, or named after one.
+fn is_timed(name: &ObjectName, prefix: &str) -> bool {
+    let last = name.as_str().strip_prefix(prefix).unwrap_or_default();
+    let last = last.strip_suffix(".done").unwrap_or(last);
+    last.split_once('-').is_some_and(|(order, chance)| is_hex(order, 16) && is_hex(chance, 16))
+}
+
+fn is_hex(text: &str, chars: usize) -> bool {
+    text.len() == chars && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+}
+
+/// Characters of [`crate::Scope::id`].
+const SCOPE_ID_CHARS: usize = 32;
 
 /// The bytes of an object in a frame; `None` when it went, `Some(None)` when they are none of it.
 async fn frame(backend: &dyn Backend, object: &ObjectName) -> StoreResult<Option<Option<Bytes>>> {

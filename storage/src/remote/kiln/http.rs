@@ -17,7 +17,7 @@ use crate::api::Problem;
 use crate::backend::{StoreError, StoreResult};
 use crate::key::ObjectName;
 use crate::limits;
-use crate::remote::{RemoteCounters, squeeze, tls};
+use crate::remote::{RemoteCounters, squeeze, tls, via};
 
 /// Where the server is and who asks.
 #[derive(Clone)]
@@ -139,6 +139,10 @@ impl Http {
     /// A request to a path.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
+        let request = match via::current() {
+            Some(through) => request.header(via::HEADER, through),
+            None => request,
+        };
         match &self.authorization {
             Some(value) => request.header(AUTHORIZATION, value.clone()),
             None => request,
