@@ -13,7 +13,7 @@
 //! | 16 | 4 | what was lost, bits of [`Lost`] |
 //! | 20 | 4 | slots in the table, a power of two |
 //! | 24 | 4 | processes so far |
-//! | 64 | 4 × slots | the table |
+//! | 64 | 4 × slots | the table: where an entry is, and a tag from its hash |
 //! | then | | entries, each at a multiple of 8 |
 //!
 //! An entry is its length (4 bytes, of all of it), the number of the process (2), the [`Kind`] (1),

@@ -4,7 +4,8 @@
 //! Called by [`super::inputs`] when all members are found. It adds [`Member::Root`], and settles what stands
 //! for the directories above a checkout.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use kiln_storage::record::{Member, TokenPath};
@@ -62,6 +63,8 @@ pub struct Told<'a> {
     compilers: &'a BTreeSet<PathBuf>,
     /// The values of the variables that were read, or may have been, and of PATH, which finds programs.
     values: Vec<&'a str>,
+    /// Directories that were asked for, and whether something tells of them.
+    told: RefCell<HashMap<String, bool>>,
 }
 
 impl<'a> Told<'a> {
@@ -82,7 +85,8 @@ impl<'a> Told<'a> {
             names.extend(run.engine.env.names().filter(lasts));
         }
         let value = |name: &str| run.engine.env.get(name)?.to_str();
-        Self { run, code, compilers, values: names.into_iter().filter_map(value).collect() }
+        let values = names.into_iter().filter_map(value).collect();
+        Self { run, code, compilers, values, told: RefCell::default() }
     }
 
     /// Pins what has to be pinned. `above` are directories above the checkout that were looked at.
@@ -134,9 +138,17 @@ impl<'a> Told<'a> {
     fn named(&self, path: &str) -> bool {
         let fork = self.fork(path);
         let beyond = |dir: &&str| fork.is_none_or(|fork| Path::new(dir).starts_with(fork));
-        holders(path)
-            .filter(beyond)
-            .any(|dir| names_in(&self.values, dir) || self.is_installed(dir))
+        holders(path).filter(beyond).any(|dir| self.is_told(dir))
+    }
+
+    /// Whether a value or a program tells of a directory. Thousands of paths lie in few.
+    fn is_told(&self, dir: &str) -> bool {
+        if let Some(known) = self.told.borrow().get(dir) {
+            return *known;
+        }
+        let is_told = names_in(&self.values, dir) || self.is_installed(dir);
+        self.told.borrow_mut().insert(dir.to_owned(), is_told);
+        is_told
     }
 
     /// Where a path leaves the way to the checkout: the deepest directory that holds both.

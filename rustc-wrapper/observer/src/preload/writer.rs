@@ -7,6 +7,10 @@ use crate::log::{self, ENTRY_BYTES, HEADER_BYTES, Kind, Lost, MAX_NAME};
 /// How many slots a search looks at before it takes an entry for new.
 const PROBES: u32 = 8;
 
+/// The bits of a slot that number an entry's place in words of eight bytes, from 1. The others are a tag, from
+/// the entry's hash.
+const INDEX: u32 = (1 << 25) - 1;
+
 /// A mapped log.
 #[derive(Debug, Clone, Copy)]
 pub struct Log {
@@ -76,15 +80,22 @@ impl Log {
                 place = Some((slot, 0));
                 break;
             }
-            if self.is(there - 1, head, parts, name_len) {
+            // Of a full table most are others: the tag spares a look at each of them.
+            if there & !INDEX == hash & !INDEX
+                && self.is((there & INDEX).wrapping_sub(1).wrapping_mul(8), head, parts, name_len)
+            {
                 return;
             }
             place = place.or(Some((slot, there)));
         }
         let Some(offset) = self.add(head, parts, name_len) else { return };
-        if let Some((slot, there)) = place {
+        let index = offset / 8 + 1;
+        if let Some((slot, there)) = place
+            && index <= INDEX
+        {
+            let now = index | (hash & !INDEX);
             // Another entry may have taken it; then this one is found by nobody, and may come twice.
-            let _ = slot.compare_exchange(there, offset + 1, Ordering::Release, Ordering::Relaxed);
+            let _ = slot.compare_exchange(there, now, Ordering::Release, Ordering::Relaxed);
         }
     }
 
