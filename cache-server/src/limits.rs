@@ -174,8 +174,9 @@ pub const REMOTE_PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// In this time one line is logged of each kind of fault.
 pub const REMOTE_FAULT_PERIOD: Duration = Duration::from_secs(600);
 
-/// How long an answer about a unit holds, also one that there is nothing.
-pub const REMOTE_ASKED: Duration = Duration::from_secs(10);
+/// How long an answer about a unit holds, also one that there is nothing: somebody may be making it meanwhile.
+/// Many machines that ask a shared server at once for the same unit cost one question in so long.
+pub const REMOTE_ASKED: Duration = Duration::from_secs(2);
 
 /// Most units of which it is known that they were asked for.
 pub const MAX_REMOTE_ASKED: usize = 16 * 1024;
