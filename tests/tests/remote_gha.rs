@@ -205,7 +205,7 @@ fn a_service_that_is_gone_at_the_end() {
     build(&world, &project, &cache, MAIN);
     cache.fake().fail(Kind::Create, &Fault::Status(503), 10_000);
     let said = world.kiln(&["server", "stop"]).run().ok();
-    let why = "it cannot be reached: the GitHub Actions cache: 0 results are stored, 5 are not yet";
+    let why = "0 results are stored, 5 are not yet: it answers 503";
     assert!(said.stderr.contains("5 results") && said.stderr.contains(why), "{}", said.stderr);
     let asked = cache.fake().counted().of(Kind::Create);
     // Each flush asks for a pack and for the manifest, with four attempts each.

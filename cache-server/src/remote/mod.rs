@@ -124,6 +124,7 @@ impl Edge {
 
     /// It failed: counted, and told once.
     fn fault(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
+        let why = self.without_place(why);
         let now = Instant::now();
         let mut breaker = self.side(side);
         match kind {
@@ -135,6 +136,12 @@ impl Edge {
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
+    }
+
+    /// A text about the remote without its name, which is said anyway.
+    fn without_place<'a>(&self, why: &'a str) -> &'a str {
+        let rest = why.strip_prefix(&self.remote.display());
+        rest.and_then(|rest| rest.strip_prefix(": ")).unwrap_or(why)
     }
 
     /// Tells of what the remote itself found damaged and did not hand on since it was asked last.
@@ -149,7 +156,7 @@ impl Edge {
 
     /// Writes a line about a fault, unless one of its kind was written of late.
     fn tell(&self, log: &Log, kind: FaultKind, why: &str) {
-        let line = format!("remote {}: {}: {why}", self.remote.display(), kind.words());
+        let line = format!("remote {}: {}", self.remote.display(), kind.says(why));
         if lock(&self.told).tells(kind, Instant::now()) {
             log.warn(format_args!("{line}"));
         } else {

@@ -89,7 +89,7 @@ impl From<CacheError> for StoreError {
     fn from(error: CacheError) -> Self {
         match error {
             CacheError::ReadOnly(why) => Self::ReadOnly(why),
-            other => Self::Unavailable(format!("the GitHub Actions cache: {other}")),
+            other => Self::Unavailable(other.to_string()),
         }
     }
 }
