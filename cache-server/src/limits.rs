@@ -208,6 +208,12 @@ pub const OUTBOX_QUIET: Duration = Duration::from_secs(30);
 /// Longest that the answer to a request to drain takes.
 pub const MAX_DRAIN_WAIT: Duration = Duration::from_secs(20);
 
+/// How long a server that leaves waits for a place that takes nothing.
+pub const DRAIN_STALL: Duration = Duration::from_secs(15);
+
+/// Slowest line on which what is on its way is waited for on top of that, bytes a second.
+pub const DRAIN_SLOWEST_BYTES_PER_SECOND: u64 = 1024 * 1024;
+
 /// How long a server that leaves goes on sending, when nothing else is configured.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(120);
 

@@ -147,6 +147,30 @@ fn a_bucket_that_never_answers() {
     down(&world, &bucket!(world), HttpFault::Hold, &["too slow"]);
 }
 
+/// It takes connections when the job ends and says nothing any more: a fraction of the time that there is for
+/// sending is spent on that.
+#[test]
+fn a_bucket_that_goes_silent_at_the_end() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let writes = When { method: Some("PUT"), ..When::any() };
+    bucket.proxy().inject(writes.always(), HttpFault::Hold);
+    // Nothing large is on its way, which a slow line would need time for.
+    let project = world.project("small");
+    project.package("small", "").write("src/lib.rs", "pub fn n() -> i32 { 42 }\n");
+    bucket.before(world.cargo(&project, &["check"])).run().ok();
+    let begun = std::time::Instant::now();
+    let said = stop(&world, "600");
+    println!("a silent bucket: {:?}\n{said}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(300));
+    assert!(said.contains("1 results") && said.contains("stay queued"), "{said}");
+    assert!(said.contains("it is too slow: it said nothing for 15 s"), "{said}");
+    told(&world, &["too slow"]);
+    bucket.proxy().clear();
+    bucket.before(world.kiln(&["server", "start"])).run().ok();
+    assert!(stop(&world, "60").contains("1 results were sent to s3://"));
+}
+
 /// Nothing there is known to the account, or the credentials are wrong.
 #[test]
 fn a_bucket_that_lets_nobody_in() {

@@ -12,6 +12,7 @@ pub(crate) mod fetch;
 pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod prefetch;
+pub(crate) mod stall;
 pub(crate) mod through;
 pub mod url;
 
@@ -133,6 +134,15 @@ impl Edge {
                 breaker.fault(kind, now);
             }
         }
+        breaker.because(why);
+        drop(breaker);
+        self.tell(log, kind, why);
+    }
+
+    /// It is left alone for a while, whatever came before: told once.
+    fn leave_alone(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
+        let mut breaker = self.side(side);
+        breaker.pause(kind, Instant::now());
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
