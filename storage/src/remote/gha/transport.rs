@@ -69,6 +69,8 @@ pub(super) struct Answer {
 enum Failed {
     /// Worth another attempt, after a time if the service said so.
     Again(String, Option<Duration>),
+    /// Not worth another one: TLS refuses.
+    Refused(&'static str),
     /// Too many requests.
     Limited(Option<Duration>),
 }
@@ -128,6 +130,7 @@ impl Transport {
             };
             let (error, wanted) = match failed {
                 Failed::Again(why, wanted) => (CacheError::Unavailable(why), wanted),
+                Failed::Refused(why) => return Err(CacheError::Unavailable(why.to_owned())),
                 Failed::Limited(wanted) => {
                     let time = wanted.unwrap_or(limits::MAX_RETRY_AFTER);
                     (CacheError::RateLimited(time), wanted)
@@ -193,7 +196,10 @@ impl Transport {
     ) -> Result<Answer, Failed> {
         let response = match tokio::time::timeout(time, request.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Failed::Again(text_of(&error), None)),
+            Ok(Err(error)) => {
+                let again = || Failed::Again(text_of(&error), None);
+                return Err(tls::refusal(&error).map_or_else(again, Failed::Refused));
+            }
             Err(_) => return Err(Failed::Again(TOO_LATE.into(), None)),
         };
         let status = response.status();
