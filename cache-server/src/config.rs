@@ -229,6 +229,16 @@ pub enum ConfigError {
     TwoRemotes,
 }
 
+impl ConfigError {
+    /// The setting that is malformed, if it is one.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::Malformed { setting, .. } => Some(setting),
+            Self::TwoRemotes => None,
+        }
+    }
+}
+
 const STORAGE: &str = "KILN_STORAGE";
 const UPSTREAM: &str = "KILN_UPSTREAM";
 const STORAGE_ACCEPTS: &str = "file:///absolute/path, memory:, s3://bucket[/prefix], \

@@ -67,7 +67,7 @@ pub struct GcConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum GcError {
     /// The bucket failed. What was deleted by then was in the plan.
-    #[error("{place}: {error}")]
+    #[error("{}", told(.place, .error))]
     Storage {
         /// The bucket.
         place: String,
@@ -77,6 +77,16 @@ pub enum GcError {
     /// The system failed. When the plan could not be shown, nothing was deleted.
     #[error("standard output or the system: {0}")]
     System(#[from] io::Error),
+}
+
+/// What a bucket said, with its name once.
+fn told(place: &str, error: &StoreError) -> String {
+    match error {
+        StoreError::Unavailable(why) | StoreError::ReadOnly(why) if why.starts_with(place) => {
+            why.clone()
+        }
+        _ => format!("{place}: {error}"),
+    }
 }
 
 /// What a collection came to.

@@ -174,8 +174,9 @@ pub const REMOTE_PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 /// In this time one line is logged of each kind of fault.
 pub const REMOTE_FAULT_PERIOD: Duration = Duration::from_secs(600);
 
-/// How long an answer about a unit holds, also one that there is nothing.
-pub const REMOTE_ASKED: Duration = Duration::from_secs(10);
+/// How long an answer about a unit holds, also one that there is nothing: somebody may be making it meanwhile.
+/// Many machines that ask a shared server at once for the same unit cost one question in so long.
+pub const REMOTE_ASKED: Duration = Duration::from_secs(2);
 
 /// Most units of which it is known that they were asked for.
 pub const MAX_REMOTE_ASKED: usize = 16 * 1024;
@@ -206,6 +207,12 @@ pub const OUTBOX_QUIET: Duration = Duration::from_secs(30);
 
 /// Longest that the answer to a request to drain takes.
 pub const MAX_DRAIN_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a server that leaves waits for a place that takes nothing.
+pub const DRAIN_STALL: Duration = Duration::from_secs(15);
+
+/// Slowest line on which what is on its way is waited for on top of that, bytes a second.
+pub const DRAIN_SLOWEST_BYTES_PER_SECOND: u64 = 1024 * 1024;
 
 /// How long a server that leaves goes on sending, when nothing else is configured.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(120);

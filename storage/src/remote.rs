@@ -60,6 +60,26 @@ pub struct Arrived {
     pub stored_ms: u64,
 }
 
+/// Who asks for units, and what is known there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking<'a> {
+    /// Results of the units that do not hold where it is asked: others are wanted, from as far away as need be.
+    pub known: &'a [ResultKey],
+    /// Results of the first unit that would hold.
+    pub results: &'a [ResultKey],
+    /// How many servers passed the question on.
+    pub hops: u32,
+}
+
+/// What there is of some units.
+#[derive(Debug, Clone, Default)]
+pub struct Answered {
+    /// Results, as [`Remote::lookup`] has them.
+    pub arrived: Vec<Arrived>,
+    /// The place has another one behind itself that it did not ask: it does so when it is told what is known.
+    pub farther: bool,
+}
+
 /// What storing a result did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
@@ -112,6 +132,33 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable`.
     async fn lookup(&self, scopes: &[Scope], units: &[UnitKey]) -> StoreResult<Vec<Arrived>>;
+
+    /// The same, with what it may help to know. A place that stands before another one passes the question on;
+    /// all others keep this default.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn ask(
+        &self,
+        scopes: &[Scope],
+        units: &[UnitKey],
+        asking: Asking<'_>,
+    ) -> StoreResult<Answered> {
+        let mut arrived = self.lookup(scopes, units).await?;
+        let Asking { results, .. } = asking;
+        let expected = arrived.iter().any(|one| results.contains(&one.name.result));
+        if let Some(unit) = units.first().filter(|_| !results.is_empty() && !expected) {
+            let name = |scope: &Scope, result: &ResultKey| ResultName {
+                scope: scope.clone(),
+                unit: *unit,
+                result: *result,
+                generation: 0,
+            };
+            let names = scopes.iter().flat_map(|s| results.iter().map(move |r| name(s, r)));
+            arrived.extend(self.results(&names.collect::<Vec<_>>()).await?);
+        }
+        Ok(Answered { arrived, farther: false })
+    }
 
     /// Results by name, those that are there, in no order.
     ///

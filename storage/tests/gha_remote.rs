@@ -18,7 +18,7 @@ use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::remote::gha::settings::Mode;
 use kiln_storage::remote::gha::token::Refs;
 use kiln_storage::remote::{Flushed, Remote, Stored};
-use kiln_storage::testing::gha::{Behaviour, Call, FakeCache, READ, READ_WRITE};
+use kiln_storage::testing::gha::{Behaviour, Call, FakeCache, Fault, READ, READ_WRITE};
 use kiln_storage::{Body, ObjectName, StoreError};
 
 const PULL_1: &str = "refs/pull/1/merge";
@@ -261,13 +261,69 @@ async fn what_is_collected_has_a_bound() {
     let results = some(0..3);
     store(&remote, &results[..2]).await;
     let (third, local) = (&results[2], local(&results).await);
+    // What was collected is uploaded first. While that fails, nothing more is taken.
+    fake.fail(Call::Create, &Fault::Status(503), 4);
     let error = remote.store(&third.name, &third.record, &local).await;
-    assert!(matches!(error, Err(StoreError::ReadOnly(why)) if why.contains("bound")));
-    remote.flush(MINUTE).await.unwrap();
+    assert!(matches!(error, Err(StoreError::Unavailable(_))), "{error:?}");
+    assert_eq!((remote.collected(), fake.counted().finalized), (2, 0));
     let stored = remote.store(&third.name, &third.record, &local).await;
     assert_eq!(stored.unwrap(), Stored::Collected);
     let repeated = remote.store(&third.name, &third.record, &local).await;
-    assert_eq!((repeated.unwrap(), remote.collected()), (Stored::Collected, 1));
+    assert_eq!((repeated.unwrap(), remote.collected()), (Stored::Collected, 3));
+    assert_eq!(fake.counted().finalized, 1, "the pack of the first two");
+    remote.flush(MINUTE).await.unwrap();
+    assert_eq!((fake.counted().finalized, found_by_next(&fake, &results).await), (3, 3));
+}
+
+#[tokio::test]
+async fn a_full_bound_waits_for_the_share_of_entries() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let mut settings = settings(&fake, Face::V2, &[(MAIN, READ_WRITE)]);
+    settings.spool_bytes = 250_000;
+    settings.sharers = 1_000_000;
+    let remote = GhaRemote::new(settings).unwrap();
+    let results = some(0..3);
+    store(&remote, &results[..2]).await;
+    let (third, local) = (&results[2], local(&results).await);
+    let error = remote.store(&third.name, &third.record, &local).await;
+    assert!(matches!(error, Err(StoreError::ReadOnly(why)) if why.contains("bound")));
+    assert_eq!(fake.counted().of(Call::Create), 0, "both entries are for the flush");
+    remote.flush(MINUTE).await.unwrap();
+    let stored = remote.store(&third.name, &third.record, &local).await;
+    assert_eq!((stored.unwrap(), remote.collected()), (Stored::Collected, 1));
+}
+
+/// Results that together are far more than what may be framed at a time, all at once.
+#[tokio::test]
+async fn many_results_at_once_take_turns() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let mut settings = settings(&fake, Face::V2, &[(MAIN, READ_WRITE)]);
+    settings.spool_bytes = 250_000;
+    let remote = GhaRemote::new(settings).unwrap();
+    let results = some(0..12);
+    let local = local(&results).await;
+    let storing = results.iter().map(|made| remote.store(&made.name, &made.record, &local));
+    for stored in join_all(storing).await {
+        assert_eq!(stored.unwrap(), Stored::Collected);
+    }
+    remote.flush(MINUTE).await.unwrap();
+    assert_eq!(found_by_next(&fake, &results).await, 12);
+}
+
+/// Several ranges of a pack are read side by side: its address is asked for once.
+#[tokio::test]
+async fn an_address_is_asked_for_once() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let results: Vec<_> = (0..3).map(|number| made(MAIN, number, &[9 << 20])).collect();
+    store_all(&job(&fake), &results).await;
+    let next = job(&fake);
+    let names: Vec<_> = results.iter().map(|made| made.name.clone()).collect();
+    next.note(&[scope(MAIN)], "none").await.unwrap();
+    let before = fake.counted();
+    assert_eq!(next.results(&names).await.unwrap().len(), 3);
+    let after = fake.counted();
+    assert_eq!(after.of(Call::Lookup) - before.of(Call::Lookup), 1);
+    assert!(after.of(Call::Download) - before.of(Call::Download) > 1);
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ async fn faults_are_outlasted_and_refusals_told_apart() {
     let nowhere = ObjectBackend::open(&azure(proxy.address(), "az://no-such-container")).unwrap();
     let put = nowhere.put_if_absent(&name("x"), Body::Bytes(noise(1, 1))).await;
     let Err(StoreError::Unavailable(text)) = put else { panic!("{put:?}") };
-    assert_eq!(text, "az://no-such-container: there is no such bucket");
+    assert_eq!(text, "az://no-such-container: there is no such bucket; look at the URL");
     let mut wrong = azure(proxy.address(), &format!("az://{}", azurite::CONTAINER));
     wrong.settings[1].1 = "d3Jvbmc=".to_owned();
     let wrong = ObjectBackend::open(&wrong).unwrap();

@@ -203,7 +203,10 @@ async fn nothing_is_asked_before_the_first_call_and_nothing_waits_for_long() {
         list(&backend, "x").await.map(drop),
     ] {
         let Err(StoreError::Unavailable(text)) = failed else { panic!("{failed:?}") };
-        assert_eq!(text, "s3://bucket/prefix: no connection");
+        assert_eq!(
+            text,
+            "s3://bucket/prefix: it cannot be reached: no connection; look at the endpoint and the network"
+        );
     }
     assert_eq!(backend.traffic().requests(), 5 * 4);
     assert_eq!(backend.traffic().retries(), 5 * 3);
@@ -220,7 +223,7 @@ async fn a_bucket_that_is_not_there_is_said() {
         list(&backend, "").await.map(drop),
     ] {
         let Err(StoreError::Unavailable(text)) = failed else { panic!("{failed:?}") };
-        assert_eq!(text, "s3://no-such-bucket: there is no such bucket");
+        assert_eq!(text, "s3://no-such-bucket: there is no such bucket; look at the URL");
     }
 }
 

@@ -62,9 +62,9 @@ async fn faults_that_stay_are_given_up_after_a_few_attempts() {
     let Some(bucket) = Bucket::new().await else { return };
     let backend = bucket.open();
     for (fault, said) in [
-        (HttpFault::Status(429, None), "status 429"),
-        (HttpFault::Status(503, None), "status 503"),
-        (HttpFault::ResetBefore, "the connection broke"),
+        (HttpFault::Status(429, None), "status 429; it is busy or broken, which passes"),
+        (HttpFault::Status(503, None), "status 503; it is busy or broken, which passes"),
+        (HttpFault::ResetBefore, "the connection broke before an answer came"),
         (HttpFault::Conflict, "status 409 (ConditionalRequestConflict)"),
     ] {
         bucket.proxy.clear();
@@ -150,7 +150,11 @@ async fn codes_are_read_from_bodies_of_unknown_length() {
     let backend = ObjectBackend::open(&options(address, "s3://bucket")).unwrap();
     let failed = put(&backend, &name("x"), 10).await;
     let Err(StoreError::ReadOnly(text)) = failed else { panic!("{failed:?}") };
-    assert_eq!(text, "s3://bucket: status 403 (AccessDenied)");
+    assert_eq!(
+        text,
+        "s3://bucket: status 403 (AccessDenied); it lets nobody in like that: look at AWS_ACCESS_KEY_ID and \
+         AWS_SECRET_ACCESS_KEY and at what they allow"
+    );
 }
 
 /// S3 sends who asks in the wrong region away without saying where to.
@@ -165,7 +169,7 @@ async fn a_bucket_in_another_region_is_said() {
     let backend = ObjectBackend::open(&options(address, "s3://bucket")).unwrap();
     let failed = put(&backend, &name("x"), 10).await;
     let Err(StoreError::Unavailable(text)) = failed else { panic!("{failed:?}") };
-    assert_eq!(text, "s3://bucket: the bucket is in another region");
+    assert_eq!(text, "s3://bucket: the bucket is in another region; name that in AWS_REGION");
 }
 
 /// Without keys the machine is asked for its role; that there is none is said, too.
@@ -180,7 +184,8 @@ async fn that_there_are_no_credentials_is_said() {
     assert!(text.starts_with("s3://bucket: "), "{text}");
     assert_eq!(
         text,
-        "s3://bucket: no credentials are set, and this machine has no role that gives some"
+        "s3://bucket: no credentials are set, and this machine has no role that gives some; set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     );
 }
 

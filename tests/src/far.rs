@@ -3,11 +3,13 @@
 //!
 //! - `bucket`: a place in a server of S3's API;
 //! - `cache`: the GitHub Actions cache;
-//! - `standing`: a shared server that is a process of its own.
+//! - `standing`: a shared server that is a process of its own;
+//! - `tls`: what ends TLS before a server, and an authority that nobody else trusts.
 
 pub mod bucket;
 pub mod cache;
 pub mod standing;
+pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -44,6 +46,11 @@ impl Shared {
         let address = server.tcp_address().expect("an address");
         let thread = Some(std::thread::spawn(move || server.run()));
         Self { dir, address, socket, thread }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many results it has.

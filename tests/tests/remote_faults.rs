@@ -40,12 +40,24 @@ fn stop(world: &World, seconds: &str) -> String {
     format!("{}{}", said.stdout, said.stderr)
 }
 
+/// What the log says of faults of a kind.
+const KINDS: [&str; 8] = [
+    "cannot be reached",
+    "broke",
+    "makes no sense",
+    "status",
+    "too slow",
+    "is damaged",
+    "takes no results",
+    "never sent",
+];
+
 /// Looks whether each kind of fault is told once, and which.
 #[track_caller]
 fn told(world: &World, want: &[&str]) {
     let lines = warnings(&world.kiln_dir());
     println!("{lines:#?}");
-    for kind in ["cannot be reached", "too slow", "is damaged", "takes no results", "never sent"] {
+    for kind in KINDS {
         let count = lines.iter().filter(|line| line.contains(kind)).count();
         assert!(count <= 1, "{kind}: {lines:#?}");
     }
@@ -101,13 +113,23 @@ fn down(world: &World, bucket: &Bucket, fault: HttpFault, want: &[&str]) {
 #[test]
 fn a_bucket_that_hangs_up() {
     let world = world!();
-    down(&world, &bucket!(world), HttpFault::ResetBefore, &["remote s3://"]);
+    down(
+        &world,
+        &bucket!(world),
+        HttpFault::ResetBefore,
+        &["the connection broke before an answer came"],
+    );
 }
 
 #[test]
 fn a_bucket_that_is_overloaded() {
     let world = world!();
-    down(&world, &bucket!(world), HttpFault::Status(503, None), &["remote s3://"]);
+    down(
+        &world,
+        &bucket!(world),
+        HttpFault::Status(503, None),
+        &["status 503; it is busy or broken"],
+    );
 }
 
 /// A long `Retry-After` is not waited for: each question is asked once.
@@ -115,7 +137,7 @@ fn a_bucket_that_is_overloaded() {
 fn a_bucket_over_its_rate() {
     let world = world!();
     let bucket = bucket!(world);
-    down(&world, &bucket, HttpFault::Status(429, Some(3600)), &["cannot be reached"]);
+    down(&world, &bucket, HttpFault::Status(429, Some(3600)), &["status 429; it is busy"]);
 }
 
 /// Each question is bounded, and after a few the place is left alone.
@@ -125,11 +147,35 @@ fn a_bucket_that_never_answers() {
     down(&world, &bucket!(world), HttpFault::Hold, &["too slow"]);
 }
 
+/// It takes connections when the job ends and says nothing any more: a fraction of the time that there is for
+/// sending is spent on that.
+#[test]
+fn a_bucket_that_goes_silent_at_the_end() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let writes = When { method: Some("PUT"), ..When::any() };
+    bucket.proxy().inject(writes.always(), HttpFault::Hold);
+    // Nothing large is on its way, which a slow line would need time for.
+    let project = world.project("small");
+    project.package("small", "").write("src/lib.rs", "pub fn n() -> i32 { 42 }\n");
+    bucket.before(world.cargo(&project, &["check"])).run().ok();
+    let begun = std::time::Instant::now();
+    let said = stop(&world, "600");
+    println!("a silent bucket: {:?}\n{said}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(300));
+    assert!(said.contains("1 results") && said.contains("stay queued"), "{said}");
+    assert!(said.contains("it is too slow: it said nothing for 15 s"), "{said}");
+    told(&world, &["too slow"]);
+    bucket.proxy().clear();
+    bucket.before(world.kiln(&["server", "start"])).run().ok();
+    assert!(stop(&world, "60").contains("1 results were sent to s3://"));
+}
+
 /// Nothing there is known to the account, or the credentials are wrong.
 #[test]
 fn a_bucket_that_lets_nobody_in() {
     let world = world!();
-    down(&world, &bucket!(world), HttpFault::Status(403, None), &["remote s3://"]);
+    down(&world, &bucket!(world), HttpFault::Status(403, None), &["look at AWS_ACCESS_KEY_ID"]);
 }
 
 /// Why a place cannot be reached is said wherever it is said that it cannot.
@@ -170,7 +216,7 @@ fn second(bucket: &Bucket, when: When, fault: HttpFault, want: &[&str]) -> Value
 fn a_bucket_that_goes_away_in_the_middle() {
     let bucket = filled!(world!());
     let when = When::any().always().after(4);
-    let figures = second(&bucket, when, HttpFault::ResetBefore, &["remote s3://"]);
+    let figures = second(&bucket, when, HttpFault::ResetBefore, &["the connection broke"]);
     assert_ne!(figures["miss"], 0, "{figures:#}");
 }
 
@@ -227,8 +273,8 @@ fn a_bucket_that_lies() {
     for (part, fault, want) in [
         ("/results/", HttpFault::BitFlip, "is damaged"),
         ("/packed/", HttpFault::BitFlip, "is damaged"),
-        ("/results/", HttpFault::Truncate, "cannot be reached"),
-        ("/packed/", HttpFault::Truncate, "cannot be reached"),
+        ("/results/", HttpFault::Truncate, "its answer broke off"),
+        ("/packed/", HttpFault::Truncate, "its answer broke off"),
     ] {
         let bucket = filled!(world!());
         let figures = second(&bucket, When::next("GET", part).always(), fault, &[want]);
@@ -280,8 +326,13 @@ fn a_cache_that_fails_now_and_then() {
 
 #[test]
 fn a_cache_that_is_away() {
-    for fault in [Fault::Status(503), Fault::Drop, Fault::RetryAfter(3600), Fault::Garbage] {
-        let (figures, asked) = second_job((Kind::Lookup, &fault), 10_000, &["cannot be reached"]);
+    for (fault, want) in [
+        (Fault::Status(503), "it answers 503"),
+        (Fault::Drop, "the connection broke"),
+        (Fault::RetryAfter(3600), "the rate of requests is limited"),
+        (Fault::Garbage, "remote the GitHub Actions cache: "),
+    ] {
+        let (figures, asked) = second_job((Kind::Lookup, &fault), 10_000, &[want]);
         assert_eq!(figures["miss"], 5, "{fault:?} {figures:#}");
         assert!(asked <= QUESTIONS * 4, "{fault:?}: {asked}");
     }

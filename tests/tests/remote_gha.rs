@@ -5,12 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln_server::limits::REMOTE_FAULTS;
+use kiln_storage::remote::gha::limits::{MAX_READ_BYTES, PACK_TARGET_BYTES};
 use kiln_storage::testing::gha::{Call as Kind, Fault, READ, READ_WRITE};
 use kiln_tests::far::bucket::warnings;
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::left::Tally;
 use kiln_tests::samples::{build_all_kinds, of_all_kinds, of_all_kinds_with_tally};
-use kiln_tests::{Done, Project, World, world};
+use kiln_tests::{Call, Done, Project, World, registry, skip, world};
 use serde_json::Value;
 
 const MAIN: &[(&str, u8)] = &[("refs/heads/main", READ_WRITE)];
@@ -99,6 +100,63 @@ fn jobs_over_the_older_service() {
     jobs(Face::V1);
 }
 
+/// A real program: a second job compiles nothing, and reads large pieces of a few packs.
+#[test]
+fn ripgrep_in_a_second_job() {
+    let world = world!();
+    let cache = Cache::start(Face::V2);
+    let published = match registry::published(&world, "ripgrep", "15.2.0") {
+        Ok(published) => published,
+        Err(why) => skip!("{why}"),
+    };
+    world.provide_sources(&published);
+    let first = published.copy_to(world.at("ws/one"));
+    cache.job(world.cargo(&first, &["build"]), MAIN).run().ok();
+    let units = newest(&world)["units"].as_u64().unwrap();
+    let said = world.kiln(&["server", "stop"]).env("KILN_DRAIN", "300").run().ok();
+    assert!(said.stdout.contains(&format!("{units} results were sent")), "{}", said.stdout);
+    figures(&cache, "ripgrep, first job");
+    let filled = cache.fake().counted();
+
+    // The compilers and the sources of the registry are where they are on every machine of a CI.
+    let second = published.copy_to(world.at("ws/elsewhere/two"));
+    let (dir, home) = (world.at("k2"), world.at("home2"));
+    std::fs::create_dir(&home).unwrap();
+    let there = |call: Call| call.env("KILN_DIR", &dir).env("HOME", &home);
+    let done = cache.job(there(world.cargo(&second, &["build"])), MAIN).run().ok();
+    let stats = there(world.kiln(&["stats", "--format", "json"])).run().ok();
+    let built: Value = serde_json::from_str(&stats.stdout).unwrap();
+    let read = cache.fake().counted();
+    figures(&cache, "ripgrep, second job");
+    there(world.kiln(&["server", "stop"])).run().ok();
+    figures(&cache, "ripgrep, second job at its end");
+    assert_eq!(done.compiled(), [""; 0], "{built:#}");
+    // The script of the checkout itself holds at its place only. No other one runs.
+    let missed = built["missed"].as_array().cloned().unwrap_or_default();
+    assert!(missed.iter().all(|one| one["unit"]["crate_name"] == "ripgrep"), "{built:#}");
+    let hits = built["build"]["hit_remote"].as_u64().unwrap();
+    assert!(
+        missed.len() <= 1 && built["build"]["units"] == hits + missed.len() as u64,
+        "{built:#}"
+    );
+
+    // Packs of 32 MiB and a manifest; pieces of 16 MiB, of which two that follow each other are more than one.
+    let packs = filled.finalized - 1;
+    assert!(packs <= filled.bytes_in / PACK_TARGET_BYTES + 1, "{filled:?}");
+    let downloads = read.of(Kind::Download);
+    assert!(downloads <= 1 + 2 * (filled.bytes_in / MAX_READ_BYTES + 1), "{read:?}");
+    // The manifest: found, and two higher numbers looked for; each pack once.
+    let lookups = read.of(Kind::Lookup) - filled.of(Kind::Lookup);
+    assert_eq!(lookups, 3 + packs, "{read:?}");
+    // Nothing comes twice.
+    assert!(read.bytes_out < filled.bytes_in + filled.bytes_in / 50, "{read:?} {filled:?}");
+    println!(
+        "ripgrep: {hits} of {units} units from afar, {packs} packs, {lookups} lookups, {downloads} downloads"
+    );
+    assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
+    assert_eq!(warnings(&dir), [""; 0]);
+}
+
 /// A token that only reads: the build hits, nothing is written, and that is said.
 #[test]
 fn a_job_whose_token_only_reads() {
@@ -147,7 +205,7 @@ fn a_service_that_is_gone_at_the_end() {
     build(&world, &project, &cache, MAIN);
     cache.fake().fail(Kind::Create, &Fault::Status(503), 10_000);
     let said = world.kiln(&["server", "stop"]).run().ok();
-    let why = "it cannot be reached: the GitHub Actions cache: 0 results are stored, 5 are not yet";
+    let why = "0 results are stored, 5 are not yet: it answers 503";
     assert!(said.stderr.contains("5 results") && said.stderr.contains(why), "{}", said.stderr);
     let asked = cache.fake().counted().of(Kind::Create);
     // Each flush asks for a pack and for the manifest, with four attempts each.

@@ -118,8 +118,11 @@ pub(super) fn planned(
     let plain: String =
         text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
     write!(out, "{}\n{plain}", config.url.display())?;
-    if config.dry_run {
-        writeln!(out, "dry run: nothing was deleted")?;
+    if plan.results.is_empty() && plan.blobs.is_empty() {
+        let why = "nothing goes: what is there was used of late, is young, or is pinned";
+        writeln!(out, "{why}; --unused TIME and --quota SIZE let more go")?;
+    } else if config.dry_run {
+        writeln!(out, "dry run: nothing was deleted; without --dry-run it goes")?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::limits::{REMOTE_FAULT_PERIOD, REMOTE_FAULTS, REMOTE_LEFT_ALONE, REMOT
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
-    /// It cannot be reached, or answers that it cannot.
+    /// It cannot be reached, or its answer is none. What there is to say of that is in the fault's own text.
     Unreachable,
     /// It did not answer within a bound.
     Slow,
@@ -25,16 +25,18 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
-    /// For people.
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Self::Unreachable => "it cannot be reached",
+    /// For people, with the text of the fault.
+    pub(crate) fn says(self, why: &str) -> String {
+        let what = match self {
+            Self::Unreachable if why.is_empty() => return "it cannot be reached".to_owned(),
+            Self::Unreachable => return why.to_owned(),
             Self::Slow => "it is too slow",
             Self::Damaged => "what it sends is damaged",
             Self::ReadOnly => "it takes no results",
             Self::Refused => "a result is never sent",
             Self::Loop => "it leads back to this server",
-        }
+        };
+        if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }
     }
 }
 
@@ -128,10 +130,7 @@ impl Breaker {
     /// What went wrong last, if the last question did, for people.
     pub(crate) fn words(&self) -> Option<String> {
         let kind = self.last?.err()?;
-        Some(match self.why.as_str() {
-            "" => kind.words().to_owned(),
-            why => format!("{}: {why}", kind.words()),
-        })
+        Some(kind.says(&self.why))
     }
 
     /// Until when it is left alone, if it is.

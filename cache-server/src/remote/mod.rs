@@ -12,6 +12,7 @@ pub(crate) mod fetch;
 pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod prefetch;
+pub(crate) mod stall;
 pub(crate) mod through;
 pub mod url;
 
@@ -133,6 +134,7 @@ impl Edge {
 
     /// It failed: counted, and told once.
     fn fault(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
+        let why = self.without_place(why);
         let now = Instant::now();
         let mut breaker = self.side(side);
         match kind {
@@ -173,6 +175,21 @@ impl Edge {
         }
     }
 
+    /// It is left alone for a while, whatever came before: told once.
+    fn leave_alone(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
+        let mut breaker = self.side(side);
+        breaker.pause(kind, Instant::now());
+        breaker.because(why);
+        drop(breaker);
+        self.tell(log, kind, why);
+    }
+
+    /// A text about the remote without its name, which is said anyway.
+    fn without_place<'a>(&self, why: &'a str) -> &'a str {
+        let rest = why.strip_prefix(&self.remote.display());
+        rest.and_then(|rest| rest.strip_prefix(": ")).unwrap_or(why)
+    }
+
     /// Tells of what the remote itself found damaged and did not hand on since it was asked last.
     fn tell_damaged(&self, log: &Log) {
         let now = self.remote.counters().damaged;
@@ -185,7 +202,7 @@ impl Edge {
 
     /// Writes a line about a fault, unless one of its kind was written of late.
     fn tell(&self, log: &Log, kind: FaultKind, why: &str) {
-        let line = format!("remote {}: {}: {why}", self.remote.display(), kind.words());
+        let line = format!("remote {}: {}", self.remote.display(), kind.says(why));
         if lock(&self.told).tells(kind, Instant::now()) {
             log.warn(format_args!("{line}"));
         } else {

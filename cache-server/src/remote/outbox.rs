@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_storage::StoreError;
@@ -16,19 +16,23 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
+use super::stall::Stall;
 use super::{Edge, Side, ahead, count, kind_of, lock};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
 use crate::index::{IndexError, records};
 use crate::limits::{
-    OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS,
-    REMOTE_LEFT_ALONE,
+    DRAIN_STALL, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND,
+    OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
 };
 use crate::service::Service;
 
 /// Longest that the task sleeps when there is nothing to do.
 const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether something comes of sending.
+const STALL_STEP: Duration = Duration::from_secs(1);
 
 /// What the task and those who wait for it share.
 #[derive(Debug)]
@@ -40,6 +44,12 @@ pub(crate) struct Outbox {
     /// Until when requests to drain belong to one that came before and did not end.
     goes_on: Mutex<Option<Instant>>,
     progress: watch::Sender<u64>,
+    /// How often something was taken there.
+    taken: AtomicU64,
+    /// Bytes of what is being sent.
+    under_way: AtomicU64,
+    /// What came of sending, while somebody waits for its end.
+    stall: Mutex<Option<Stall>>,
 }
 
 impl Default for Outbox {
@@ -50,6 +60,9 @@ impl Default for Outbox {
             deadline: Mutex::default(),
             goes_on: Mutex::default(),
             progress: watch::Sender::new(0),
+            taken: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
+            stall: Mutex::default(),
         }
     }
 }
@@ -67,8 +80,23 @@ impl Outbox {
         before.is_none_or(|before| before < Instant::now())
     }
 
+    /// Bytes are on their way until what this returns is dropped.
+    fn on_the_way(&self, bytes: u64) -> OnTheWay<'_> {
+        self.under_way.fetch_add(bytes, Ordering::Relaxed);
+        OnTheWay(&self.under_way, bytes)
+    }
+
     fn is_draining(&self) -> bool {
         self.drains.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// See [`Outbox::on_the_way`].
+struct OnTheWay<'a>(&'a AtomicU64, u64);
+
+impl Drop for OnTheWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -181,6 +209,7 @@ async fn send(service: &Service, queued: Queued) {
     let written = match attempt(service, edge, &queued).await {
         Ok(stored) => {
             edge.good(Side::Writes);
+            count(&edge.outbox.taken, 1);
             if stored != Stored::Collected {
                 count(&edge.counts.sent, 1);
             }
@@ -237,6 +266,8 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
         result: *result_key,
         generation: *generation,
     };
+    let bytes = record.blobs().iter().map(|(_, size)| size).sum();
+    let _on_the_way = edge.outbox.on_the_way(bytes);
     let storing = edge.remote.store(&name, &record, service.store.backend());
     match timeout(OUTBOX_SEND, storing).await {
         Ok(Ok(stored)) => Ok(stored),
@@ -265,10 +296,13 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
     if collected.is_empty() || !edge.may(Side::Writes) {
         return Ok(false);
     }
+    let bytes = service.index.read(rows::waiting).await?.bytes;
+    let _on_the_way = edge.outbox.on_the_way(bytes);
     let left = lock(&edge.outbox.deadline).map(|at| at.saturating_duration_since(Instant::now()));
     match edge.remote.flush(left.unwrap_or(OUTBOX_FLUSH).min(OUTBOX_FLUSH)).await {
         Ok(flushed) => {
             edge.good(Side::Writes);
+            count(&edge.outbox.taken, 1);
             let lost = flushed.lost.len() as u64;
             count(&edge.counts.sent, (collected.len() as u64).saturating_sub(lost));
             count(&edge.counts.lost, lost);
@@ -294,19 +328,23 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
 }
 
 /// Waits, within a time, until nothing is left to be sent and what was collected is durable; whether that
-/// is so. Ends early where the remote takes nothing now. `in_all` is the time that sending has, also after
+/// is so. Ends early where the remote takes nothing now, or says nothing at all for a while. `in_all` is the time that sending has, also after
 /// this.
 pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration) -> bool {
     let Some(edge) = &service.edge else { return true };
     let guard = Draining::begin(edge);
     let until = Instant::now() + in_all.max(within);
     *lock(&edge.outbox.deadline) = Some(until);
-    let hurried = timeout(within, async {
+    let begins = edge.outbox.begins(until);
+    if begins {
+        *lock(&edge.outbox.stall) = Some(Stall::new(seen(edge), Instant::now()));
+    }
+    let hurried = async {
         ahead::write_notes(service, edge).await;
         if !edge.sends {
             return false;
         }
-        if edge.outbox.begins(until) {
+        if begins {
             edge.side(Side::Writes).try_now();
             if let Err(error) = service.index.write(rows::hurry).await {
                 service.log.warn(format_args!("outbox: {error}"));
@@ -327,14 +365,43 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
             // The sender lives as long as the edge.
             let _ = progress.changed().await;
         }
+    };
+    let ended = timeout(within, async {
+        tokio::select! {
+            drained = hurried => drained,
+            () = stalled(service, edge) => false,
+        }
     });
-    let ended = hurried.await;
+    let ended = ended.await;
     if ended.is_ok() {
         *lock(&edge.outbox.goes_on) = None;
     }
     let drained = ended.unwrap_or(false);
     drop(guard);
     drained
+}
+
+/// A number that grows with whatever comes of sending.
+fn seen(edge: &Edge) -> u64 {
+    edge.outbox.taken.load(Ordering::Relaxed).saturating_add(edge.remote.counters().bytes_in)
+}
+
+/// Ends when nothing came of sending for a while: the place is left alone then.
+async fn stalled(service: &Service, edge: &Edge) {
+    loop {
+        let (now, under_way) = (Instant::now(), edge.outbox.under_way.load(Ordering::Relaxed));
+        let until = lock(&edge.outbox.stall).as_mut().map(|stall| {
+            stall.note(seen(edge), now);
+            stall.until(under_way)
+        });
+        let left = until.map_or(STALL_STEP, |until| until.saturating_duration_since(now));
+        if left.is_zero() {
+            break;
+        }
+        tokio::time::sleep(left.min(STALL_STEP)).await;
+    }
+    let why = format!("it said nothing for {} s and more", DRAIN_STALL.as_secs());
+    edge.leave_alone(&service.log, Side::Writes, FaultKind::Slow, &why);
 }
 
 struct Draining<'a>(&'a Edge);

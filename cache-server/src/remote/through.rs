@@ -6,8 +6,9 @@
 
 use std::time::Instant;
 
-use kiln_storage::remote::{Arrived, ResultName, via};
-use kiln_storage::{Digest, ResultKey, Scope, StoreResult, UnitKey};
+use kiln_storage::limits::MAX_HOPS;
+use kiln_storage::remote::{Answered, Arrived, Asking, via};
+use kiln_storage::{Digest, ResultKey, StoreResult, UnitKey};
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
@@ -21,14 +22,33 @@ use crate::limits::{REMOTE_ANSWER, REMOTE_QUESTION};
 use crate::principal::Principal;
 use crate::service::Service;
 
-/// Those of some units for which the remote was not asked of late and could be.
-pub(crate) fn open_questions(edge: &Edge, scope: &str, units: &[UnitKey]) -> Vec<UnitKey> {
+/// A question for units, as it came here.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Question {
+    /// The units.
+    pub units: Vec<UnitKey>,
+    /// Results of them that do not hold where it is asked; none when it is the first question.
+    pub known: Vec<ResultKey>,
+    /// Results of the first unit that would hold.
+    pub results: Vec<ResultKey>,
+    /// How many servers passed it on.
+    pub hops: u32,
+}
+
+/// Those of some units for which the remote was not asked of late and could be. `deep`: also those where the
+/// answer was that there is a place behind it that it did not ask.
+pub(crate) fn open_questions(
+    edge: &Edge,
+    scope: &str,
+    units: &[UnitKey],
+    deep: bool,
+) -> Vec<UnitKey> {
     let now = Instant::now();
     if edge.side(Side::Reads).left_alone(now).is_some() {
         return Vec::new();
     }
     let asked = lock(&edge.asked);
-    units.iter().filter(|unit| !asked.contains(scope, unit, now)).copied().collect()
+    units.iter().filter(|unit| !asked.contains(scope, unit, deep, now)).copied().collect()
 }
 
 /// Asks for units, and for results of the first of them that the asker expects. What comes is in the index
@@ -36,47 +56,37 @@ pub(crate) fn open_questions(edge: &Edge, scope: &str, units: &[UnitKey]) -> Vec
 pub(crate) async fn look(
     service: &Service,
     principal: &Principal,
-    (units, results): (&[UnitKey], &[ResultKey]),
+    mut question: Question,
     deadline: Instant,
 ) {
     let Some(edge) = &service.edge else { return };
-    let units = open_questions(edge, &principal.scope_id, units);
-    if units.is_empty() || !edge.may(Side::Reads) {
+    if question.hops >= MAX_HOPS {
         return;
     }
-    let question = question(service.clone(), principal.clone(), units, results.to_vec());
+    let deep = !question.known.is_empty();
+    question.units = open_questions(edge, &principal.scope_id, &question.units, deep);
+    if question.units.is_empty() || !edge.may(Side::Reads) {
+        return;
+    }
+    let asking = ask(service.clone(), principal.clone(), question);
     let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
-    if timeout(within, tokio::spawn(via::carry(question))).await.is_err() {
+    if timeout(within, tokio::spawn(via::carry(asking))).await.is_err() {
         let why = format!("no answer within {} ms", within.as_millis());
         edge.fault(&service.log, Side::Reads, FaultKind::Slow, &why);
     }
 }
 
-async fn question(
-    service: Service,
-    principal: Principal,
-    units: Vec<UnitKey>,
-    results: Vec<ResultKey>,
-) {
-    let (Some(edge), Some(first)) = (&service.edge, units.first()) else { return };
-    let name = |scope: &Scope, result: &ResultKey| ResultName {
-        scope: scope.clone(),
-        unit: *first,
-        result: *result,
-        generation: 0,
-    };
-    let question = async {
-        let mut arrived = edge.remote.lookup(&edge.scopes, &units).await?;
-        if !results.is_empty() && !arrived.iter().any(|a| results.contains(&a.name.result)) {
-            let names = edge.scopes.iter().flat_map(|s| results.iter().map(move |r| name(s, r)));
-            arrived.extend(edge.remote.results(&names.collect::<Vec<_>>()).await?);
-        }
-        Ok(arrived)
-    };
-    let Some(arrived) = answered(&service, edge, question).await else { return };
+async fn ask(service: Service, principal: Principal, question: Question) {
+    let Some(edge) = &service.edge else { return };
+    let Question { units, known, results, hops } = question;
+    let asking = Asking { known: &known, results: &results, hops: hops + 1 };
+    let asked = edge.remote.ask(&edge.scopes, &units, asking);
+    let Some(Answered { arrived, farther }) = answered(&service, edge, asked).await else { return };
     match arrive(&service, edge, &principal, arrived).await {
         // Only now: whoever is told that it was asked finds what came.
-        Ok(()) => lock(&edge.asked).note(&principal.scope_id, &units, Instant::now()),
+        Ok(()) => {
+            lock(&edge.asked).note(&principal.scope_id, &units, farther, Instant::now());
+        }
         Err(error) => service.log.warn(format_args!("results from afar: {error}")),
     }
 }

@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
-use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use kiln_storage::limits::{MAX_HOPS, MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
 use kiln_storage::remote::via;
 use kiln_storage::{ResultKey, UnitKey};
 use rusqlite::Connection;
@@ -78,14 +78,20 @@ async fn answer(
             .filter(|unit| deep || !answer.units.contains(unit))
             .copied()
             .collect();
-        let results: &[ResultKey] = if deep { &request.results } else { &[] };
         if !wanted.is_empty() {
-            through::look(service, principal, (&wanted, results), deadline).await;
+            let question = through::Question {
+                units: wanted,
+                known: request.known.clone(),
+                results: if deep { request.results.clone() } else { Vec::new() },
+                hops: request.hops,
+            };
+            through::look(service, principal, question, deadline).await;
             // Also when it was not asked: what another one asked for may have come meanwhile.
             answer = read(service, principal, &request).await?;
         }
-        let open = through::open_questions(edge, &principal.scope_id, &request.units);
-        answer.farther = !deep && !answer.units.is_empty() && !open.is_empty();
+        let open = through::open_questions(edge, &principal.scope_id, &request.units, true);
+        let more = !answer.units.is_empty() && !open.is_empty();
+        answer.farther = !deep && more && request.hops < MAX_HOPS;
     }
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());

@@ -5,6 +5,7 @@ use std::fs;
 use kiln_server::remote::url::RemoteUrl;
 use kiln_storage::Digest;
 use kiln_storage::api::{BringRequest, LookupRequest, LookupResponse, ServerInfo};
+use kiln_storage::limits::MAX_HOPS;
 
 use crate::harness::{Fixture, TestServer, blob_file};
 
@@ -55,6 +56,76 @@ fn a_result_comes_through_a_server_in_the_middle() {
         let status: kiln_storage::api::RemoteStatus = drained.json();
         assert_eq!((status.queued, status.sent), (0, 0));
     }
+}
+
+/// A question for others than those that are known.
+fn others(server: &TestServer, known: &Fixture, hops: u32) -> LookupResponse {
+    let request = LookupRequest {
+        units: vec![known.record.unit_key],
+        known: vec![known.record.result_key],
+        hops,
+        ..LookupRequest::default()
+    };
+    server.send("POST", "/v1/lookup", &request).json()
+}
+
+/// The server in the middle has results of the unit that do not hold; the last one has one that does.
+#[test]
+fn a_question_that_results_did_not_answer_goes_on_to_the_last() {
+    let last = TestServer::start();
+    let middle = before(&last);
+    let first = before(&middle);
+    let dir = last.dir.path();
+    let old = Fixture::new(dir, "a", "old", &[b"old"]);
+    let new = Fixture::new(dir, "a", "new", &[b"new"]);
+    settle(&middle, &old);
+    settle(&last, &new);
+
+    let answer = first.lookup(&old.record);
+    assert_eq!(answer.records, std::slice::from_ref(&old.record));
+    assert!(answer.farther, "there is more behind the one in the middle");
+    let answer = others(&first, &old, 0);
+    assert_eq!(answer.records, std::slice::from_ref(&new.record));
+    assert!(!answer.farther);
+    assert_eq!(bring(&first, &new), 204);
+    assert!(blob_file(&first.store_dir(), b"new").exists());
+}
+
+/// Servers that stand before each other in a circle would ask each other for ever.
+#[test]
+fn a_question_goes_through_so_many_servers_and_no_more() {
+    let last = TestServer::start();
+    let middle = before(&last);
+    let first = before(&middle);
+    let dir = last.dir.path();
+    let [near, far] = ["near", "far"].map(|unit| Fixture::new(dir, unit, "1", &[unit.as_bytes()]));
+    settle(&last, &near);
+    settle(&last, &far);
+    let ask = |fixture: &Fixture, hops| -> LookupResponse {
+        let units = vec![fixture.record.unit_key];
+        let request = LookupRequest { units, hops, ..LookupRequest::default() };
+        first.send("POST", "/v1/lookup", &request).json()
+    };
+    assert_eq!(ask(&far, MAX_HOPS - 1).records, []);
+    assert_eq!(ask(&near, MAX_HOPS - 2).records, std::slice::from_ref(&near.record));
+    let info: ServerInfo = middle.unix("GET", "/v1/server", b"").json();
+    assert_eq!(info.remote.unwrap().requests, 1, "the far one was asked for in the middle only");
+}
+
+/// Jobs of a matrix: what one has just made, the others have from their shared server, though that was told a
+/// moment ago that there is nothing.
+#[test]
+fn what_is_stored_is_there_for_the_next_who_asks() {
+    let last = TestServer::start();
+    let shared = before(&last);
+    let (one, two, three) = (before(&shared), before(&shared), before(&shared));
+    let fixture = Fixture::new(one.dir.path(), "a", "1", &[b"one"]);
+    assert_eq!(two.lookup(&fixture.record).records, []);
+    settle(&one, &fixture);
+    let drained = one.send("POST", "/v1/drain", &serde_json::json!({ "within_ms": 20_000 }));
+    assert_eq!(drained.json::<kiln_storage::api::RemoteStatus>().sent, 1);
+    assert_eq!(three.lookup(&fixture.record).records, std::slice::from_ref(&fixture.record));
+    assert_eq!(bring(&three, &fixture), 204);
 }
 
 #[test]

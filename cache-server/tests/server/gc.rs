@@ -137,7 +137,7 @@ fn what_is_worth_least_goes_and_the_rest_is_still_had() {
         "scope shared@all: 3 of 5 results",
         "over quota: 3",
         "crate4: 4.0 s",
-        "dry run: nothing was deleted",
+        "dry run: nothing was deleted; without --dry-run it goes",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

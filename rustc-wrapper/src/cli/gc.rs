@@ -11,6 +11,12 @@ use crate::say;
 /// Ends with it when something is left for the next collection.
 const LEFT: u8 = 3;
 
+/// What to do where no bucket is named, or another kind of place.
+const HINTS: [&str; 2] = [
+    "name a bucket by --storage s3://bucket/prefix, KILN_STORAGE or KILN_UPSTREAM",
+    "a store on this machine needs no collection: its server keeps it below KILN_CACHE_SIZE",
+];
+
 /// Arguments of `kiln gc`.
 #[derive(Debug, Args)]
 #[command(
@@ -18,7 +24,7 @@ const LEFT: u8 = 3;
                         3 something is left for the next collection."
 )]
 pub(super) struct Arguments {
-    /// The bucket, as KILN_STORAGE
+    /// The bucket; without it that of KILN_STORAGE or KILN_UPSTREAM
     #[arg(long, value_name = "URL")]
     storage: Option<String>,
     /// Only say what would go
@@ -49,8 +55,15 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> ExitCode {
         super::Format::Text => "text",
         super::Format::Json => "json",
     };
+    // Only one of the two names a place far away.
+    let upstream = config.serve.upstream.clone();
+    let storage = arguments.storage.or(upstream).or_else(|| config.serve.storage.clone());
+    if storage.as_deref().unwrap_or_default().is_empty() {
+        say::error("no bucket is named", &HINTS);
+        return ExitCode::from(super::USAGE);
+    }
     let settings = GcSettings {
-        storage: arguments.storage.or_else(|| config.serve.storage.clone()),
+        storage,
         access: config.serve.access.clone(),
         dry_run: arguments.dry_run,
         unused: arguments.unused,
@@ -63,7 +76,8 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> ExitCode {
     let config = match GcConfig::resolve(&settings) {
         Ok(config) => config,
         Err(error) => {
-            say::error(&error.to_string(), &[]);
+            let hints = if error.setting() == Some("KILN_STORAGE") { &HINTS[..] } else { &[] };
+            say::error(&error.to_string(), hints);
             return ExitCode::from(super::USAGE);
         }
     };

@@ -4,24 +4,38 @@
 
 use std::error::Error;
 
-use super::place::Place;
+use object_store::client::{HttpError, HttpErrorKind};
+
+use super::place::{Place, Service};
 use crate::backend::StoreError;
 
 /// Longest error code that is shown, bytes.
 const MAX_CODE_BYTES: usize = 48;
 
-/// Why a request was given up.
+/// Why a request was given up: for people, with what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
     /// Nobody took the connection.
-    #[error("no connection")]
+    #[error("it cannot be reached: no connection; look at the endpoint and the network")]
     NoConnection,
     /// Nothing came in time.
-    #[error("no answer in time")]
+    #[error("it does not answer in time")]
     NoAnswer,
     /// The connection broke, or what came was no HTTP.
-    #[error("the connection broke")]
+    #[error("the connection broke before an answer came")]
     Broken,
+    /// The body of an answer ended early, and so did those that were asked for instead.
+    #[error("its answer broke off, and again when the rest was asked for")]
+    Cut,
+    /// What came is none of the service's answers.
+    #[error("its answer makes no sense; is the endpoint one of this service?")]
+    Foreign,
+    /// A file that settings name cannot be read.
+    #[error("a file that the settings of the bucket name cannot be read; look at them")]
+    NoFile,
+    /// TLS refuses.
+    #[error("{0}")]
+    Tls(&'static str),
     /// Who gives a machine its credentials could not be asked.
     #[error("no credentials are set, and this machine has no role that gives some")]
     NoCredentials,
@@ -76,42 +90,78 @@ pub(super) fn project(place: &Place, doing: Doing, error: &object_store::Error) 
     use object_store::Error as E;
     let failure = find(error);
     let refused = matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. })
-        || failure.is_some_and(|failure| matches!(failure.status(), Some(401 | 403)));
-    let text = match failure {
-        Some(failure) => match failure.code() {
-            Some("NoSuchBucket" | "ContainerNotFound") => {
-                format!("{place}: there is no such bucket")
-            }
-            Some("PermanentRedirect" | "AuthorizationHeaderMalformed") => {
-                format!("{place}: the bucket is in another region")
-            }
-            _ => format!("{place}: {failure}"),
-        },
-        None if refused => format!("{place}: the credentials have no right to this"),
-        None => match error {
-            E::NotFound { .. } => format!("{place}: there is no such bucket"),
-            E::Precondition { .. } | E::AlreadyExists { .. } => {
-                format!("{place}: a condition did not hold")
-            }
-            _ => format!("{place}: the answer makes no sense, or there are no credentials"),
-        },
+        || failure.as_ref().is_some_and(|failure| matches!(failure.status(), Some(401 | 403)));
+    let text = match (error, failure) {
+        (_, Some(failure)) => sentence(place, &failure),
+        _ if refused => format!("the credentials have no right to this; look at {}", keys(place)),
+        (E::NotFound { .. }, _) => "there is no such bucket; look at the URL".to_owned(),
+        (E::Precondition { .. } | E::AlreadyExists { .. }, _) => {
+            "a condition did not hold".to_owned()
+        }
+        _ => Failure::Foreign.to_string(),
     };
+    let text = format!("{place}: {text}");
     match doing {
         Doing::Write if refused => StoreError::ReadOnly(text),
         _ => StoreError::Unavailable(text),
     }
 }
 
-/// The [`Failure`] at the bottom of an error.
-fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Failure> {
-    let mut next = Some(error);
+/// A failure of a place, with what to do next where that hangs on the service.
+fn sentence(place: &Place, failure: &Failure) -> String {
+    let next = match (failure.status(), failure.code()) {
+        (_, Some("NoSuchBucket" | "ContainerNotFound")) => {
+            return "there is no such bucket; look at the URL".to_owned();
+        }
+        (_, Some("PermanentRedirect" | "AuthorizationHeaderMalformed")) => {
+            let setting = match place.service {
+                Service::S3 => "; name that in AWS_REGION",
+                Service::Gcs | Service::Azure => "",
+            };
+            return format!("the bucket is in another region{setting}");
+        }
+        (Some(401 | 403), _) => {
+            format!("; it lets nobody in like that: look at {} and at what they allow", keys(place))
+        }
+        (Some(408 | 429 | 500..), _) => "; it is busy or broken, which passes".to_owned(),
+        _ if *failure == Failure::NoCredentials => format!("; set {}", keys(place)),
+        _ => String::new(),
+    };
+    format!("{failure}{next}")
+}
+
+/// The settings that let somebody in.
+fn keys(place: &Place) -> &'static str {
+    match place.service {
+        Service::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        Service::Gcs => "GOOGLE_APPLICATION_CREDENTIALS",
+        Service::Azure => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    }
+}
+
+/// The [`Failure`] at the bottom of an error, or what the cause there comes to.
+fn find(error: &(dyn Error + 'static)) -> Option<Failure> {
+    let (mut next, mut known) = (Some(error), None);
     while let Some(error) = next {
         if let Some(failure) = error.downcast_ref::<Failure>() {
-            return Some(failure);
+            return Some(failure.clone());
+        }
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            known = match error.kind() {
+                HttpErrorKind::Connect => Some(Failure::NoConnection),
+                HttpErrorKind::Timeout => Some(Failure::NoAnswer),
+                HttpErrorKind::Request | HttpErrorKind::Interrupted | HttpErrorKind::Decode => {
+                    Some(Failure::Cut)
+                }
+                _ => known,
+            };
+        }
+        if known.is_none() && error.is::<std::io::Error>() {
+            known = Some(Failure::NoFile);
         }
         next = error.source();
     }
-    None
+    known
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::failure::{Failure, error_code, plain_code};
 use super::patience::{self, Patience};
 use super::traffic::Traffic;
 use crate::limits;
+use crate::remote::tls;
 
 /// What all clients of one backend share.
 #[derive(Debug, Clone)]
@@ -40,7 +41,7 @@ pub(super) struct Connector(pub(super) Shared);
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        crate::remote::tls::install();
+        tls::install();
         let inner = ReqwestConnector::default().connect(options)?;
         Ok(HttpClient::new(Wire { inner, shared: self.0.clone() }))
     }
@@ -109,6 +110,9 @@ impl Wire {
         let for_credentials = gives_credentials(request.uri().path());
         match self.inner.execute(request).await {
             Ok(answer) => judge(answer).await,
+            Err(error) if let Some(why) = tls::refusal(&error) => {
+                Verdict::Refuse(Failure::Tls(why))
+            }
             Err(_) if for_credentials => Verdict::Again(Failure::NoCredentials, None),
             Err(error) => match error.kind() {
                 HttpErrorKind::Connect => Verdict::Again(Failure::NoConnection, None),

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use self::budget::Budget;
 use self::client::{CacheError, CacheService};
@@ -57,6 +58,9 @@ use crate::key::{ObjectName, Scope, UnitKey};
 use crate::record::Record;
 use crate::remote::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored};
 
+/// Attempts to collect a result while others are collected.
+const ROUNDS: u32 = 8;
+
 /// The GitHub Actions cache.
 #[derive(Debug)]
 pub struct GhaRemote {
@@ -67,6 +71,8 @@ pub struct GhaRemote {
     budget: Mutex<Budget>,
     bad: Mutex<Bad>,
     flushing: tokio::sync::Mutex<()>,
+    /// KiB of results that are read and framed at the same time.
+    framing: (Semaphore, u32),
     salts: (RandomState, AtomicU64),
 }
 
@@ -83,7 +89,7 @@ impl From<CacheError> for StoreError {
     fn from(error: CacheError) -> Self {
         match error {
             CacheError::ReadOnly(why) => Self::ReadOnly(why),
-            other => Self::Unavailable(format!("the GitHub Actions cache: {other}")),
+            other => Self::Unavailable(other.to_string()),
         }
     }
 }
@@ -104,6 +110,7 @@ impl GhaRemote {
         let entries = Arc::new(Entries::new(service, settings.clock, settings.mode));
         let views = Views::new(Arc::clone(&entries), Arc::clone(&counters));
         views.know(&settings.scopes);
+        let framing = u32::try_from(settings.spool_bytes >> 10).unwrap_or(u32::MAX).max(1);
         Ok(Self {
             views,
             entries,
@@ -112,6 +119,7 @@ impl GhaRemote {
             budget: Mutex::new(Budget::new(settings.sharers)),
             bad: Mutex::default(),
             flushing: tokio::sync::Mutex::default(),
+            framing: (Semaphore::new(framing as usize), framing),
             salts: (RandomState::new(), AtomicU64::new(0)),
         })
     }
@@ -159,6 +167,40 @@ impl GhaRemote {
             blobs.push((digest, bytes));
         }
         Ok(blobs)
+    }
+}
+
+impl GhaRemote {
+    /// Frames a result whose blobs have so many bytes and collects it, where there is room, at once or after
+    /// what was collected before is uploaded.
+    async fn collect(
+        &self,
+        name: &ResultName,
+        record: &Record,
+        (object, size): (ObjectName, u64),
+        local: &dyn Backend,
+    ) -> StoreResult<()> {
+        self.make_room(size).await?;
+        let (framing, most) = &self.framing;
+        let share = u32::try_from(size >> 10).unwrap_or(u32::MAX).clamp(1, *most);
+        let _turn = framing.acquire_many(share).await;
+        let blobs = Self::local_blobs(&object, record, local).await?;
+        let (named, record) = (name.clone(), record.clone());
+        let framed = tokio::task::spawn_blocking(move || Framed::new(&named, &record, blobs))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?
+            .map_err(|_| StoreError::TooLarge { name: object, size })?;
+        let mut waits = Some(framed);
+        // Others came in between, each of them with room of its own.
+        for _ in 0..ROUNDS {
+            let Some(framed) = waits.take() else { return Ok(()) };
+            self.make_room(framed.len()).await?;
+            waits = self.collected.add(framed, self.now_ms(), self.salt());
+        }
+        match waits {
+            None => Ok(()),
+            Some(_) => Err(StoreError::Unavailable("too much is collected at once".into())),
+        }
     }
 }
 
@@ -214,20 +256,7 @@ impl Remote for GhaRemote {
         if size > limits::MAX_RESULT_BYTES {
             return Err(StoreError::TooLarge { name: object, size });
         }
-        let full =
-            || StoreError::ReadOnly("what is collected fills its bound until a flush".into());
-        if !self.collected.has_room(size) {
-            return Err(full());
-        }
-        let blobs = Self::local_blobs(&object, record, local).await?;
-        let (named, record) = (name.clone(), record.clone());
-        let framed = tokio::task::spawn_blocking(move || Framed::new(&named, &record, blobs))
-            .await
-            .map_err(|error| StoreError::Unavailable(error.to_string()))?
-            .map_err(|_| StoreError::TooLarge { name: object, size })?;
-        if !self.collected.add(framed, self.now_ms(), self.salt()) {
-            return Err(full());
-        }
+        self.collect(name, record, (object, size), local).await?;
         self.upload_full_packs(&name.scope).await;
         Ok(Stored::Collected)
     }

@@ -19,7 +19,9 @@ use reqwest::{Method, StatusCode};
 
 use self::http::{Answer, Http, Refused, add, json, unavailable};
 use super::pack::Unpack;
-use super::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored, squeeze};
+use super::{
+    Answered, Arrived, Asking, Flushed, Remote, RemoteCounters, ResultName, Stored, squeeze,
+};
 use crate::api::{
     BringRequest, LookupRequest, LookupResponse, MissingRequest, PublishRequest, RejectRequest,
 };
@@ -54,15 +56,9 @@ impl KilnRemote {
         Ok(Self { http: Http::new(options)?, behind: Mutex::default() })
     }
 
-    async fn look(
-        &self,
-        scopes: &[Scope],
-        units: Vec<UnitKey>,
-        results: Vec<ResultKey>,
-    ) -> StoreResult<Vec<Arrived>> {
+    async fn look(&self, scopes: &[Scope], request: LookupRequest) -> StoreResult<Answered> {
         let (of_units, of_results): (HashSet<_>, HashSet<_>) =
-            (units.iter().copied().collect(), results.iter().copied().collect());
-        let request = LookupRequest { units, results, ..LookupRequest::default() };
+            (request.units.iter().copied().collect(), request.results.iter().copied().collect());
         let response = match self.http.ask(Method::POST, "/v1/lookup", json(&request)?).await? {
             Answer::Good(response) => response,
             Answer::Refused(refused) => return Err(refused.of_read()),
@@ -89,7 +85,7 @@ impl KilnRemote {
             let stored_ms = record.producer.created_at_ms;
             found.push(Arrived { name, record, blobs: Vec::new(), stored_ms });
         }
-        Ok(found)
+        Ok(Answered { arrived: found, farther: answer.farther })
     }
 
     fn note_behind(&self, answer: &LookupResponse) {
@@ -191,17 +187,36 @@ impl Remote for KilnRemote {
     }
 
     async fn lookup(&self, scopes: &[Scope], units: &[UnitKey]) -> StoreResult<Vec<Arrived>> {
-        let mut found = Vec::new();
-        for units in units.chunks(limits::MAX_LOOKUP_KEYS) {
-            found.extend(self.look(scopes, units.to_vec(), Vec::new()).await?);
+        Ok(self.ask(scopes, units, Asking::default()).await?.arrived)
+    }
+
+    async fn ask(
+        &self,
+        scopes: &[Scope],
+        units: &[UnitKey],
+        asking: Asking<'_>,
+    ) -> StoreResult<Answered> {
+        let mut all = Answered::default();
+        let room = limits::MAX_LOOKUP_KEYS.saturating_sub(asking.results.len()).max(1);
+        for units in units.chunks(room) {
+            let request = LookupRequest {
+                units: units.to_vec(),
+                results: asking.results.to_vec(),
+                known: asking.known.to_vec(),
+                hops: asking.hops,
+                job: None,
+            };
+            let Answered { arrived, farther } = self.look(scopes, request).await?;
+            all.arrived.extend(arrived);
+            all.farther |= farther;
         }
         let mut of_unit: BTreeMap<UnitKey, usize> = BTreeMap::new();
-        found.retain(|arrived| {
+        all.arrived.retain(|arrived| {
             let count = of_unit.entry(arrived.name.unit).or_default();
             *count += 1;
-            *count <= limits::MAX_RECORDS_PER_UNIT
+            *count <= limits::MAX_RECORDS_PER_UNIT || asking.results.contains(&arrived.name.result)
         });
-        Ok(found)
+        Ok(all)
     }
 
     async fn results(&self, names: &[ResultName]) -> StoreResult<Vec<Arrived>> {
@@ -210,7 +225,8 @@ impl Remote for KilnRemote {
             let results = names.iter().map(|name| name.result).collect();
             let scopes: Vec<Scope> =
                 names.first().map(|name| name.scope.clone()).into_iter().collect();
-            found.extend(self.look(&scopes, Vec::new(), results).await?);
+            let request = LookupRequest { results, ..LookupRequest::default() };
+            found.extend(self.look(&scopes, request).await?.arrived);
         }
         Ok(found)
     }

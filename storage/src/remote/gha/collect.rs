@@ -85,12 +85,12 @@ impl Collected {
         held.saturating_add(bytes) <= self.most_bytes
     }
 
-    /// Takes a result in; whether there was room for it.
-    pub(super) fn add(&self, framed: Framed, now_ms: u64, salt: u64) -> bool {
+    /// Takes a result in, or gives it back when there is no room for it.
+    pub(super) fn add(&self, framed: Framed, now_ms: u64, salt: u64) -> Option<Framed> {
         let mut scopes = self.scopes();
         let held: u64 = scopes.values().map(Pending::bytes).sum();
         if held.saturating_add(framed.len()) > self.most_bytes {
-            return false;
+            return Some(framed);
         }
         let pending = scopes.entry(framed.name.scope.clone()).or_default();
         if pending.open.as_ref().is_some_and(|open| open.is_full_for(framed.len())) {
@@ -98,7 +98,7 @@ impl Collected {
         }
         pending.names.insert(framed.name.result, framed.name.clone());
         pending.open.get_or_insert_with(|| PackBuilder::new(now_ms, salt)).push(framed, now_ms);
-        true
+        None
     }
 
     /// A note for the next manifest.

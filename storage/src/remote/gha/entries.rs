@@ -7,11 +7,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::OnceCell;
 
 use super::client::{CacheError, CacheService, Deadline, Found, Reserved, Slot, Span};
 use super::clock::Clock;
 use super::limits;
 use super::settings::{Mode, Secret};
+
+/// Where an entry is, if there is one.
+type Asked = Result<Option<Secret>, CacheError>;
 
 /// The entries of a cache.
 #[derive(Debug)]
@@ -23,15 +27,22 @@ pub(super) struct Entries {
     read_only: OnceLock<String>,
     /// Where entries are, and when that was said.
     addresses: Mutex<HashMap<String, (Secret, u64)>>,
+    /// Questions for addresses that are under way: each is asked once, whoever waits for it.
+    asking: Mutex<HashMap<String, Arc<OnceCell<Asked>>>>,
 }
 
 impl Entries {
     pub(super) fn new(service: Box<dyn CacheService>, clock: Arc<dyn Clock>, mode: Mode) -> Self {
-        Self { service, clock, mode, read_only: OnceLock::new(), addresses: Mutex::default() }
+        let (read_only, addresses, asking) = Default::default();
+        Self { service, clock, mode, read_only, addresses, asking }
     }
 
     fn addresses(&self) -> MutexGuard<'_, HashMap<String, (Secret, u64)>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asking(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<Asked>>>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether anything is read at all.
@@ -79,7 +90,7 @@ impl Entries {
         addresses.insert(found.key.clone(), (found.address.clone(), now));
     }
 
-    async fn address(&self, key: &str, until: Deadline) -> Result<Option<Secret>, CacheError> {
+    async fn address(&self, key: &str, until: Deadline) -> Asked {
         let most = limits::ADDRESS_MAX_AGE.as_millis() as u64;
         let now = self.clock.now_ms();
         if let Some((address, at)) = self.addresses().get(key)
@@ -87,6 +98,24 @@ impl Entries {
         {
             return Ok(Some(address.clone()));
         }
+        // Ranges of a pack are read side by side.
+        let question = {
+            let mut asking = self.asking();
+            // Only questions that were given up stay.
+            if asking.len() >= limits::MAX_ADDRESSES {
+                asking.clear();
+            }
+            Arc::clone(asking.entry(key.to_owned()).or_default())
+        };
+        let answer = question.get_or_init(|| self.ask_address(key, until)).await.clone();
+        let mut asking = self.asking();
+        if asking.get(key).is_some_and(|there| Arc::ptr_eq(there, &question)) {
+            asking.remove(key);
+        }
+        answer
+    }
+
+    async fn ask_address(&self, key: &str, until: Deadline) -> Asked {
         let found = self.find(key, until).await?;
         // A longer key with this beginning is another entry.
         Ok(found.filter(|found| found.key == key).map(|found| found.address))

@@ -63,14 +63,45 @@ impl GhaRemote {
             return;
         }
         let Ok(_one_at_a_time) = self.flushing.try_lock() else { return };
+        let _ = self.upload_ahead(scope).await;
+    }
+
+    /// Has room for so many bytes more: waits for what is being uploaded, then uploads what is collected, full
+    /// packs or not.
+    ///
+    /// # Errors
+    /// What the upload failed with; `ReadOnly` when the share of new entries is used up.
+    pub(super) async fn make_room(&self, bytes: u64) -> Result<(), CacheError> {
+        if self.collected.has_room(bytes) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.flushing.lock().await;
+        if self.collected.has_room(bytes) {
+            return Ok(());
+        }
+        for scope in self.collected.close() {
+            self.upload_ahead(&scope).await?;
+        }
+        match self.collected.has_room(bytes) {
+            true => Ok(()),
+            false => Err(CacheError::ReadOnly(
+                "what is collected fills its bound, and no new entries are left in this minute"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Uploads closed packs as long as the share of new entries has some that the flush does not need.
+    async fn upload_ahead(&self, scope: &Scope) -> Result<(), CacheError> {
         let until = Deadline::after(&*self.entries.clock, AHEAD_TIME);
         while let Some(pack) = self.collected.next_pack(scope) {
             if !self.budget().has_more_than(MANIFEST_AND_PACK, self.now_ms()) {
-                return;
+                return Ok(());
             }
-            let Ok(uploaded) = self.upload(&pack, until).await else { return };
+            let uploaded = self.upload(&pack, until).await?;
             self.collected.uploaded(scope, &pack.id, &uploaded);
         }
+        Ok(())
     }
 
     /// The number of results that are durable now, and what went wrong with the others.

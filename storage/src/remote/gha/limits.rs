@@ -47,6 +47,9 @@ pub const MAX_PACK_BYTES: u64 = 512 * 1024 * 1024;
 /// Largest result that is taken, bytes of its frames.
 pub const MAX_RESULT_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Most bytes that are collected in memory and not uploaded yet: the largest result and a pack.
+pub const SPOOL_BYTES: u64 = MAX_RESULT_BYTES + PACK_TARGET_BYTES;
+
 /// Blobs up to this size lie beside their record and come along with it, bytes.
 pub const SMALL_BLOB_BYTES: u64 = 64 * 1024;
 

@@ -104,7 +104,8 @@ pub struct Settings {
     /// Jobs that run at the same time in this repository, about: the size of the matrix. New entries a
     /// minute are shared among so many.
     pub sharers: u32,
-    /// Most bytes that are collected between two flushes.
+    /// Most bytes that are collected and not uploaded yet, in memory; also most bytes of what is being
+    /// framed to be collected.
     pub spool_bytes: u64,
     /// Longest that one request may take, its bytes aside.
     pub request_timeout: Duration,
@@ -173,7 +174,7 @@ impl Settings {
             mode: Mode::default(),
             scopes: Vec::new(),
             sharers: 1,
-            spool_bytes: 512 * 1024 * 1024,
+            spool_bytes: super::limits::SPOOL_BYTES,
             request_timeout: Duration::from_secs(10),
             client: None,
             clock: Arc::new(SystemClock),

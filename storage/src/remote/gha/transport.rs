@@ -47,7 +47,7 @@ impl Counters {
     }
 }
 
-const TOO_LATE: &str = "no answer came in time";
+const TOO_LATE: &str = "it does not answer in time";
 
 /// How much of an answer's body is read.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +69,8 @@ pub(super) struct Answer {
 enum Failed {
     /// Worth another attempt, after a time if the service said so.
     Again(String, Option<Duration>),
+    /// Not worth another one: TLS refuses.
+    Refused(&'static str),
     /// Too many requests.
     Limited(Option<Duration>),
 }
@@ -128,6 +130,7 @@ impl Transport {
             };
             let (error, wanted) = match failed {
                 Failed::Again(why, wanted) => (CacheError::Unavailable(why), wanted),
+                Failed::Refused(why) => return Err(CacheError::Unavailable(why.to_owned())),
                 Failed::Limited(wanted) => {
                     let time = wanted.unwrap_or(limits::MAX_RETRY_AFTER);
                     (CacheError::RateLimited(time), wanted)
@@ -193,7 +196,10 @@ impl Transport {
     ) -> Result<Answer, Failed> {
         let response = match tokio::time::timeout(time, request.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Failed::Again(text_of(&error), None)),
+            Ok(Err(error)) => {
+                let again = || Failed::Again(text_of(&error), None);
+                return Err(tls::refusal(&error).map_or_else(again, Failed::Refused));
+            }
             Err(_) => return Err(Failed::Again(TOO_LATE.into(), None)),
         };
         let status = response.status();
@@ -206,7 +212,10 @@ impl Transport {
             return Err(Failed::Limited(wanted));
         }
         if matches!(status.as_u16(), 408 | 500 | 502 | 503 | 504) {
-            return Err(Failed::Again(format!("the service answered {}", status.as_u16()), wanted));
+            return Err(Failed::Again(
+                format!("it answers {}; it is busy or broken, which passes", status.as_u16()),
+                wanted,
+            ));
         }
         let body = match take {
             Take::Range(span) if status.is_success() => {
@@ -226,12 +235,12 @@ impl Transport {
         let mut body = BytesMut::new();
         while let Some(chunk) = self.chunk(&mut response).await? {
             if (body.len() + chunk.len()) as u64 > most {
-                return Err("the answer is too long".into());
+                return Err("its answer is too long".into());
             }
             body.extend_from_slice(&chunk);
         }
         if announced.is_some_and(|len| len != body.len() as u64) {
-            return Err("the answer ended early".into());
+            return Err("its answer ended early".into());
         }
         Ok(body.freeze())
     }
@@ -241,7 +250,7 @@ impl Transport {
         let mut skip = match response.status() {
             StatusCode::PARTIAL_CONTENT if begins_at(&response, span) => 0,
             StatusCode::OK if span.offset <= limits::MAX_PACK_BYTES => span.offset,
-            _ => return Err("the answer is another range".into()),
+            _ => return Err("its answer is another range".into()),
         };
         let mut body = BytesMut::new();
         while let Some(mut chunk) = self.chunk(&mut response).await? {
@@ -251,7 +260,7 @@ impl Transport {
             let wanted = span.len - body.len() as u64;
             if chunk.len() as u64 > wanted {
                 if response.status() == StatusCode::PARTIAL_CONTENT {
-                    return Err("the answer is longer than its range".into());
+                    return Err("its answer is longer than the range that was asked for".into());
                 }
                 chunk.truncate(wanted as usize);
             }
@@ -264,7 +273,7 @@ impl Transport {
         if body.len() as u64 == span.len {
             Ok(body.freeze())
         } else {
-            Err("the answer ended early".into())
+            Err("its answer ended early".into())
         }
     }
 }
@@ -278,18 +287,20 @@ fn begins_at(response: &Response, span: Span) -> bool {
     stated == Some(span.offset)
 }
 
-/// The kind of a failure and its innermost cause, without the address.
+/// The kind of a failure, without the address.
 fn text_of(error: &reqwest::Error) -> String {
-    let kind = if error.is_connect() {
-        "no connection"
+    let kind = if let Some(why) = tls::refusal(error) {
+        why
     } else if error.is_timeout() {
         TOO_LATE
+    } else if error.is_connect() {
+        "it cannot be reached: no connection"
     } else if error.is_body() || error.is_decode() {
-        "the answer ended early"
+        "its answer ended early"
     } else if error.is_builder() {
-        "the address is malformed"
+        "its address is malformed; look at ACTIONS_RESULTS_URL and ACTIONS_CACHE_URL"
     } else {
-        "the request failed"
+        "the connection broke before an answer came"
     };
     kind.to_owned()
 }

@@ -62,9 +62,14 @@ pub(super) struct Refused {
 
 impl Refused {
     fn text(&self) -> String {
+        let next = match self.status.as_u16() {
+            401 | 403 => "; look at KILN_TOKEN",
+            404 | 405 => "; is the address that of a Kiln server?",
+            _ => "",
+        };
         match self.kind.as_str() {
-            "" => format!("it answers {}", self.status.as_u16()),
-            kind => format!("it answers {} ({kind})", self.status.as_u16()),
+            "" => format!("it answers {}{next}", self.status.as_u16()),
+            kind => format!("it answers {} ({kind}){next}", self.status.as_u16()),
         }
     }
 
@@ -248,14 +253,16 @@ pub(super) fn json(value: &impl Serialize) -> StoreResult<Bytes> {
 
 /// What a client says of a failure, without the address, which may hold anything.
 pub(super) fn unavailable(error: &reqwest::Error) -> StoreError {
-    let why = if error.is_connect() {
-        "it cannot be reached"
+    let why = if let Some(why) = tls::refusal(error) {
+        why
     } else if error.is_timeout() {
         "it does not answer in time"
+    } else if error.is_connect() {
+        "it cannot be reached: no connection; look at the address and the network"
     } else if error.is_body() || error.is_decode() {
         "its answer broke off"
     } else {
-        "the connection failed"
+        "the connection broke before an answer came"
     };
     StoreError::Unavailable(why.to_owned())
 }
