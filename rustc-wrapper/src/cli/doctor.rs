@@ -30,6 +30,7 @@ enum Mark {
 #[derive(Default)]
 struct Lines {
     text: String,
+    noted: bool,
     bad: bool,
 }
 
@@ -41,6 +42,7 @@ impl Lines {
             Mark::Bad => "FAIL",
         };
         self.bad |= mark == Mark::Bad;
+        self.noted |= mark == Mark::Note;
         self.text.push_str(&format!("{word}  {fact}\n"));
         if !hint.is_empty() {
             self.text.push_str(&format!("      hint: {hint}\n"));
@@ -64,9 +66,10 @@ pub(super) fn run(env: &Env, config: &Config) -> ExitCode {
     if let Some(dir) = &config.dir {
         observation(env, config, dir, &mut lines);
     }
-    lines.text.push_str(match lines.bad {
-        true => "\nsomething is wrong: see FAIL above",
-        false => "\nnothing is wrong",
+    lines.text.push_str(match (lines.bad, lines.noted) {
+        (true, _) => "\nsomething is wrong: see FAIL above",
+        (false, true) => "\nKiln works; see the notes above",
+        (false, false) => "\nnothing is wrong",
     });
     say::result(&lines.text);
     if lines.bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
