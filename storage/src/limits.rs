@@ -185,6 +185,15 @@ pub const MAX_LISTED_RESULTS: usize = 10_000;
 /// Most results that a process remembers as rejected, blobs as its own, and results as used.
 pub const MAX_REMEMBERED: usize = 20_000;
 
+/// A pack of a job ends with the frame that makes it so long, bytes.
+pub const JOB_PACK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Most packs that are read at the same time.
+pub const MAX_JOB_PACKS: usize = 48;
+
+/// Most rejected results of a scope with which packs are read.
+pub const MAX_REJECTED: usize = 1000;
+
 /// Largest note, bytes.
 pub const MAX_NOTE_BYTES: usize = 4 * 1024 * 1024;
 

@@ -17,10 +17,12 @@ pub mod objects;
 pub mod pack;
 pub mod squeeze;
 pub mod tls;
+pub mod together;
 mod uses;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +31,7 @@ use crate::backend::{Backend, Body, StoreResult};
 use crate::digest::Digest;
 use crate::key::{ResultKey, Scope, UnitKey};
 use crate::record::Record;
+use together::{Incoming, PackName, Written};
 
 /// Names one stored result: enough to ask for it again without looking its unit up.
 #[derive(
@@ -173,6 +176,45 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable`, `ReadOnly`.
     async fn put_note(&self, scope: &Scope, name: &str, text: Bytes) -> StoreResult<()>;
+
+    /// Packs that a note names, as they arrive; those that are not there, or cannot be read, are left out.
+    /// Places without packs keep this default, and the two below.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn packs(&self, packs: &[PackName]) -> StoreResult<Vec<Incoming>> {
+        let _ = packs;
+        Ok(Vec::new())
+    }
+
+    /// Writes results of the job of a note into new packs, in this order, without the blobs in `packed`.
+    /// Ends early at the bounds (bytes, and a time), and where the place fails: what is written till then is told.
+    async fn put_packs(
+        &self,
+        (scope, note): (&Scope, &str),
+        results: &[(ResultName, Record)],
+        packed: &HashSet<Digest>,
+        local: &dyn Backend,
+        (bytes, until): (u64, Instant),
+    ) -> Written {
+        let _ = (scope, note, results, packed, local, bytes, until);
+        Written::default()
+    }
+
+    /// Deletes packs of a note that it names no more, unless they are young: somebody may be about to name
+    /// them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`.
+    async fn keep_packs(&self, scope: &Scope, note: &str, keep: &[PackName]) -> StoreResult<()> {
+        let _ = (scope, note, keep);
+        Ok(())
+    }
+
+    /// Whether it keeps packs.
+    fn has_packs(&self) -> bool {
+        false
+    }
 
     /// What it did so far.
     fn counters(&self) -> RemoteCounters;
