@@ -218,7 +218,10 @@ pub const MAX_DEAREST: usize = 20;
 pub const RECENT_BLOB_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Most bytes of such blobs that are kept.
-pub const RECENT_BLOBS_BYTES: usize = 32 * 1024 * 1024;
+pub const RECENT_BLOBS_BYTES: usize = 16 * 1024 * 1024;
+
+/// Blobs up to this size are kept apart from larger ones, with as many bytes.
+pub const RECENT_SMALL_BYTES: u64 = 1024 * 1024;
 
 /// Largest blob that travels with others in one answer, bytes.
 pub const MAX_PACKED_BLOB_BYTES: u64 = 1024 * 1024;

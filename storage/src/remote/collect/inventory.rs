@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::{Inventory, KeptBlob, KeptResult, ResultContent};
+use super::{Inventory, KeptBlob, KeptPack, KeptResult, ResultContent};
 use crate::backend::{Backend, Listed, StoreError, StoreResult};
 use crate::entry;
 use crate::key::{ObjectName, ResultKey};
@@ -48,7 +48,11 @@ impl Inventory {
         let mut blobs = list(backend, layout::PACKED).await?;
         blobs.extend(list(backend, layout::RAW).await?);
         let announced = list(backend, layout::COLLECTING).await?;
+        let packs = list(backend, layout::TOGETHER).await?;
+        let rejected = list(backend, layout::REJECTED).await?;
         Ok(Self {
+            packs: packs.into_iter().filter_map(kept_pack).collect(),
+            rejections: rejected.into_iter().map(|listed| (listed.name, listed.used_ms)).collect(),
             results,
             blobs: blobs.into_iter().filter_map(kept_blob).collect(),
             used_pages: used_objects
@@ -101,6 +105,12 @@ fn known(listed: &[Listed]) -> impl Iterator<Item = (ResultObject, &Listed)> {
 fn kept_blob(listed: Listed) -> Option<KeptBlob> {
     let digest = layout::parse_blob(&listed.name)?;
     Some(KeptBlob { object: listed.name, digest, bytes: listed.size, stored_ms: listed.used_ms })
+}
+
+fn kept_pack(listed: Listed) -> Option<KeptPack> {
+    let (scope_id, _) = layout::parse_together(&listed.name)?;
+    let (object, stored_ms) = (listed.name, listed.used_ms);
+    Some(KeptPack { object, scope_id, bytes: listed.size, stored_ms })
 }
 
 /// The bytes of an object in a frame; `None` when it went, `Some(None)` when they are none of it.

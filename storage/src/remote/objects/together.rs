@@ -287,11 +287,18 @@ impl<'a> Writer<'a> {
         if let Some(Some((waiting, _))) = self.state.get_mut(&result) {
             *waiting += 1;
         }
+        if Instant::now() >= self.until {
+            return Err(self.late());
+        }
         self.left -= frame.len() as u64;
         self.frames.push(frame);
         self.owners.push(result);
         let bytes: usize = self.frames.iter().map(Bytes::len).sum();
         if bytes as u64 >= limits::JOB_PACK_BYTES { self.end_pack().await } else { Ok(()) }
+    }
+
+    fn late(&self) -> StoreError {
+        StoreError::Unavailable(format!("{}: no time for packs", self.remote.shown))
     }
 
     async fn end_pack(&mut self) -> StoreResult<()> {
@@ -310,8 +317,7 @@ impl<'a> Writer<'a> {
         drop(frames);
         let bytes = pack.len() as u64;
         let put = self.remote.backend.put_if_absent(&name, Body::Bytes(pack.into()));
-        let late = || StoreError::Unavailable(format!("{}: no time for packs", self.remote.shown));
-        timeout_at(self.until.into(), put).await.map_err(|_| late())??;
+        timeout_at(self.until.into(), put).await.map_err(|_| self.late())??;
         self.written.packs.push(PackName(name.as_str().to_owned()));
         self.written.bytes += bytes;
         for (owner, len) in owners.into_iter().zip(lens) {
