@@ -252,9 +252,6 @@ pub const JOB_PACK_LANES: usize = 3;
 /// Blobs of packs that are unpacked at the same time.
 pub const JOB_UNPACK_LANES: usize = 2;
 
-/// Longest that a pack sends nothing.
-pub const JOB_PACK_STALL: Duration = Duration::from_secs(30);
-
 /// Runs for which a note keeps what was not used again.
 pub const AHEAD_UNUSED_RUNS: u32 = 2;
 

@@ -191,6 +191,9 @@ pub const JOB_PACK_BYTES: u64 = 16 * 1024 * 1024;
 /// Most packs that are read at the same time.
 pub const MAX_JOB_PACKS: usize = 48;
 
+/// A pack of which nothing comes for so long is given up: whoever waits for what is in it gets that alone.
+pub const JOB_PACK_STALL: Duration = Duration::from_secs(1);
+
 /// Most rejected results of a scope with which packs are read.
 pub const MAX_REJECTED: usize = 1000;
 

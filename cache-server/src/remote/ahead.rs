@@ -382,6 +382,8 @@ pub(crate) struct ToPack {
     pub names: Vec<ResultName>,
     /// The packs that there are.
     pub batches: Batches,
+    /// Those that its last note named.
+    pub before: Vec<PackName>,
     note: Note,
 }
 
@@ -395,13 +397,19 @@ pub(crate) async fn to_pack(service: &Service, edge: &Edge) -> Vec<ToPack> {
             job.packed = job.used.len();
             new.then(|| {
                 let batches = job.batches.without(&job.broken);
-                (job.previous.clone(), job.used.clone(), job.brought(), batches)
+                (
+                    job.previous.clone(),
+                    job.used.clone(),
+                    job.brought(),
+                    batches,
+                    job.batches.packs(),
+                )
             })
         });
-        let Some(Some((previous, used, brought, batches))) = state else { continue };
+        let Some(Some((previous, used, brought, batches, before))) = state else { continue };
         let Some(names) = names_of(service, edge, &key.0, used).await else { continue };
         let note = prefetch::next_note(previous.as_ref(), &names, brought);
-        all.push(ToPack { key, names: note.names(), batches, note });
+        all.push(ToPack { key, names: note.names(), batches, before, note });
     }
     all
 }

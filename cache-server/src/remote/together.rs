@@ -12,12 +12,12 @@ use kiln_storage::remote::{Arrived, ResultName};
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, StoreError, StoreResult};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
+use super::breaker::FaultKind;
 use super::fetch::Claim;
-use super::{Edge, Side, ahead, through};
+use super::{Edge, Side, ahead, count, through};
 use crate::index::records;
-use crate::limits::{JOB_PACK_STALL, JOB_UNPACK_LANES, MAX_JOB_PACKED_BYTES};
+use crate::limits::{JOB_UNPACK_LANES, MAX_JOB_PACKED_BYTES};
 use crate::publish;
 use crate::service::Service;
 
@@ -81,10 +81,19 @@ pub(crate) async fn open(
         opened.arrived.extend(arrived.into_iter().filter(|one| named.contains(&one.name)));
         match coming {
             Ok(coming) => opened.packs.push(coming),
-            Err(broken) => opened.broken.extend(broken),
+            Err(broken) => {
+                broken.iter().for_each(|_| tell_damaged(service, edge));
+                opened.broken.extend(broken);
+            }
         }
     }
     opened
+}
+
+/// A pack broke off because of what is in it.
+fn tell_damaged(service: &Service, edge: &Edge) {
+    count(&edge.counts.damaged, 1);
+    edge.tell(&service.log, FaultKind::Damaged, "a pack of what a job used");
 }
 
 /// Claims those of some blobs that are not here, up to a number of bytes.
@@ -117,13 +126,11 @@ impl Coming {
     async fn results(mut self) -> (Result<Self, Option<PackName>>, Vec<Arrived>) {
         let mut arrived = Vec::new();
         loop {
-            match timeout(JOB_PACK_STALL, self.pack.result()).await {
-                Ok(Ok(Some(result))) => arrived.push(result),
-                Ok(Ok(None)) => return (Ok(self), arrived),
-                Ok(Err(StoreError::Damaged { .. })) => {
-                    return (Err(Some(self.pack.name())), arrived);
-                }
-                Ok(Err(_)) | Err(_) => return (Err(None), arrived),
+            match self.pack.result().await {
+                Ok(Some(result)) => arrived.push(result),
+                Ok(None) => return (Ok(self), arrived),
+                Err(StoreError::Damaged { .. }) => return (Err(Some(self.pack.name())), arrived),
+                Err(_) => return (Err(None), arrived),
             }
         }
     }
@@ -141,13 +148,13 @@ impl Coming {
         let mut storing = JoinSet::new();
         let mut failed = None;
         while failed.is_none() && !self.claims.is_empty() && goes_on() {
-            let packed = match timeout(JOB_PACK_STALL, self.pack.blobs()).await {
-                Ok(Ok(Some(packed))) => packed,
-                Ok(Err(error)) => {
+            let packed = match self.pack.blobs().await {
+                Ok(Some(packed)) => packed,
+                Ok(None) => break,
+                Err(error) => {
                     failed = Some(error);
                     break;
                 }
-                Ok(Ok(None)) | Err(_) => break,
             };
             let claims: Vec<Claim> =
                 packed.blobs().filter_map(|(digest, _)| self.claims.remove(&digest)).collect();
@@ -159,11 +166,17 @@ impl Coming {
                 failed = ended(storing.join_next().await, &came);
             }
         }
+        // Whoever waits for the rest gets it himself.
+        self.claims.clear();
         while let Some(one) = storing.join_next().await {
             let error = ended(Some(one), &came);
             failed = failed.or(error);
         }
-        matches!(failed, Some(StoreError::Damaged { .. })).then(|| self.pack.name())
+        let damaged = matches!(failed, Some(StoreError::Damaged { .. }));
+        if let Some(edge) = service.edge.as_ref().filter(|_| damaged) {
+            tell_damaged(service, edge);
+        }
+        damaged.then(|| self.pack.name())
     }
 }
 
@@ -254,12 +267,11 @@ async fn write_one(service: &Service, edge: &Edge, work: ahead::ToPack, until: I
         service.log.debug(format_args!("packs of {}: {error}", work.key.1));
     }
     let batches = kept.and(&written);
-    let gone = work.batches.packs();
     let names = batches.packs();
     if batches == work.batches || !ahead::put_batches(service, edge, &work, batches).await {
         return;
     }
-    if gone.iter().any(|pack| !names.contains(pack))
+    if work.before.iter().any(|pack| !names.contains(pack))
         && let Err(error) = edge.remote.keep_packs(&scope, &note, &names).await
     {
         service.log.debug(format_args!("old packs of {}: {error}", work.key.1));

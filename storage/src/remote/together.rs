@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::backend::{Body, StoreError, StoreResult};
 use crate::digest::Digest;
@@ -215,7 +216,10 @@ impl Incoming {
     async fn take(&mut self, len: u64) -> StoreResult<Bytes> {
         let len = usize::try_from(len).map_err(|_| self.damaged())?;
         while self.buffer.len() < len {
-            let Some(chunk) = self.stream.next().await else { return Err(self.damaged()) };
+            let stalled = || StoreError::Unavailable(format!("{} stalls", self.name));
+            let next = timeout(limits::JOB_PACK_STALL, self.stream.next());
+            let chunk = next.await.map_err(|_| stalled())?;
+            let Some(chunk) = chunk else { return Err(self.damaged()) };
             self.buffer.extend_from_slice(&chunk?);
         }
         Ok(self.buffer.split_to(len).freeze())
