@@ -20,9 +20,8 @@ pub mod tls;
 pub mod together;
 mod uses;
 
-use std::collections::HashSet;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,7 +30,7 @@ use crate::backend::{Backend, Body, StoreResult};
 use crate::digest::Digest;
 use crate::key::{ResultKey, Scope, UnitKey};
 use crate::record::Record;
-use together::{Incoming, PackName, Written};
+use together::{Incoming, PackName, ToWrite, Written};
 
 /// Names one stored result: enough to ask for it again without looking its unit up.
 #[derive(
@@ -187,17 +186,10 @@ pub trait Remote: Send + Sync + fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// Writes results of the job of a note into new packs, in this order, without the blobs in `packed`.
-    /// Ends early at the bounds (bytes, and a time), and where the place fails: what is written till then is told.
-    async fn put_packs(
-        &self,
-        (scope, note): (&Scope, &str),
-        results: &[(ResultName, Record)],
-        packed: &HashSet<Digest>,
-        local: &dyn Backend,
-        (bytes, until): (u64, Instant),
-    ) -> Written {
-        let _ = (scope, note, results, packed, local, bytes, until);
+    /// Writes new packs of what is in `local`. Ends early at the bounds, and where the place fails: what is written
+    /// till then is told.
+    async fn put_packs(&self, what: &ToWrite<'_>, local: &dyn Backend) -> Written {
+        let _ = (what, local);
         Written::default()
     }
 

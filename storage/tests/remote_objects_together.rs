@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kiln_storage::remote::ResultName;
-use kiln_storage::remote::together::{Incoming, PackName, Written};
+use kiln_storage::remote::together::{Incoming, PackName, ToWrite, Written};
 use kiln_storage::testing::bodies::{list, noise};
 use kiln_storage::testing::results::{keep, result, scope};
 use kiln_storage::{
@@ -48,8 +48,10 @@ async fn put(
     local: &MemoryBackend,
     (bytes, within): (u64, Duration),
 ) -> Written {
-    let bounds = (bytes, Instant::now() + within);
-    remote(backend).put_packs((&scope(), "note"), results, &HashSet::new(), local, bounds).await
+    let (scope, packed) = (scope(), HashSet::new());
+    let (scope, packed, until) = (&scope, &packed, Instant::now() + within);
+    let what = ToWrite { scope, note: "note", results, packed, bytes, until };
+    remote(backend).put_packs(&what, local).await
 }
 
 /// All that a pack gives, and how it ends.

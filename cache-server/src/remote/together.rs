@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use kiln_storage::backend::Body;
-use kiln_storage::remote::together::{Incoming, PackName, Packed};
+use kiln_storage::remote::together::{Incoming, PackName, Packed, ToWrite};
 use kiln_storage::remote::{Arrived, ResultName};
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, StoreError, StoreResult};
 use tokio::sync::Semaphore;
@@ -254,15 +254,15 @@ async fn write_one(service: &Service, edge: &Edge, work: ahead::ToPack, until: I
     let new: HashSet<ResultKey> = new.into_iter().collect();
     let (wanted, packed) = of_index(service, &work, &new).await;
     let (scope, note) = (edge.own_scope(), ahead::note_name(&work.key.1));
-    let bytes = MAX_JOB_PACKED_BYTES.saturating_sub(kept.bytes());
-    let written = edge.remote.put_packs(
-        (&scope, &note),
-        &wanted,
-        &packed,
-        service.store.backend(),
-        (bytes, until),
-    );
-    let written = written.await;
+    let what = ToWrite {
+        scope: &scope,
+        note: &note,
+        results: &wanted,
+        packed: &packed,
+        bytes: MAX_JOB_PACKED_BYTES.saturating_sub(kept.bytes()),
+        until,
+    };
+    let written = edge.remote.put_packs(&what, service.store.backend()).await;
     if let Some(error) = &written.failed {
         service.log.debug(format_args!("packs of {}: {error}", work.key.1));
     }

@@ -29,12 +29,12 @@ mod storing;
 mod together;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,7 +47,7 @@ use crate::key::{ObjectName, Scope, UnitKey};
 use crate::limits;
 use crate::object::{ObjectBackend, Traffic};
 use crate::record::Record;
-use crate::remote::together::{Incoming, PackName, Written};
+use crate::remote::together::{Incoming, PackName, ToWrite, Written};
 use crate::remote::uses::{self, Uses};
 use crate::remote::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored};
 use crate::verify::Verified;
@@ -348,15 +348,8 @@ impl Remote for ObjectRemote {
         self.read_packs(packs).await
     }
 
-    async fn put_packs(
-        &self,
-        of: (&Scope, &str),
-        results: &[(ResultName, Record)],
-        packed: &HashSet<Digest>,
-        local: &dyn Backend,
-        bounds: (u64, Instant),
-    ) -> Written {
-        self.write_packs(of, results, packed, local, bounds).await
+    async fn put_packs(&self, what: &ToWrite<'_>, local: &dyn Backend) -> Written {
+        self.write_packs(what, local).await
     }
 
     async fn keep_packs(&self, scope: &Scope, note: &str, keep: &[PackName]) -> StoreResult<()> {

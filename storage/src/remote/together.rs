@@ -16,6 +16,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -26,8 +27,9 @@ use tokio::time::timeout;
 use crate::backend::{Body, StoreError, StoreResult};
 use crate::digest::Digest;
 use crate::entry;
-use crate::key::{ObjectName, ResultKey};
+use crate::key::{ObjectName, ResultKey, Scope};
 use crate::limits;
+use crate::record::Record;
 use crate::remote::objects::{joined, layout, pack};
 use crate::remote::{Arrived, ResultName};
 
@@ -38,6 +40,23 @@ const HEAD: usize = MAGIC.len() + 4;
 /// The name of a pack, as a note keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PackName(pub String);
+
+/// What is to be written into packs, and its bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct ToWrite<'a> {
+    /// The scope of the note that is to name the packs.
+    pub scope: &'a Scope,
+    /// The name of that note.
+    pub note: &'a str,
+    /// Results with their records, in the order in which they are used.
+    pub results: &'a [(ResultName, Record)],
+    /// Blobs that other packs of the note have.
+    pub packed: &'a HashSet<Digest>,
+    /// Most bytes of all packs.
+    pub bytes: u64,
+    /// When it is given up.
+    pub until: Instant,
+}
 
 /// What was written of some results.
 #[derive(Debug, Default)]

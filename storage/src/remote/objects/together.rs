@@ -19,7 +19,7 @@ use crate::key::{ObjectName, ResultKey, Scope};
 use crate::limits;
 use crate::record::Record;
 use crate::remote::ResultName;
-use crate::remote::together::{BlobIn, Contents, Incoming, PackName, Written};
+use crate::remote::together::{BlobIn, Contents, Incoming, PackName, ToWrite, Written};
 
 type Rejected = HashSet<(ResultKey, u32)>;
 
@@ -100,17 +100,9 @@ impl ObjectRemote {
         if old.is_empty() { Ok(()) } else { self.backend.delete_all(&old).await }
     }
 
-    pub(super) async fn write_packs(
-        &self,
-        of: (&Scope, &str),
-        results: &[(ResultName, Record)],
-        packed: &HashSet<Digest>,
-        local: &dyn Backend,
-        (bytes, until): (u64, Instant),
-    ) -> Written {
-        let prefix = layout::together_prefix(of.0, of.1);
-        let mut writer = Writer::new(self, prefix, bytes, until, packed);
-        if let Err(error) = writer.all(results, local).await {
+    pub(super) async fn write_packs(&self, what: &ToWrite<'_>, local: &dyn Backend) -> Written {
+        let mut writer = Writer::new(self, what);
+        if let Err(error) = writer.all(what.results, local).await {
             writer.written.failed = Some(error);
         }
         writer.told()
@@ -137,19 +129,13 @@ struct Writer<'a> {
 type Large = (ResultKey, (Digest, u64), Option<(Digest, u64)>);
 
 impl<'a> Writer<'a> {
-    fn new(
-        remote: &'a ObjectRemote,
-        prefix: String,
-        left: u64,
-        until: Instant,
-        packed: &HashSet<Digest>,
-    ) -> Self {
+    fn new(remote: &'a ObjectRemote, what: &ToWrite<'_>) -> Self {
         Self {
             remote,
-            prefix,
-            left,
-            until,
-            seen: packed.clone(),
+            prefix: layout::together_prefix(what.scope, what.note),
+            left: what.bytes,
+            until: what.until,
+            seen: what.packed.clone(),
             building: Contents::default(),
             frames: Vec::new(),
             owners: Vec::new(),
