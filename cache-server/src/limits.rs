@@ -244,6 +244,21 @@ pub const MAX_AHEAD_RESULTS: usize = 5000;
 /// Most jobs of one server for which is fetched ahead.
 pub const MAX_AHEAD_JOBS: usize = 64;
 
+/// Most batches of packs of a job.
+pub const MAX_JOB_BATCHES: usize = 6;
+
+/// So many results that no pack has make a new one.
+pub const MIN_PACKED_RESULTS: usize = 4;
+
+/// Most bytes in the packs of a job.
+pub const MAX_JOB_PACKED_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Packs whose blobs are read at the same time.
+pub const JOB_PACK_LANES: usize = 3;
+
+/// Blobs of packs that are unpacked at the same time.
+pub const JOB_UNPACK_LANES: usize = 2;
+
 /// Runs for which a note keeps what was not used again.
 pub const AHEAD_UNUSED_RUNS: u32 = 2;
 

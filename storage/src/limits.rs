@@ -188,6 +188,18 @@ pub const MAX_LISTED_RESULTS: usize = 10_000;
 /// Most results that a process remembers as rejected, blobs as its own, and results as used.
 pub const MAX_REMEMBERED: usize = 20_000;
 
+/// A pack of a job ends with the frame that makes it so long, bytes.
+pub const JOB_PACK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Most packs that are read at the same time.
+pub const MAX_JOB_PACKS: usize = 48;
+
+/// A pack of which nothing comes for so long is given up: whoever waits for what is in it gets that alone.
+pub const JOB_PACK_STALL: Duration = Duration::from_secs(1);
+
+/// Most rejected results of a scope with which packs are read.
+pub const MAX_REJECTED: usize = 1000;
+
 /// Largest note, bytes.
 pub const MAX_NOTE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -212,7 +224,10 @@ pub const MAX_DEAREST: usize = 20;
 pub const RECENT_BLOB_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Most bytes of such blobs that are kept.
-pub const RECENT_BLOBS_BYTES: usize = 32 * 1024 * 1024;
+pub const RECENT_BLOBS_BYTES: usize = 16 * 1024 * 1024;
+
+/// Blobs up to this size are kept apart from larger ones, with as many bytes.
+pub const RECENT_SMALL_BYTES: u64 = 1024 * 1024;
 
 /// Largest blob that travels with others in one answer, bytes.
 pub const MAX_PACKED_BLOB_BYTES: u64 = 1024 * 1024;

@@ -17,6 +17,7 @@ pub mod objects;
 pub mod pack;
 pub mod squeeze;
 pub mod tls;
+pub mod together;
 mod uses;
 pub mod via;
 
@@ -30,6 +31,7 @@ use crate::backend::{Backend, Body, StoreResult};
 use crate::digest::Digest;
 use crate::key::{ResultKey, Scope, UnitKey};
 use crate::record::Record;
+use together::{Incoming, PackName, ToWrite, Written};
 
 /// Names one stored result: enough to ask for it again without looking its unit up.
 #[derive(
@@ -221,6 +223,38 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable`, `ReadOnly`.
     async fn put_note(&self, scope: &Scope, name: &str, text: Bytes) -> StoreResult<()>;
+
+    /// Packs that a note names, as they arrive; those that are not there, or cannot be read, are left out.
+    /// Places without packs keep this default, and the two below.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn packs(&self, packs: &[PackName]) -> StoreResult<Vec<Incoming>> {
+        let _ = packs;
+        Ok(Vec::new())
+    }
+
+    /// Writes new packs of what is in `local`. Ends early at the bounds, and where the place fails: what is written
+    /// till then is told.
+    async fn put_packs(&self, what: &ToWrite<'_>, local: &dyn Backend) -> Written {
+        let _ = (what, local);
+        Written::default()
+    }
+
+    /// Deletes packs of a note that it names no more, unless they are young: somebody may be about to name
+    /// them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`.
+    async fn keep_packs(&self, scope: &Scope, note: &str, keep: &[PackName]) -> StoreResult<()> {
+        let _ = (scope, note, keep);
+        Ok(())
+    }
+
+    /// Whether it keeps packs.
+    fn has_packs(&self) -> bool {
+        false
+    }
 
     /// What it did so far.
     fn counters(&self) -> RemoteCounters;

@@ -62,7 +62,10 @@ fn the_second_machine_compiles_nothing_and_runs_no_script() {
     assert_eq!(requests(&filled, "LIST results"), 5, "{filled:#?}");
     assert_eq!(requests(&filled, "PUT results"), 5, "{filled:#?}");
     assert_eq!(requests(&filled, "PUT packed"), packed as u64, "{filled:#?}");
-    assert_eq!(requests(&filled, "PUT notes"), 1, "{filled:#?}");
+    // The note is written once more when the pack is there, and then the older one goes.
+    assert_eq!(requests(&filled, "PUT notes"), 2, "{filled:#?}");
+    assert_eq!(requests(&filled, "PUT together"), 1, "{filled:#?}");
+    assert_eq!(filled.values().map(|kind| kind.requests).sum::<u64>(), 25, "{filled:#?}");
 
     let second = of_all_kinds_with_tally(&two, "elsewhere/checkout", &tally);
     let done = build(&two, &second, &bucket);
@@ -73,11 +76,11 @@ fn the_second_machine_compiles_nothing_and_runs_no_script() {
     counted(&bucket, &two.kiln_dir());
     let used = bucket.take();
     show("second machine", &used);
-    // The note names all results: none is looked for.
-    assert_eq!(requests(&used, "LIST results"), 0, "{used:#?}");
-    assert_eq!(requests(&used, "GET results"), 5, "{used:#?}");
-    assert_eq!(requests(&used, "GET packed"), packed as u64, "{used:#?}");
-    assert!(!used.keys().any(|kind| kind.starts_with("PUT")), "{used:#?}");
+    // The note, what no pack may give, and one pack with everything.
+    for kind in ["LIST notes", "GET notes", "LIST rejected", "GET together"] {
+        assert_eq!(requests(&used, kind), 1, "{used:#?}");
+    }
+    assert_eq!(used.values().map(|kind| kind.requests).sum::<u64>(), 4, "{used:#?}");
 
     // By now everything is here.
     two.assert_all_hit(&build(&two, &second, &bucket));
@@ -85,6 +88,46 @@ fn the_second_machine_compiles_nothing_and_runs_no_script() {
     assert!(bucket.take().is_empty());
     assert_eq!(warnings(&one.kiln_dir()), [""; 0]);
     assert_eq!(warnings(&two.kiln_dir()), [""; 0]);
+}
+
+/// Packs only save requests: without one, or with one that is damaged, the same results come one by one. What is
+/// gone or damaged is written anew by the machine that found that.
+#[test]
+fn a_pack_that_is_gone_or_damaged_costs_requests_only() {
+    let one = world!();
+    let bucket = bucket!(one);
+    build(&one, &of_all_kinds(&one, "app"), &bucket);
+    one.kiln(&["server", "stop"]).run().ok();
+    let packed = bucket.objects("packed").len() as u64;
+    // With how many results, and large blobs, come alone then; and how often a pack is written anew.
+    let faults = [
+        (HttpFault::Status(404, None), 5, packed..=packed, 1),
+        (HttpFault::BitFlip, 0, 1..=packed, 1),
+        (HttpFault::Stall, 0, 1..=packed, 0),
+    ];
+    for (fault, results, large, anew) in faults {
+        let two = world!();
+        bucket.take();
+        bucket.proxy().inject(When::next("GET", "/together/").always(), fault);
+        let second = of_all_kinds(&two, "app");
+        two.assert_all_hit(&build(&two, &second, &bucket));
+        assert_eq!(newest(&two)["hit_remote"], 5);
+        let used = bucket.take();
+        show("without the pack", &used);
+        assert_eq!(requests(&used, "LIST results"), 0, "{used:#?}");
+        assert_eq!(requests(&used, "GET results"), results, "{used:#?}");
+        assert!(large.contains(&requests(&used, "GET packed")), "{used:#?}");
+        bucket.proxy().clear();
+        two.kiln(&["server", "stop"]).run().ok();
+        let left = bucket.take();
+        show("what is written anew", &left);
+        assert_eq!(requests(&left, "PUT together"), anew, "{left:#?}");
+    }
+    let three = world!();
+    three.assert_all_hit(&build(&three, &of_all_kinds(&three, "app"), &bucket));
+    let used = bucket.take();
+    assert_eq!(requests(&used, "GET together"), 1, "{used:#?}");
+    assert_eq!(requests(&used, "GET results") + requests(&used, "GET packed"), 0, "{used:#?}");
 }
 
 /// Without a note of the job every unit asks for itself, and hits as well.
@@ -154,10 +197,11 @@ fn ripgrep_on_a_second_machine() {
     let read = bucket.take();
     let all = show("ripgrep, second machine", &read);
     assert_eq!(requests(&read, "LIST results"), missed, "{read:#?}");
-    assert_eq!(requests(&read, "GET results"), units + missed, "{read:#?}");
-    // One for each, and some a second time: a library is put together with its metadata.
-    let (large, packed) = (requests(&read, "GET packed"), packed as u64);
-    assert!((packed..=packed + packed / 2).contains(&large), "{read:#?}");
+    // What is in packs is not asked for again.
+    assert_eq!(requests(&read, "GET results"), missed, "{read:#?}");
+    assert_eq!(requests(&read, "GET packed"), 0, "{read:#?}");
+    assert_eq!(requests(&read, "GET together"), bucket.objects("together").len() as u64);
+    assert!(bucket.objects("together").len() <= 4);
     println!(
         "ripgrep: {hits} of {units} units from afar, {tried} compiles of scripts not asked for"
     );

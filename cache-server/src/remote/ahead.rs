@@ -11,30 +11,35 @@ use std::time::Instant;
 use futures_util::StreamExt as _;
 use kiln_storage::api::Event;
 use kiln_storage::limits::MAX_JOB_BYTES;
+use kiln_storage::remote::together::PackName;
 use kiln_storage::remote::{ResultName, via};
 use kiln_storage::{Digest, ResultKey, StoreError, UnitKey};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use super::batches::Batches;
 use super::breaker::FaultKind;
 use super::fetch::{self, Claim};
 use super::prefetch::{self, Note, Yield};
+use super::together::{self, Opened};
 use super::{Edge, Side, lock, through};
 use crate::index::records;
 use crate::limits::{
-    AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, MAX_AHEAD_JOBS, MAX_AHEAD_RESULTS,
-    NOTE_HALVINGS, REMOTE_ANSWER, REMOTE_QUESTION,
+    AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, JOB_PACK_LANES, MAX_AHEAD_JOBS,
+    MAX_AHEAD_RESULTS, NOTE_HALVINGS, REMOTE_ANSWER, REMOTE_QUESTION,
 };
 use crate::principal::Principal;
 use crate::service::Service;
 use crate::tally::is_hit;
 
 /// A scope here and a job in it.
-type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 /// The jobs that asked since the server started.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
     jobs: Mutex<HashMap<Key, Job>>,
+    /// Held by who writes packs.
+    pub packing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -54,6 +59,12 @@ struct Job {
     used_keys: HashSet<ResultKey>,
     /// How many of them are in the note that was written last.
     written: usize,
+    /// The packs of the job.
+    batches: Batches,
+    /// Those that are gone or damaged.
+    broken: HashSet<PackName>,
+    /// How many results were used when packs were written last.
+    packed: usize,
 }
 
 impl Job {
@@ -71,12 +82,18 @@ impl Ahead {
         all.fold((0, 0), |(fetched, used), one| (fetched + one.fetched, used + one.used))
     }
 
+    /// Whether packs are being written.
+    pub(crate) fn is_packing(&self) -> bool {
+        self.packing.try_lock().is_err()
+    }
+
     fn with<T>(&self, key: &Key, work: impl FnOnce(&mut Job) -> T) -> Option<T> {
         lock(&self.jobs).get_mut(key).map(work)
     }
 }
 
-fn note_name(job: &str) -> String {
+/// What the note of a job is called.
+pub(crate) fn note_name(job: &str) -> String {
     let digest = Digest::of(job.as_bytes()).to_string();
     format!("ahead-{}", &digest[..32])
 }
@@ -111,6 +128,9 @@ pub(crate) async fn touch(
                 used: Vec::new(),
                 used_keys: HashSet::new(),
                 written: 0,
+                batches: Batches::default(),
+                broken: HashSet::new(),
+                packed: 0,
             };
             jobs.insert(key.clone(), job);
             tokio::spawn(via::carry(run(service.clone(), principal.clone(), key.clone())));
@@ -155,19 +175,20 @@ pub(crate) fn note_used(service: &Service, scope: &str, events: &[Event]) {
 /// Fetches ahead for one job.
 async fn run(service: Service, principal: Principal, key: Key) {
     let Some(edge) = &service.edge else { return };
-    let names = records_of(&service, edge, &principal, &key).await;
+    let begun = records_of(&service, edge, &principal, &key).await;
     edge.ahead.with(&key, |job| job.ready.send_replace(true));
-    let Some((names, budget)) = names else { return };
+    let Some(Begun { names, budget, opened }) = begun else { return };
     let Some((blobs, of_result)) = blobs_of(&service, &principal, &names).await else { return };
-    let plan = prefetch::plan(&blobs, budget);
     let fetcher = Arc::new(Fetcher { service: service.clone(), key, of_result });
-    let lanes = |blobs: Vec<Vec<(Digest, u64)>>, lanes| {
-        let fetcher = fetcher.clone();
-        let stream = futures_util::stream::iter(blobs);
-        stream.for_each_concurrent(lanes, move |wanted| fetcher.clone().fetch(wanted))
-    };
-    let large = plan.large.into_iter().map(|blob| vec![blob]).collect();
-    tokio::join!(lanes(plan.packs, AHEAD_PACK_LANES), lanes(large, AHEAD_LARGE_LANES));
+    let (rest, left) = (budget.saturating_sub(opened.bytes), !opened.packs.is_empty());
+    let others: Vec<_> = blobs.into_iter().filter(|(digest, _)| !opened.brings(digest)).collect();
+    let others = fetcher.clone().single(prefetch::plan(&others, rest));
+    tokio::join!(fetcher.clone().packs(opened), others);
+    if left {
+        // What a pack did not bring after all.
+        let Some((blobs, _)) = blobs_of(&service, &principal, &names).await else { return };
+        fetcher.single(prefetch::plan(&blobs, rest)).await;
+    }
 }
 
 /// Fetches blobs for one job, as long as that makes sense.
@@ -178,11 +199,49 @@ struct Fetcher {
 }
 
 impl Fetcher {
+    fn goes_on(&self) -> bool {
+        let Some(edge) = &self.service.edge else { return false };
+        let goes_on = |job: &mut Job| prefetch::goes_on(job.asked, job.asked_expected);
+        edge.ahead.with(&self.key, goes_on) == Some(true)
+            && edge.side(Side::Reads).left_alone(Instant::now()).is_none()
+    }
+
+    fn came(&self, blobs: Vec<(Digest, u64)>) {
+        let Some(edge) = &self.service.edge else { return };
+        edge.ahead.with(&self.key, |job| {
+            for (digest, bytes) in blobs {
+                if let Some(result) = self.of_result.get(&digest) {
+                    *job.fetched.entry(*result).or_default() += bytes;
+                }
+            }
+        });
+    }
+
+    /// Takes the blobs of packs over, some packs at a time.
+    async fn packs(self: Arc<Self>, opened: Opened) {
+        let Some(edge) = &self.service.edge else { return };
+        let lanes = Semaphore::new(JOB_PACK_LANES);
+        let packs = opened.packs.into_iter().map(|coming| {
+            coming.blobs(&self.service, &lanes, || self.goes_on(), |blobs| self.came(blobs))
+        });
+        let broken = futures_util::future::join_all(packs).await;
+        edge.ahead.with(&self.key, |job| job.broken.extend(broken.into_iter().flatten()));
+    }
+
+    /// Fetches blobs that no pack brings.
+    async fn single(self: Arc<Self>, plan: prefetch::Plan) {
+        let lanes = |blobs: Vec<Vec<(Digest, u64)>>, lanes| {
+            let fetcher = self.clone();
+            let stream = futures_util::stream::iter(blobs);
+            stream.for_each_concurrent(lanes, move |wanted| fetcher.clone().fetch(wanted))
+        };
+        let large = plan.large.into_iter().map(|blob| vec![blob]).collect();
+        tokio::join!(lanes(plan.packs, AHEAD_PACK_LANES), lanes(large, AHEAD_LARGE_LANES));
+    }
+
     async fn fetch(self: Arc<Self>, wanted: Vec<(Digest, u64)>) {
         let Some(edge) = &self.service.edge else { return };
-        let goes_on = |job: &mut Job| prefetch::goes_on(job.asked, job.asked_expected);
-        let goes_on = edge.ahead.with(&self.key, goes_on) == Some(true);
-        if !goes_on || edge.side(Side::Reads).left_alone(Instant::now()).is_some() {
+        if !self.goes_on() {
             return;
         }
         let digests: Vec<Digest> = wanted.iter().map(|(digest, _)| *digest).collect();
@@ -192,24 +251,28 @@ impl Fetcher {
             _ => return,
         };
         let came = fetch::fetch_ahead(&self.service, edge, &wanted, &claim).await;
-        edge.ahead.with(&self.key, |job| {
-            for (digest, bytes) in came {
-                if let Some(result) = self.of_result.get(&digest) {
-                    *job.fetched.entry(*result).or_default() += bytes;
-                }
-            }
-        });
+        self.came(came);
         drop(claim);
     }
 }
 
-/// Reads the note of a job and has its records here; their names, and the budget for their blobs.
+/// What the note of a job began.
+struct Begun {
+    /// The results of the note.
+    names: Vec<ResultName>,
+    /// Bytes of blobs that may be fetched ahead.
+    budget: u64,
+    /// Packs of which the blobs are to come.
+    opened: Opened,
+}
+
+/// Reads the note of a job and has its records here.
 async fn records_of(
     service: &Service,
     edge: &Edge,
     principal: &Principal,
     key: &Key,
-) -> Option<(Vec<ResultName>, u64)> {
+) -> Option<Begun> {
     if !edge.may(Side::Reads) {
         return None;
     }
@@ -217,15 +280,29 @@ async fn records_of(
     let note = edge.remote.note(&edge.scopes, &name);
     let text = through::answered(service, edge, note).await??;
     let note = Note::parse(&text)?;
-    let (names, budget) = (note.names(), note.budget());
-    edge.ahead.with(key, |job| job.previous = Some(note));
+    let (names, budget, batches) = (note.names(), note.budget(), note.batches());
+    edge.ahead.with(key, |job| {
+        job.previous = Some(note);
+        job.batches = batches.clone();
+    });
     if budget == 0 {
         return None;
     }
-    let unknown = unknown(service, principal, &names).await?;
+    let mut unknown = unknown(service, principal, &names).await?;
+    let missing: Vec<ResultKey> = unknown.iter().map(|name| name.result).collect();
+    let packs = batches.worth_reading(&missing);
+    let mut opened = together::open(service, edge, &packs, (&names, budget)).await;
+    let broken = std::mem::take(&mut opened.broken);
+    edge.ahead.with(key, |job| job.broken.extend(broken));
+    let arrived = std::mem::take(&mut opened.arrived);
+    let came: HashSet<ResultKey> = arrived.iter().map(|arrived| arrived.name.result).collect();
+    unknown.retain(|name| !came.contains(&name.result));
+    let mut answers = vec![arrived];
     for names in unknown.chunks(AHEAD_BATCH) {
         let results = edge.remote.results(names);
-        let arrived = through::answered(service, edge, results).await?;
+        answers.push(through::answered(service, edge, results).await?);
+    }
+    for arrived in answers {
         if let Err(error) = through::arrive(service, edge, principal, arrived).await {
             service.log.warn(format_args!("results from afar: {error}"));
             return None;
@@ -233,7 +310,7 @@ async fn records_of(
     }
     let units = names.iter().map(|name| name.unit).collect();
     edge.ahead.with(key, |job| job.expected = units);
-    Some((names, budget))
+    Some(Begun { names, budget, opened })
 }
 
 /// Those of some results that the index does not know.
@@ -280,16 +357,76 @@ pub(crate) async fn write_notes(service: &Service, edge: &Edge) {
     for key in keys {
         let state = edge.ahead.with(&key, |job| {
             let new = job.used.len() > job.written;
-            new.then(|| (job.previous.clone(), job.used.clone(), job.brought()))
+            new.then(|| {
+                let batches = job.batches.without(&job.broken);
+                (job.previous.clone(), job.used.clone(), job.brought(), batches)
+            })
         });
-        let Some(Some((previous, used, brought))) = state else { continue };
+        let Some(Some((previous, used, brought, batches))) = state else { continue };
         let Some(names) = names_of(service, edge, &key.0, used.clone()).await else { continue };
         let note = prefetch::next_note(previous.as_ref(), &names, brought);
+        let note = note.with_batches(&batches);
         let written = previous.is_some_and(|previous| previous.says_as_much_as(&note));
         if written || put(service, edge, &key.1, note).await {
             edge.ahead.with(&key, |job| job.written = used.len());
         }
     }
+}
+
+/// What is to be done for the packs of a job.
+#[derive(Debug)]
+pub(crate) struct ToPack {
+    /// The job.
+    pub key: Key,
+    /// The results of the note that it leaves.
+    pub names: Vec<ResultName>,
+    /// The packs that there are.
+    pub batches: Batches,
+    /// Those that its last note named.
+    pub before: Vec<PackName>,
+    note: Note,
+}
+
+/// The jobs that used something since packs were written for them; it counts as written then.
+pub(crate) async fn to_pack(service: &Service, edge: &Edge) -> Vec<ToPack> {
+    let keys: Vec<Key> = lock(&edge.ahead.jobs).keys().cloned().collect();
+    let mut all = Vec::new();
+    for key in keys {
+        let state = edge.ahead.with(&key, |job| {
+            let new = job.used.len() > job.packed;
+            job.packed = job.used.len();
+            new.then(|| {
+                let batches = job.batches.without(&job.broken);
+                (
+                    job.previous.clone(),
+                    job.used.clone(),
+                    job.brought(),
+                    batches,
+                    job.batches.packs(),
+                )
+            })
+        });
+        let Some(Some((previous, used, brought, batches, before))) = state else { continue };
+        let Some(names) = names_of(service, edge, &key.0, used).await else { continue };
+        let note = prefetch::next_note(previous.as_ref(), &names, brought);
+        all.push(ToPack { key, names: note.names(), batches, before, note });
+    }
+    all
+}
+
+/// Writes the note of a job with the packs that there are now. Whether it is there.
+pub(crate) async fn put_batches(
+    service: &Service,
+    edge: &Edge,
+    work: &ToPack,
+    batches: Batches,
+) -> bool {
+    let note = work.note.clone().with_batches(&batches);
+    let put = put(service, edge, &work.key.1, note).await;
+    if put {
+        edge.ahead.with(&work.key, |job| job.batches = batches);
+    }
+    put
 }
 
 /// Writes a note; one that is too long for the place is cut. Whether it is there.

@@ -7,6 +7,7 @@
 
 pub(crate) mod ahead;
 pub(crate) mod asked;
+pub(crate) mod batches;
 pub(crate) mod breaker;
 pub(crate) mod fetch;
 pub(crate) mod open;
@@ -14,6 +15,7 @@ pub(crate) mod outbox;
 pub(crate) mod prefetch;
 pub(crate) mod stall;
 pub(crate) mod through;
+pub(crate) mod together;
 pub mod url;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -257,6 +259,7 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
         not_sending,
         fault,
         queued: waiting.count,
+        packing: edge.ahead.is_packing(),
         queued_bytes: waiting.bytes,
         oldest_ms: waiting.oldest_ms.map(|at| clock::now_ms().saturating_sub(at)),
         sent: read(&edge.counts.sent),

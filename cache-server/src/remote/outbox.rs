@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::breaker::FaultKind;
 use super::stall::Stall;
-use super::{Edge, Side, ahead, count, kind_of, lock};
+use super::{Edge, Side, ahead, count, kind_of, lock, together};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
@@ -355,7 +355,10 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         loop {
             progress.borrow_and_update();
             match service.index.read(rows::waiting).await {
-                Ok(waiting) if waiting.count == 0 => return true,
+                Ok(waiting) if waiting.count == 0 => {
+                    together::write(service, edge, until).await;
+                    return true;
+                }
                 Ok(_) => {}
                 Err(_) => return false,
             }

@@ -10,6 +10,8 @@ use kiln_storage::remote::ResultName;
 use kiln_storage::{Digest, ResultKey, Scope, UnitKey};
 use serde::{Deserialize, Serialize};
 
+use super::batches::{Batch, Batches};
+
 use crate::limits::{
     AHEAD_BYTES, AHEAD_ENOUGH_ASKED, AHEAD_LARGE_BYTES, AHEAD_MEASURED_BYTES, AHEAD_PACK_BYTES,
     AHEAD_REST_RUNS, AHEAD_UNUSED_RUNS, MAX_AHEAD_RESULTS,
@@ -19,7 +21,7 @@ use crate::limits::{
 const MAX_NOTE_TEXT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Version of the note; another one is none.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a job used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +33,15 @@ pub(crate) struct Note {
     rest: u32,
     scopes: Vec<Scope>,
     results: Vec<Row>,
+    /// Packs that hold results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    batches: Vec<Batch>,
 }
 
-/// Scope (by its place), unit, result, generation, and for how many runs it was not used.
+/// Scope (by its place), unit, result, generation, for how many runs it was not used, and the batch that holds it
+/// (by its place, from 1; 0: none) with its bytes there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Row(usize, UnitKey, ResultKey, u32, u32);
+struct Row(usize, UnitKey, ResultKey, u32, u32, usize, u64);
 
 /// What fetching ahead brought in a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,7 +79,24 @@ impl Note {
             note.results.iter().filter(|row| row.4 == 0).map(|row| row.2).collect()
         };
         let same = (self.budget, self.rest, self.results.len());
-        same == (other.budget, other.rest, other.results.len()) && used(self) == used(other)
+        same == (other.budget, other.rest, other.results.len())
+            && self.batches == other.batches
+            && used(self) == used(other)
+    }
+
+    /// The packs that hold its results.
+    pub(crate) fn batches(&self) -> Batches {
+        let placed = |row: &Row| Some((row.2, (row.5.checked_sub(1)?, row.6)));
+        Batches::new(self.batches.clone(), self.results.iter().filter_map(placed))
+    }
+
+    /// The same, with other packs.
+    pub(crate) fn with_batches(mut self, batches: &Batches) -> Self {
+        self.batches = batches.all().to_vec();
+        for row in &mut self.results {
+            (row.5, row.6) = batches.of(&row.2).map_or((0, 0), |(place, bytes)| (place + 1, bytes));
+        }
+        self
     }
 
     /// The results, in the order they were used.
@@ -113,7 +136,7 @@ pub(crate) fn next_note(previous: Option<&Note>, used: &[ResultName], brought: Y
             note.scopes.push(name.scope.clone());
             note.scopes.len() - 1
         });
-        note.results.push(Row(place, name.unit, name.result, name.generation, unused));
+        note.results.push(Row(place, name.unit, name.result, name.generation, unused, 0, 0));
     }
     note
 }
@@ -214,7 +237,7 @@ mod tests {
         let note = next_note(None, &many, Yield::default());
         assert_eq!(note.names().len(), MAX_AHEAD_RESULTS);
         assert!(note.encode().len() <= kiln_storage::limits::MAX_NOTE_BYTES);
-        for bad in ["", "{}", r#"{"version":2,"budget":1,"rest":0,"scopes":[],"results":[]}"#] {
+        for bad in ["", "{}", r#"{"version":1,"budget":1,"rest":0,"scopes":[],"results":[]}"#] {
             assert_eq!(Note::parse(bad.as_bytes()), None);
             assert_eq!(Note::parse(&zstd::bulk::compress(bad.as_bytes(), 0).unwrap()), None);
         }

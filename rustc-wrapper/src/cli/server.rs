@@ -114,14 +114,16 @@ fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
             client.json::<_, RemoteStatus>("POST", "/v1/drain", &request, timeout)
         });
         let Ok(status) = asked else { return last };
-        let ended = status.queued == 0 || status.not_sending.is_some() || left.is_zero();
+        let sent = status.queued == 0 && !status.packing;
+        let ended = sent || status.not_sending.is_some() || left.is_zero();
         if !ended {
-            let text = format!(
-                "sending {} results ({}) to {}",
-                status.queued,
-                bytes(status.queued_bytes),
-                status.place
-            );
+            let text = match status.queued {
+                0 => format!("sending packs of what was used to {}", status.place),
+                queued => {
+                    let bytes = bytes(status.queued_bytes);
+                    format!("sending {queued} results ({bytes}) to {}", status.place)
+                }
+            };
             if text != said {
                 say::progress(&text);
                 said = text;

@@ -53,6 +53,9 @@ pub struct RemoteStatus {
     pub queued: u64,
     /// Bytes in them.
     pub queued_bytes: u64,
+    /// Whether packs of what jobs used are being written, which comes last.
+    #[serde(default)]
+    pub packing: bool,
     /// Age of the oldest of them, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_ms: Option<u64>,

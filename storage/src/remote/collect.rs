@@ -16,6 +16,10 @@
 //! has, so clocks may differ by [`limits::COLLECTION_TIME`], and that long may be between a writer's look at a
 //! blob and its record.
 //!
+//! **Packs.** What jobs use is in packs as well, which only save requests. They go once they were stored longer ago
+//! than [`Policy::max_unused`], the next run of the job writes new ones; and of a scope that has no room for them
+//! under its quota, the oldest go. What is rejected is remembered for twice as long as a pack may be there.
+//!
 //! **Other formats.** What a result of another format names cannot be known here. Such results go when they
 //! were not used for long; while there are any, only blobs of that age go.
 //!
@@ -124,6 +128,19 @@ pub struct KeptBlob {
     pub stored_ms: u64,
 }
 
+/// A pack in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPack {
+    /// Its object.
+    pub object: ObjectName,
+    /// Its scope, by [`Scope::id`].
+    pub scope_id: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+    /// When it was stored, milliseconds since 1970.
+    pub stored_ms: u64,
+}
+
 /// All that is in a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -131,6 +148,10 @@ pub struct Inventory {
     pub results: Vec<KeptResult>,
     /// The blobs.
     pub blobs: Vec<KeptBlob>,
+    /// The packs of jobs.
+    pub packs: Vec<KeptPack>,
+    /// Objects that say that a result is rejected, with their time.
+    pub rejections: Vec<(ObjectName, u64)>,
     /// Objects of what was used, with their day (days since 1970).
     pub used_pages: Vec<(ObjectName, u64)>,
     /// Announcements of collections, with their time.
@@ -183,7 +204,7 @@ pub struct Plan {
     pub results: Vec<(ObjectName, Why)>,
     /// Blobs that no result names then.
     pub blobs: Vec<(ObjectName, Digest)>,
-    /// Accounts of the collections and of uses that count no more.
+    /// Packs of jobs; accounts of the collections, of uses and of what was rejected that count no more.
     pub others: Vec<ObjectName>,
     /// Bytes of all that goes.
     pub bytes: u64,
@@ -208,7 +229,13 @@ pub fn plan(inventory: &Inventory, policy: &Policy, now_ms: u64) -> Plan {
         let over = eviction::plan(&reckoning.state(&left), now_ms, &Budget::new(quota));
         gone.extend(over.results.into_iter().map(|object| (reckoning.index[object], Why::Quota)));
     }
-    reckoning.write_down(&gone)
+    let mut plan = reckoning.write_down(&gone);
+    for pack in reckoning.packs(policy, &plan) {
+        plan.bytes += pack.bytes;
+        plan.others.push(pack.object.clone());
+    }
+    plan.others.sort();
+    plan
 }
 
 /// An inventory, as a plan looks at it.
@@ -327,13 +354,33 @@ impl<'a> Reckoning<'a> {
             .collect()
     }
 
+    /// Packs that are too old, and those for which a scope has no room, the oldest first.
+    fn packs(&self, policy: &Policy, plan: &Plan) -> Vec<&'a KeptPack> {
+        let mut newest: Vec<&KeptPack> = self.inventory.packs.iter().collect();
+        newest.sort_by_key(|pack| (std::cmp::Reverse(pack.stored_ms), &pack.object));
+        let mut taken: HashMap<&str, u64> = HashMap::new();
+        newest.retain(|pack| {
+            let quota = policy.quotas.get(&pack.scope_id).copied().unwrap_or(policy.quota_bytes);
+            let others = plan.scopes.get(&pack.scope_id).map_or(0, |scope| scope.bytes_after);
+            let taken = taken.entry(&pack.scope_id).or_default();
+            *taken = taken.saturating_add(pack.bytes);
+            let fits = others.saturating_add(*taken) <= quota;
+            let age = self.age(pack.stored_ms);
+            age >= self.grace_ms && (age >= self.unused_ms || !fits)
+        });
+        newest
+    }
+
     fn others(&self) -> impl Iterator<Item = &'a ObjectName> {
         let last_day = crate::remote::uses::day(self.now_ms.saturating_sub(self.unused_ms));
         let pages = self.inventory.used_pages.iter();
         let pages = pages.filter(move |(_, day)| *day < last_day);
         let over = self.now_ms.saturating_sub(2 * millis(limits::COLLECTION_TIME));
         let announced = self.inventory.announcements.iter().filter(move |(_, at)| *at < over);
-        pages.chain(announced).map(|(object, _)| object)
+        let forgotten = self.now_ms.saturating_sub(self.unused_ms.saturating_mul(2));
+        let forgotten = forgotten.min(self.now_ms.saturating_sub(self.grace_ms));
+        let rejected = self.inventory.rejections.iter().filter(move |(_, at)| *at < forgotten);
+        pages.chain(announced).chain(rejected).map(|(object, _)| object)
     }
 
     fn write_down(&self, gone: &BTreeMap<usize, Why>) -> Plan {

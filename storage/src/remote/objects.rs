@@ -21,11 +21,12 @@
 
 mod blobs;
 mod counted;
-mod joined;
+pub(crate) mod joined;
 pub(crate) mod layout;
 mod notes;
 pub(crate) mod pack;
 mod storing;
+mod together;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ use crate::key::{ObjectName, Scope, UnitKey};
 use crate::limits;
 use crate::object::{ObjectBackend, Traffic};
 use crate::record::Record;
+use crate::remote::together::{Incoming, PackName, ToWrite, Written};
 use crate::remote::uses::{self, Uses};
 use crate::remote::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored};
 use crate::verify::Verified;
@@ -328,8 +330,10 @@ impl Remote for ObjectRemote {
                 rejected.insert(name.clone());
             }
         }
+        let said = self.reject_in_packs(name).await;
         // Blobs that are damaged were deleted when they were read.
-        self.backend.delete(&layout::result(name)).await.map(drop)
+        self.backend.delete(&layout::result(name)).await?;
+        said
     }
 
     async fn note(&self, scopes: &[Scope], name: &str) -> StoreResult<Option<Bytes>> {
@@ -338,6 +342,22 @@ impl Remote for ObjectRemote {
 
     async fn put_note(&self, scope: &Scope, name: &str, text: Bytes) -> StoreResult<()> {
         self.replace_note(scope, name, &text).await
+    }
+
+    async fn packs(&self, packs: &[PackName]) -> StoreResult<Vec<Incoming>> {
+        self.read_packs(packs).await
+    }
+
+    async fn put_packs(&self, what: &ToWrite<'_>, local: &dyn Backend) -> Written {
+        self.write_packs(what, local).await
+    }
+
+    async fn keep_packs(&self, scope: &Scope, note: &str, keep: &[PackName]) -> StoreResult<()> {
+        self.delete_packs(scope, note, keep).await
+    }
+
+    fn has_packs(&self) -> bool {
+        true
     }
 
     fn counters(&self) -> RemoteCounters {

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::{Inventory, KeptBlob, KeptResult, ResultContent};
+use super::{Inventory, KeptBlob, KeptPack, KeptResult, ResultContent};
 use crate::backend::{Backend, Listed, StoreError, StoreResult};
 use crate::entry;
 use crate::key::{ObjectName, ResultKey};
@@ -48,7 +48,11 @@ impl Inventory {
         let mut blobs = list(backend, layout::PACKED).await?;
         blobs.extend(list(backend, layout::RAW).await?);
         let announced = list(backend, layout::COLLECTING).await?;
+        let packs = list(backend, layout::TOGETHER).await?;
+        let rejected = list(backend, layout::REJECTED).await?;
         Ok(Self {
+            packs: packs.into_iter().filter_map(kept_pack).collect(),
+            rejections: rejected.into_iter().filter_map(rejection).collect(),
             results,
             blobs: blobs.into_iter().filter_map(kept_blob).collect(),
             used_pages: used_objects.into_iter().filter_map(used_page).collect(),
@@ -107,6 +111,14 @@ fn used_page(listed: Listed) -> Option<(ObjectName, u64)> {
     well.then_some((listed.name, day))
 }
 
+/// What says that a result is rejected, with its time.
+fn rejection(listed: Listed) -> Option<(ObjectName, u64)> {
+    let (scope_id, result) =
+        listed.name.as_str().strip_prefix(layout::REJECTED)?.split_once('/')?;
+    let well = is_hex(scope_id, SCOPE_ID_CHARS) && layout::parse_result(result).is_some();
+    well.then_some((listed.name, listed.used_ms))
+}
+
 /// An announcement, or what says that it is over, with its time.
 fn announcement(listed: Listed) -> Option<(ObjectName, u64)> {
     let at_ms = layout::parse_timed(&listed.name)?;
@@ -126,6 +138,14 @@ fn is_hex(text: &str, chars: usize) -> bool {
 
 /// Characters of [`crate::Scope::id`].
 const SCOPE_ID_CHARS: usize = 32;
+
+fn kept_pack(listed: Listed) -> Option<KeptPack> {
+    let (scope_id, _) = layout::parse_together(&listed.name)?;
+    let (prefix, _) = listed.name.as_str().rsplit_once('/')?;
+    let well = is_hex(&scope_id, SCOPE_ID_CHARS) && is_timed(&listed.name, &format!("{prefix}/"));
+    let (object, stored_ms) = (listed.name, listed.used_ms);
+    well.then_some(KeptPack { object, scope_id, bytes: listed.size, stored_ms })
+}
 
 /// The bytes of an object in a frame; `None` when it went, `Some(None)` when they are none of it.
 async fn frame(backend: &dyn Backend, object: &ObjectName) -> StoreResult<Option<Option<Bytes>>> {

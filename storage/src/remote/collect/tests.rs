@@ -250,3 +250,39 @@ fn old_pages_and_announcements_go_and_others_stay() {
     let names: Vec<_> = others.iter().map(ObjectName::as_str).collect();
     assert_eq!(names, ["collecting/old", "used/old"]);
 }
+
+/// Packs only save requests: they go before anything else has to, and never anything for them.
+#[test]
+fn packs_have_what_room_is_left() {
+    let pack = |i: u8, hours: u64| KeptPack {
+        object: format!("together/scope0/note/{i:03}").parse().unwrap(),
+        scope_id: "scope0".into(),
+        bytes: 1000,
+        stored_ms: NOW - hours * HOUR,
+    };
+    let rejection =
+        |hours: u64| (format!("rejected/scope0/{hours}").parse().unwrap(), NOW - hours * HOUR);
+    let inventory = Inventory {
+        results: vec![kept(0, 0, (20, 20), &[1])],
+        blobs: vec![blob(1, 900, 20)],
+        packs: vec![pack(1, 2), pack(2, 3), pack(3, 4), pack(4, 10 * 24), pack(5, 0)],
+        rejections: vec![rejection(11 * 24), rejection(20 * 24 + 1)],
+        ..Inventory::default()
+    };
+    let gone = |quota: u64| -> Vec<String> {
+        let plan = plan(&inventory, &policy(quota), NOW);
+        assert!(plan.results.is_empty() && plan.blobs.is_empty(), "{plan:?}");
+        let packs = plan.others.iter().filter(|name| name.as_str().starts_with("together"));
+        assert_eq!(plan.bytes, 1000 * packs.count() as u64);
+        plan.others.iter().map(|name| name.as_str().to_owned()).collect()
+    };
+    let (old, forgotten) = ("together/scope0/note/004", "rejected/scope0/481");
+    assert_eq!(gone(u64::MAX), [forgotten, old]);
+    assert_eq!(
+        gone(3000),
+        [forgotten, "together/scope0/note/002", "together/scope0/note/003", old]
+    );
+    // Young ones stay.
+    let all = ["001", "002", "003", "004"].map(|i| format!("together/scope0/note/{i}"));
+    assert_eq!(gone(1100), [vec![forgotten.to_owned()], all.to_vec()].concat());
+}

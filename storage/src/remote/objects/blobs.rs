@@ -19,28 +19,36 @@ use crate::limits;
 /// Locks for blobs on their way; a blob has one of them.
 const WAYS: usize = 64;
 
-/// Blobs that may be parts of others: a few that came last, and those on their way.
+/// Blobs that may be parts of others: a few that came last, and those on their way. Small ones, of which there are
+/// many and which come long before what they are a part of, are not driven out by large ones.
 #[derive(Debug)]
 pub(super) struct Recent {
-    blobs: std::sync::Mutex<VecDeque<(Digest, Bytes)>>,
+    small: Ring,
+    large: Ring,
     ways: Vec<tokio::sync::Mutex<()>>,
 }
+
+type Ring = std::sync::Mutex<VecDeque<(Digest, Bytes)>>;
 
 impl Default for Recent {
     fn default() -> Self {
         let ways = (0..WAYS).map(|_| tokio::sync::Mutex::new(())).collect();
-        Self { blobs: std::sync::Mutex::default(), ways }
+        Self { small: Ring::default(), large: Ring::default(), ways }
     }
 }
 
 impl Recent {
-    fn get(&self, digest: &Digest) -> Option<Bytes> {
-        let blobs = lock(&self.blobs);
+    fn ring(&self, size: u64) -> &Ring {
+        if size > limits::RECENT_SMALL_BYTES { &self.large } else { &self.small }
+    }
+
+    fn get(&self, digest: &Digest, size: u64) -> Option<Bytes> {
+        let blobs = lock(self.ring(size));
         blobs.iter().find(|(there, _)| there == digest).map(|(_, bytes)| bytes.clone())
     }
 
     fn put(&self, digest: Digest, bytes: &Bytes) {
-        let mut blobs = lock(&self.blobs);
+        let mut blobs = lock(self.ring(bytes.len() as u64));
         blobs.push_back((digest, bytes.clone()));
         while blobs.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > limits::RECENT_BLOBS_BYTES
         {
@@ -92,7 +100,7 @@ impl ObjectRemote {
         }
         let way = usize::from(digest.as_bytes()[0]) % WAYS;
         let _mine = self.recent.ways[way].lock().await;
-        if let Some(bytes) = self.recent.get(digest) {
+        if let Some(bytes) = self.recent.get(digest, size) {
             return Ok(Some(Found::Whole(bytes)));
         }
         let found = self.read_blob(digest, size).await?;

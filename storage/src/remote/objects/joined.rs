@@ -70,9 +70,14 @@ pub(crate) fn decode(digest: &Digest, frame: Bytes) -> Result<Joined, PackError>
 impl Joined {
     /// The blob, with its part; `None` where that does not make it.
     pub(crate) fn whole(&self, digest: &Digest, part: &[u8]) -> Option<Bytes> {
-        let (before, after) = self.rest.split_at(self.at);
-        let whole = Bytes::from([before, part, after].concat());
+        let whole = self.with(part);
         (Digest::of(&whole) == *digest).then_some(whole)
+    }
+
+    /// What the part makes of it, whatever that is.
+    pub(crate) fn with(&self, part: &[u8]) -> Bytes {
+        let (before, after) = self.rest.split_at(self.at);
+        Bytes::from([before, part, after].concat())
     }
 }
 

@@ -7,6 +7,8 @@
 //! | `packed/<xx>/<digest>` | a blob of up to 64 MiB in a frame |
 //! | `blobs/<xx>/<digest>` | a larger blob, raw |
 //! | `notes/<scope>/<name>/<order>-<chance>` | a note; the least name is the newest |
+//! | `together/<scope>/<name>/<order>-<chance>` | a pack of what the job of a note uses |
+//! | `rejected/<scope>/<result>.<generation>` | that no pack may give this result any more |
 //! | `used/<scope>/<day>/<order>-<chance>` | results that were used |
 //! | `collecting/<order>-<chance>` | blobs that somebody is about to delete |
 //! | `collecting/<order>-<chance>.done` | that they are deleted, or spared |
@@ -31,6 +33,10 @@ pub(crate) const PACKED: &str = "packed/";
 pub(crate) const RAW: &str = "blobs/";
 /// The prefix of what was used.
 pub(crate) const USED: &str = "used/";
+/// The prefix of packs.
+pub(crate) const TOGETHER: &str = "together/";
+/// The prefix of what is rejected.
+pub(crate) const REJECTED: &str = "rejected/";
 /// The prefix of what is about to be deleted.
 pub(crate) const COLLECTING: &str = "collecting/";
 /// The prefix of results that are to stay.
@@ -105,10 +111,36 @@ pub(crate) fn parse_blob(object: &ObjectName) -> Option<Digest> {
 
 /// The prefix of the versions of a note; ends with `/`.
 pub(crate) fn note_prefix(scope: &Scope, note: &str) -> String {
+    format!("notes/{}/{}/", scope.id(), note_id(note))
+}
+
+fn note_id(note: &str) -> String {
     let mut encoder = Encoder::new("kiln note v1");
     encoder.text("name", note);
-    let hex = encoder.finish().to_string();
-    format!("notes/{}/{}/", scope.id(), &hex[..32])
+    let mut hex = encoder.finish().to_string();
+    hex.truncate(32);
+    hex
+}
+
+/// The prefix of the packs of a note; ends with `/`.
+pub(crate) fn together_prefix(scope: &Scope, note: &str) -> String {
+    format!("{TOGETHER}{}/{}/", scope.id(), note_id(note))
+}
+
+/// Scope id and time of a pack.
+pub(crate) fn parse_together(object: &ObjectName) -> Option<(String, u64)> {
+    let (scope, _) = object.as_str().strip_prefix(TOGETHER)?.split_once('/')?;
+    Some((scope.to_owned(), parse_timed(object)?))
+}
+
+/// The prefix of what is rejected in a scope; ends with `/`.
+pub(crate) fn rejected_prefix(scope_id: &str) -> String {
+    format!("{REJECTED}{scope_id}/")
+}
+
+/// The object that says that a result is rejected.
+pub(crate) fn rejected(of: &ResultName) -> ObjectName {
+    name(format!("{}{}.{}", rejected_prefix(&of.scope.id()), of.result, of.generation))
 }
 
 /// A name of something that a writer has at a time, below a prefix: later ones sort first, and two of one
@@ -185,6 +217,11 @@ mod tests {
         assert_eq!(parse_pin(&pinned), Some((scope.id(), of.result)));
         let note = timed(&note_prefix(&scope, "Any Name! ü"), 5, 1);
         assert_eq!(parse_timed(&note), Some(5));
+        let packs = timed(&together_prefix(&scope, "Any Name! ü"), 5, 1);
+        assert_eq!(parse_together(&packs), Some((scope.id(), 5)));
+        let rejected = rejected(&of);
+        let below = rejected.as_str().strip_prefix(&rejected_prefix(&scope.id())).unwrap();
+        assert_eq!(parse_result(below), Some((of.result, 7)));
         let used = timed(&used_prefix(&scope.id(), 20_000), 5, 1);
         assert_eq!(parse_used(&used), Some((scope.id(), 20_000)));
         assert_eq!(parse_whole(&note), None);

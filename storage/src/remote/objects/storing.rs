@@ -17,10 +17,10 @@ use crate::remote::{ResultName, Stored};
 type Relied = (Digest, ObjectName);
 
 /// A blob in memory that was read from the server's own store, and its frame.
-struct Framed {
+pub(super) struct Framed {
     digest: Digest,
     bytes: Bytes,
-    frame: Vec<u8>,
+    pub(super) frame: Vec<u8>,
 }
 
 impl ObjectRemote {
@@ -90,7 +90,7 @@ impl ObjectRemote {
 
     /// The blobs that go with the record, and those that are objects of their own. All of them have to
     /// be in the server's store.
-    async fn sort_out(
+    pub(super) async fn sort_out(
         &self,
         record: &Record,
         json: usize,
@@ -121,7 +121,12 @@ impl ObjectRemote {
     }
 
     /// A blob of the server's store, with its frame.
-    async fn framed(&self, digest: Digest, size: u64, local: &dyn Backend) -> StoreResult<Framed> {
+    pub(super) async fn framed(
+        &self,
+        digest: Digest,
+        size: u64,
+        local: &dyn Backend,
+    ) -> StoreResult<Framed> {
         let name = ObjectName::blob(&digest);
         let body = local.get(&name).await?.ok_or_else(|| absent(&name))?;
         let bytes = body.into_bytes(&name, size).await?;
@@ -164,26 +169,25 @@ impl ObjectRemote {
         Ok((put == Put::AlreadyThere).then_some((digest, object)))
     }
 
-    /// The blob's frame, without the bytes of another blob of the result, where it holds them.
-    async fn take_out(
+    /// The blob's frame, without the bytes of another blob of the result, where it holds them; whether it does.
+    pub(super) async fn take_out(
         &self,
         blob: &mut Framed,
         part: Digest,
         size: u64,
         local: &dyn Backend,
-    ) -> StoreResult<()> {
+    ) -> StoreResult<bool> {
         if size > limits::RECENT_BLOB_BYTES {
-            return Ok(());
+            return Ok(false);
         }
         let name = ObjectName::blob(&part);
         let body = local.get(&name).await?.ok_or_else(|| absent(&name))?;
         let bytes = body.into_bytes(&name, size).await?;
         let (digest, whole) = (blob.digest, blob.bytes.clone());
         let work = move || joined::encode(&digest, &whole, (part, &bytes));
-        if let Some(frame) = self.blocking(blob.bytes.len(), work).await? {
-            blob.frame = frame;
-        }
-        Ok(())
+        let Some(frame) = self.blocking(blob.bytes.len(), work).await? else { return Ok(false) };
+        blob.frame = frame;
+        Ok(true)
     }
 
     /// Whether a collection deletes one of these, or has. One that announced it and is over spared those that
