@@ -257,6 +257,14 @@ async fn a_job_finds_what_it_used_last_time() {
     assert_eq!((before.put_notes, before.stores), (1, 20));
 
     let second = edge(&far);
+    ask(&second, &record(&units[0]), "job").await;
+    // What is asked for before it came is not fetched ahead.
+    for _ in 0..1000 {
+        if far.calls().blobs == 20 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     for unit in &units {
         let answer = ask(&second, &record(unit), "job").await;
         assert_eq!(answer.records.len(), 1);
