@@ -195,13 +195,16 @@ fn why_a_bucket_cannot_be_reached_is_said() {
     told(&world, &[why]);
 }
 
-/// A second machine, while the place does this to requests: the build is right. What became of it.
+/// A second machine, in a job of a new name, so that it reads object by object and no packs, while the place does
+/// this to requests: the build is right. What became of it.
 #[track_caller]
 fn second(bucket: &Bucket, when: When, fault: HttpFault, want: &[&str]) -> Value {
     let world = world!();
     bucket.proxy().inject(when, fault);
     let project = of_all_kinds(&world, "elsewhere/app");
-    build(&world, &project, bucket);
+    let job = world.root().file_name().expect("a name");
+    let cargo = bucket.before(world.cargo(&project, &["build"])).env("KILN_JOB", job);
+    build_all_kinds(&world, &project, cargo);
     let figures = newest(&world);
     println!("{fault:?}: {} times, {figures}", bucket.proxy().injected());
     assert!(bucket.proxy().injected() > 0, "no fault was seen");
