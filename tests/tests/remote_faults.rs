@@ -202,7 +202,7 @@ fn second(bucket: &Bucket, when: When, fault: HttpFault, want: &[&str]) -> Value
     let world = world!();
     bucket.proxy().inject(when, fault);
     let project = of_all_kinds(&world, "elsewhere/app");
-    let job = world.root().file_name().expect("a name");
+    let job = world.root().file_name().unwrap();
     let cargo = bucket.before(world.cargo(&project, &["build"])).env("KILN_JOB", job);
     build_all_kinds(&world, &project, cargo);
     let figures = newest(&world);
