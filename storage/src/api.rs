@@ -35,14 +35,6 @@ pub struct LookupRequest {
     /// The job that asks, so that the server may fetch ahead what the job used last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
-    /// How many servers passed the question on. From four on, nobody else is asked.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub hops: u32,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// The answer to a [`LookupRequest`]. A key without an answer is missing from it.

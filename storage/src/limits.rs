@@ -21,7 +21,7 @@ pub const MAX_OUTPUTS: usize = 10_000;
 pub const MAX_STREAM_BYTES: usize = 2 * 1024 * 1024;
 
 /// Most servers that a question for units goes through, one behind the other.
-pub const MAX_HOPS: u32 = 4;
+pub const MAX_HOPS: usize = 4;
 
 /// Most keys in one lookup.
 pub const MAX_LOOKUP_KEYS: usize = 1024;

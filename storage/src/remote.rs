@@ -69,8 +69,6 @@ pub struct Asking<'a> {
     pub known: &'a [ResultKey],
     /// Results of the first unit that would hold.
     pub results: &'a [ResultKey],
-    /// How many servers passed the question on.
-    pub hops: u32,
 }
 
 /// What there is of some units.

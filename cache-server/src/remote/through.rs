@@ -31,8 +31,6 @@ pub(crate) struct Question {
     pub known: Vec<ResultKey>,
     /// Results of the first unit that would hold.
     pub results: Vec<ResultKey>,
-    /// How many servers passed it on.
-    pub hops: u32,
 }
 
 /// Those of some units for which the remote was not asked of late and could be. `deep`: also those where the
@@ -60,7 +58,7 @@ pub(crate) async fn look(
     deadline: Instant,
 ) {
     let Some(edge) = &service.edge else { return };
-    if question.hops >= MAX_HOPS {
+    if via::hops() >= MAX_HOPS {
         return;
     }
     let deep = !question.known.is_empty();
@@ -78,8 +76,8 @@ pub(crate) async fn look(
 
 async fn ask(service: Service, principal: Principal, question: Question) {
     let Some(edge) = &service.edge else { return };
-    let Question { units, known, results, hops } = question;
-    let asking = Asking { known: &known, results: &results, hops: hops + 1 };
+    let Question { units, known, results } = question;
+    let asking = Asking { known: &known, results: &results };
     let asked = edge.remote.ask(&edge.scopes, &units, asking);
     let Some(Answered { arrived, farther }) = answered(&service, edge, asked).await else { return };
     match arrive(&service, edge, &principal, arrived).await {

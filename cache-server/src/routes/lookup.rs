@@ -83,7 +83,6 @@ async fn answer(
                 units: wanted,
                 known: request.known.clone(),
                 results: if deep { request.results.clone() } else { Vec::new() },
-                hops: request.hops,
             };
             through::look(service, principal, question, deadline).await;
             // Also when it was not asked: what another one asked for may have come meanwhile.
@@ -91,7 +90,7 @@ async fn answer(
         }
         let open = through::open_questions(edge, &principal.scope_id, &request.units, true);
         let more = !answer.units.is_empty() && !open.is_empty();
-        answer.farther = !deep && more && request.hops < MAX_HOPS;
+        answer.farther = !deep && more && via::hops() < MAX_HOPS;
     }
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());

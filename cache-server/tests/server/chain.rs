@@ -6,6 +6,7 @@ use kiln_server::remote::url::RemoteUrl;
 use kiln_storage::Digest;
 use kiln_storage::api::{BringRequest, LookupRequest, LookupResponse, ServerInfo};
 use kiln_storage::limits::MAX_HOPS;
+use kiln_storage::remote::via;
 
 use crate::harness::{Fixture, TestServer, blob_file};
 
@@ -59,11 +60,10 @@ fn a_result_comes_through_a_server_in_the_middle() {
 }
 
 /// A question for others than those that are known.
-fn others(server: &TestServer, known: &Fixture, hops: u32) -> LookupResponse {
+fn others(server: &TestServer, known: &Fixture) -> LookupResponse {
     let request = LookupRequest {
         units: vec![known.record.unit_key],
         known: vec![known.record.result_key],
-        hops,
         ..LookupRequest::default()
     };
     server.send("POST", "/v1/lookup", &request).json()
@@ -84,7 +84,7 @@ fn a_question_that_results_did_not_answer_goes_on_to_the_last() {
     let answer = first.lookup(&old.record);
     assert_eq!(answer.records, std::slice::from_ref(&old.record));
     assert!(answer.farther, "there is more behind the one in the middle");
-    let answer = others(&first, &old, 0);
+    let answer = others(&first, &old);
     assert_eq!(answer.records, std::slice::from_ref(&new.record));
     assert!(!answer.farther);
     assert_eq!(bring(&first, &new), 204);
@@ -103,8 +103,10 @@ fn a_question_goes_through_so_many_servers_and_no_more() {
     settle(&last, &far);
     let ask = |fixture: &Fixture, hops| -> LookupResponse {
         let units = vec![fixture.record.unit_key];
-        let request = LookupRequest { units, hops, ..LookupRequest::default() };
-        first.send("POST", "/v1/lookup", &request).json()
+        let request = LookupRequest { units, ..LookupRequest::default() };
+        let through = (0..hops).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let body = serde_json::to_vec(&request).unwrap();
+        first.tcp("POST", "/v1/lookup", &[(via::HEADER, &through)], &body).json()
     };
     assert_eq!(ask(&far, MAX_HOPS - 1).records, []);
     assert_eq!(ask(&near, MAX_HOPS - 2).records, std::slice::from_ref(&near.record));

@@ -203,7 +203,6 @@ impl Remote for KilnRemote {
                 units: units.to_vec(),
                 results: asking.results.to_vec(),
                 known: asking.known.to_vec(),
-                hops: asking.hops,
                 job: None,
             };
             let Answered { arrived, farther } = self.look(scopes, request).await?;

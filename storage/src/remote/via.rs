@@ -35,6 +35,11 @@ pub(crate) fn current() -> Option<String> {
     VIA.try_with(Clone::clone).ok()
 }
 
+/// How many servers passed the question on that this work is for, before this one.
+pub fn hops() -> usize {
+    current().map_or(0, |via| via.split(',').count().saturating_sub(1))
+}
+
 /// What a question that came with such a header goes on with; none: it came through this server, or too many.
 pub fn on(header: Option<&str>, own: &str) -> Option<String> {
     let Some(header) = header else { return Some(own.to_owned()) };
@@ -52,6 +57,7 @@ mod tests {
         assert_eq!(current(), None);
         let asked = async { tokio::spawn(carry(async { current() })).await.unwrap() };
         assert_eq!(within("a,b".to_owned(), asked).await.as_deref(), Some("a,b"));
+        assert_eq!((hops(), within("a,b".to_owned(), async { hops() }).await), (0, 1));
     }
 
     #[test]
