@@ -20,6 +20,25 @@ fn build(world: &World, url: &str, trusts: impl Fn(Call) -> Call) -> (Done, Stri
     (done, format!("{}{}", said.stdout, said.stderr))
 }
 
+/// A shared server, what stands before it with a certificate of this name, and the authority that gave it.
+fn behind_tls(world: &World, name: &str) -> Result<(Shared, Terminator, Authority), String> {
+    let authority = Authority::create(world.root())?;
+    let config = authority.signs(name)?;
+    let shared = Shared::start();
+    let tls = Terminator::before(shared.address(), config);
+    Ok((shared, tls, authority))
+}
+
+/// [`behind_tls`]; ends a test that cannot have it.
+macro_rules! behind_tls {
+    ($world:expr, $name:expr) => {
+        match behind_tls(&$world, $name) {
+            Ok(all) => all,
+            Err(why) => skip!("{why}"),
+        }
+    };
+}
+
 /// The log has one line of the place, which says this.
 #[track_caller]
 fn told(world: &World, want: &str) {
@@ -30,13 +49,7 @@ fn told(world: &World, want: &str) {
 #[test]
 fn a_place_behind_tls_is_used_when_it_is_trusted() {
     let (one, two, three) = (world!(), world!(), world!());
-    let made = Authority::create(one.root()).and_then(|made| Ok((made.signs("server")?, made)));
-    let (config, authority) = match made {
-        Ok(made) => made,
-        Err(why) => skip!("{why}"),
-    };
-    let shared = Shared::start();
-    let tls = Terminator::before(shared.address(), config);
+    let (shared, tls, authority) = behind_tls!(one, "server");
     let trusts = |call: Call| call.env("SSL_CERT_FILE", authority.file());
     let (done, said) = build(&one, &tls.url(), trusts);
     assert_eq!(done.compiled().len(), 4);
@@ -64,13 +77,7 @@ fn a_place_behind_tls_is_used_when_it_is_trusted() {
 #[test]
 fn what_is_wrong_with_a_certificate_is_named() {
     let (one, two) = (world!(), world!());
-    let made = Authority::create(one.root()).and_then(|made| Ok((made.signs("other")?, made)));
-    let (config, authority) = match made {
-        Ok(made) => made,
-        Err(why) => skip!("{why}"),
-    };
-    let shared = Shared::start();
-    let tls = Terminator::before(shared.address(), config);
+    let (shared, tls, authority) = behind_tls!(one, "other");
     let trusts = |call: Call| call.env("SSL_CERT_FILE", authority.file());
     let (done, _) = build(&one, &tls.url(), trusts);
     assert_eq!(done.compiled().len(), 4);
@@ -86,13 +93,7 @@ fn what_is_wrong_with_a_certificate_is_named() {
 #[test]
 fn storage_services_that_are_not_trusted_are_named() {
     let (one, two) = (world!(), world!());
-    let made = Authority::create(one.root()).and_then(|made| made.signs("server"));
-    let config = match made {
-        Ok(config) => config,
-        Err(why) => skip!("{why}"),
-    };
-    let shared = Shared::start();
-    let tls = Terminator::before(shared.address(), config);
+    let (_shared, tls, _) = behind_tls!(one, "server");
     let bucket = |call: Call| {
         call.env("AWS_ENDPOINT_URL_S3", tls.url())
             .env("AWS_REGION", "us-east-1")
