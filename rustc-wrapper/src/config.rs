@@ -158,10 +158,11 @@ fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
         return Ok(ServerPlace::Local);
     };
     let value = value.to_string_lossy();
+    let fail = |why: &str| Err(error("KILN_SERVER", &value, why));
     if let Some(path) = value.strip_prefix("unix://") {
         return match path.starts_with('/') {
             true => Ok(ServerPlace::Unix(path.into())),
-            false => Err(error("KILN_SERVER", &value, "the path is not absolute")),
+            false => fail("the path is not absolute"),
         };
     }
     if let Some((_, host)) = value.rsplit_once('@') {
@@ -172,7 +173,6 @@ fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
             "a server takes no name and password",
         ));
     }
-    let fail = |why: &str| Err(error("KILN_SERVER", &value, why));
     if value.starts_with("https://") {
         return fail("TLS is not available in this version");
     }

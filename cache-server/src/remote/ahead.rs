@@ -87,6 +87,10 @@ impl Ahead {
         self.packing.try_lock().is_err()
     }
 
+    fn keys(&self) -> Vec<Key> {
+        lock(&self.jobs).keys().cloned().collect()
+    }
+
     fn with<T>(&self, key: &Key, work: impl FnOnce(&mut Job) -> T) -> Option<T> {
         lock(&self.jobs).get_mut(key).map(work)
     }
@@ -348,27 +352,51 @@ async fn blobs_of(service: &Service, principal: &Principal, names: &[ResultName]
     Some((blobs, of_result))
 }
 
+/// What a job leaves now.
+struct Left {
+    /// The results of it that the note names, and what became of fetching ahead; no packs yet.
+    note: Note,
+    /// The note that it began with.
+    previous: Option<Note>,
+    /// How many results it used.
+    used: usize,
+    /// The packs that there are.
+    batches: Batches,
+}
+
+/// What a job leaves, where `is_new` says of it and the number of results that it used that this is to be written.
+async fn left_by(
+    service: &Service,
+    edge: &Edge,
+    key: &Key,
+    is_new: impl FnOnce(&mut Job, usize) -> bool,
+) -> Option<Left> {
+    let state = edge.ahead.with(key, |job| {
+        let new = is_new(job, job.used.len());
+        new.then(|| {
+            let batches = job.batches.without(&job.broken);
+            (job.previous.clone(), job.used.clone(), job.brought(), batches)
+        })
+    });
+    let (previous, results, brought, batches) = state??;
+    let used = results.len();
+    let names = names_of(service, edge, &key.0, results).await?;
+    let note = prefetch::next_note(previous.as_ref(), &names, brought);
+    Some(Left { note, previous, used, batches })
+}
+
 /// Writes the notes of all jobs that used something since they were written.
 pub(crate) async fn write_notes(service: &Service, edge: &Edge) {
     if !edge.sends || service.reports.flush(service).await.is_err() {
         return;
     }
-    let keys: Vec<Key> = lock(&edge.ahead.jobs).keys().cloned().collect();
-    for key in keys {
-        let state = edge.ahead.with(&key, |job| {
-            let new = job.used.len() > job.written;
-            new.then(|| {
-                let batches = job.batches.without(&job.broken);
-                (job.previous.clone(), job.used.clone(), job.brought(), batches)
-            })
-        });
-        let Some(Some((previous, used, brought, batches))) = state else { continue };
-        let Some(names) = names_of(service, edge, &key.0, used.clone()).await else { continue };
-        let note = prefetch::next_note(previous.as_ref(), &names, brought);
+    for key in edge.ahead.keys() {
+        let left = left_by(service, edge, &key, |job, used| used > job.written).await;
+        let Some(Left { note, previous, used, batches }) = left else { continue };
         let note = note.with_batches(&batches);
         let written = previous.is_some_and(|previous| previous.says_as_much_as(&note));
         if written || put(service, edge, &key.1, note).await {
-            edge.ahead.with(&key, |job| job.written = used.len());
+            edge.ahead.with(&key, |job| job.written = used);
         }
     }
 }
@@ -389,26 +417,14 @@ pub(crate) struct ToPack {
 
 /// The jobs that used something since packs were written for them; it counts as written then.
 pub(crate) async fn to_pack(service: &Service, edge: &Edge) -> Vec<ToPack> {
-    let keys: Vec<Key> = lock(&edge.ahead.jobs).keys().cloned().collect();
     let mut all = Vec::new();
-    for key in keys {
-        let state = edge.ahead.with(&key, |job| {
-            let new = job.used.len() > job.packed;
-            job.packed = job.used.len();
-            new.then(|| {
-                let batches = job.batches.without(&job.broken);
-                (
-                    job.previous.clone(),
-                    job.used.clone(),
-                    job.brought(),
-                    batches,
-                    job.batches.packs(),
-                )
-            })
+    for key in edge.ahead.keys() {
+        let mut before = Vec::new();
+        let left = left_by(service, edge, &key, |job, used| {
+            before = job.batches.packs();
+            used > std::mem::replace(&mut job.packed, used)
         });
-        let Some(Some((previous, used, brought, batches, before))) = state else { continue };
-        let Some(names) = names_of(service, edge, &key.0, used).await else { continue };
-        let note = prefetch::next_note(previous.as_ref(), &names, brought);
+        let Some(Left { note, batches, .. }) = left.await else { continue };
         all.push(ToPack { key, names: note.names(), batches, before, note });
     }
     all

@@ -136,15 +136,29 @@ impl Edge {
 
     /// It failed: counted, and told once.
     fn fault(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
-        let why = self.without_place(why);
-        let now = Instant::now();
-        let mut breaker = self.side(side);
-        match kind {
-            FaultKind::ReadOnly | FaultKind::Loop => breaker.pause(kind, now),
-            _ => {
-                breaker.fault(kind, now);
-            }
+        if matches!(kind, FaultKind::ReadOnly | FaultKind::Loop) {
+            return self.leave_alone(log, side, kind, why);
         }
+        self.failed(log, (side, kind), why, |breaker, now| {
+            breaker.fault(kind, now);
+        });
+    }
+
+    /// It is left alone for a while, whatever came before: told once.
+    fn leave_alone(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
+        self.failed(log, (side, kind), why, |breaker, now| breaker.pause(kind, now));
+    }
+
+    fn failed(
+        &self,
+        log: &Log,
+        (side, kind): (Side, FaultKind),
+        why: &str,
+        note: impl FnOnce(&mut Breaker, Instant),
+    ) {
+        let why = self.without_place(why);
+        let mut breaker = self.side(side);
+        note(&mut breaker, Instant::now());
         breaker.because(why);
         drop(breaker);
         self.tell(log, kind, why);
@@ -175,15 +189,6 @@ impl Edge {
         if self.late.fetch_add(1, Ordering::Relaxed) + 1 >= REMOTE_FAULTS {
             self.side(Side::Reads).pause(FaultKind::Slow, Instant::now());
         }
-    }
-
-    /// It is left alone for a while, whatever came before: told once.
-    fn leave_alone(&self, log: &Log, side: Side, kind: FaultKind, why: &str) {
-        let mut breaker = self.side(side);
-        breaker.pause(kind, Instant::now());
-        breaker.because(why);
-        drop(breaker);
-        self.tell(log, kind, why);
     }
 
     /// A text about the remote without its name, which is said anyway.

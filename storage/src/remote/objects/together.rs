@@ -28,17 +28,10 @@ impl ObjectRemote {
         let named = packs.iter().filter_map(|pack| pack.0.parse::<ObjectName>().ok());
         let named = named.filter_map(|name| Some((layout::parse_together(&name)?.0, name)));
         let named: Vec<(String, ObjectName)> = named.take(limits::MAX_JOB_PACKS).collect();
-        let scopes: BTreeSet<&String> = named.iter().map(|(scope, _)| scope).collect();
-        if scopes.is_empty() {
+        if named.is_empty() {
             return Ok(Vec::new());
         }
-        let refused = async {
-            let mut refused = HashSet::new();
-            for scope in scopes {
-                refused.extend(self.rejected_in(scope).await?);
-            }
-            Ok(refused)
-        };
+        let refused = self.rejected(named.iter().map(|(scope, _)| scope.clone()).collect());
         let gets: Vec<_> = named.iter().map(|(_, name)| self.backend.get(name)).collect();
         let gets = stream::iter(gets).buffered(limits::REMOTE_LOOKUPS_AT_ONCE).try_collect();
         let (refused, bodies): (Rejected, Vec<Option<Body>>) = tokio::try_join!(refused, gets)?;
@@ -62,7 +55,16 @@ impl ObjectRemote {
         self.damaged.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// The results of a scope that no pack may give, here and there.
+    /// The results of some scopes that no pack may give, here and there.
+    async fn rejected(&self, scopes: BTreeSet<String>) -> StoreResult<Rejected> {
+        let mut rejected = HashSet::new();
+        for scope in scopes {
+            rejected.extend(self.rejected_in(&scope).await?);
+        }
+        Ok(rejected)
+    }
+
+    /// Those of one scope.
     async fn rejected_in(&self, scope_id: &str) -> StoreResult<Rejected> {
         let prefix = layout::rejected_prefix(scope_id);
         let listing = self.backend.list(&prefix).take(limits::MAX_REJECTED + 1);
@@ -157,11 +159,8 @@ impl<'a> Writer<'a> {
         results: &[(ResultName, Record)],
         local: &dyn Backend,
     ) -> StoreResult<()> {
-        let scopes: BTreeSet<String> = results.iter().map(|(name, _)| name.scope.id()).collect();
-        let mut rejected = HashSet::new();
-        for scope in scopes {
-            rejected.extend(self.remote.rejected_in(&scope).await?);
-        }
+        let scopes = results.iter().map(|(name, _)| name.scope.id()).collect();
+        let rejected = self.remote.rejected(scopes).await?;
         let mut large: Vec<Large> = Vec::new();
         for (name, record) in results {
             if rejected.contains(&(name.result, name.generation)) {
