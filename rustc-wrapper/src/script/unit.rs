@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use kiln_storage::parts::PROGRAM;
 use kiln_storage::record::{UnitName, UnitPart};
 
 use super::{Program, Run};
@@ -18,8 +19,6 @@ use crate::memo::Memo;
 use crate::roots::{Places, Roots, find_target};
 use crate::unit::{Named, parts};
 
-/// The program of the script, a part of every such key and of no other.
-pub(crate) const PROGRAM: &str = "build script";
 /// Most directories that are looked through for the one that holds all packages.
 const MAX_ABOVE: usize = 24;
 
