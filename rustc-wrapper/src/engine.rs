@@ -74,6 +74,7 @@ pub(crate) fn event(config: &Config, cwd: &Path, unit: UnitName) -> Event {
         at_ms: now_ms,
         run: who.run,
         job: who.job,
+        about: None,
         build: who.build,
         unit,
         unit_key: None,
