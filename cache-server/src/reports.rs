@@ -1,4 +1,5 @@
-//! Events on their way into the index: taken at once, written together a moment later.
+//! Events on their way into the index, for figures and explanations of late, and into the history, for reports:
+//! taken at once, written together a moment later.
 //!
 //! A build reports every unit while it runs; a transaction each would compete with the compilers
 //! for the disk. Whoever reads events flushes first, and a server that leaves flushes last; one
@@ -61,13 +62,19 @@ impl Reports {
         if waiting.count == 0 {
             return Ok(());
         }
+        // What one of them does not take is not lost to the other.
+        let mut kept = Ok(());
+        for (scope, batch) in waiting.events.clone() {
+            let added = service.history.add(scope, batch, |_, _| Ok(())).await;
+            kept = kept.and(added);
+        }
         let written = service.index.write(move |index| {
             for (scope, batch) in &waiting.events {
                 events::add(index, scope, batch, clock::now_ms())?;
             }
             events::trim(index, MAX_STORED_EVENTS)
         });
-        written.await
+        written.await.and(kept)
     }
 }
 

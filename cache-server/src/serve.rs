@@ -27,7 +27,7 @@ use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, ingest, quarantine, rebuild, remote, reports, routes};
+use crate::{evict, history, ingest, quarantine, rebuild, remote, reports, routes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,8 @@ impl Server {
             (false, true) => Fill::Blobs,
             (false, false) => Fill::Nothing,
         };
-        for note in &opened.notes {
+        let (history, told) = history::open::open(&config.kiln_dir)?;
+        for note in opened.notes.iter().chain(&told) {
             log.warn(format_args!("{note}"));
         }
         let before = behind.as_ref().map(|remote| format!(", before {}", remote.display()));
@@ -173,7 +174,7 @@ impl Server {
         ));
         Ok(Self {
             runtime,
-            service: Service::new(config, store, opened.index, log, behind),
+            service: Service::new(config, store, (opened.index, history), log, behind),
             unix,
             tcp,
             signals,

@@ -90,6 +90,7 @@ pub(crate) fn event(config: &Config, cwd: &Path, unit: UnitName) -> Event {
         phases_us: Default::default(),
         bytes: 0,
         cost_ms: 0,
+        cpu_ms: 0,
         wall_us: 0,
     }
 }

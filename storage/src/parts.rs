@@ -68,6 +68,66 @@ pub fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
     found
 }
 
+/// Whether two units of one version were made of the same target of the package: a test of the library is none of
+/// the program, and a build script tries many sources under one name. A package has one build script.
+pub fn is_same_target(then: &[UnitPart], now: &[UnitPart]) -> bool {
+    let value = |parts: &[UnitPart], group: &str, name: &str| {
+        let found = parts.iter().find(|part| part.group == group && part.name == name);
+        found.and_then(|part| part.value.clone())
+    };
+    let same = |group: &str, name: &str| {
+        let here = value(now, group, name);
+        here.is_some() && here == value(then, group, name)
+    };
+    let is_run = now.iter().any(|part| part.group == PROGRAM);
+    is_run || same(INPUT, "") || same(CODEGEN, "metadata")
+}
+
+/// Options of the code generator that a profile sets.
+const OF_PROFILE: [&str; 11] = [
+    "opt-level",
+    "debuginfo",
+    "debug-assertions",
+    "overflow-checks",
+    "panic",
+    "lto",
+    "codegen-units",
+    "strip",
+    "split-debuginfo",
+    "embed-bitcode",
+    "linker-plugin-lto",
+];
+
+/// What differences that decide alone come from: `compiler`, `features`, `profile`, `flags` (RUSTFLAGS and
+/// settings of cargo), or `arguments` of more than one origin.
+pub fn kind_of(causes: &[Cause]) -> &'static str {
+    let one = |cause: &Cause| -> &'static str {
+        match cause.kind.as_str() {
+            "compiler" => "compiler",
+            "feature" => "features",
+            "argument" | "order" => {
+                let option = cause.name.strip_prefix("-C ").unwrap_or_default();
+                match cause.name.as_str() {
+                    // As far as it goes alone, of what cargo knows of all that it builds.
+                    "-C metadata" => "arguments",
+                    _ if OF_PROFILE.contains(&option) => "profile",
+                    name if name.starts_with('-') => "flags",
+                    _ => "arguments",
+                }
+            }
+            _ => "arguments",
+        }
+    };
+    let mut kinds: Vec<&'static str> = causes.iter().map(one).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    match kinds[..] {
+        [kind] => kind,
+        _ if kinds.contains(&"compiler") => "compiler",
+        _ => "arguments",
+    }
+}
+
 fn named(part: &UnitPart) -> (&str, &str) {
     (&part.group, &part.name)
 }

@@ -4,7 +4,7 @@
 //! else is found.
 
 use kiln_storage::api::{Cause, NearestUnit};
-use kiln_storage::parts::{CODEGEN, INPUT, PROGRAM, Rank, cause, differences};
+use kiln_storage::parts::{self, Rank, cause, differences};
 use kiln_storage::record::{UnitName, UnitPart};
 
 use super::Causes;
@@ -19,7 +19,7 @@ pub fn compare(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     let alike = |other: &&NearestUnit| {
         other.unit.kind == unit.name.kind && other.unit.target == unit.name.target
     };
-    let parts = kept(&unit.parts);
+    let kept = kept(&unit.parts);
     if !earlier.iter().any(|other| alike(&other)) {
         return first(unit, earlier);
     }
@@ -33,7 +33,7 @@ pub fn compare(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     let mut nearest: Option<Vec<(Rank, Cause)>> = None;
     for other in compared {
         let mut found = version(&other.unit, &unit.name);
-        found.extend(differences(&other.parts, &parts));
+        found.extend(differences(&other.parts, &kept));
         if nearest.as_ref().is_none_or(|best| weight(&found) < weight(best)) {
             nearest = Some(found);
         }
@@ -59,20 +59,10 @@ fn first(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     Causes::new(vec![cause("first", "", then, now)])
 }
 
-/// Whether an earlier unit was made of the same target of the package: a test of the library is none
-/// of the program, and a build script tries many sources under one name. A package has one build script.
+/// Whether an earlier unit is this one, or this one of another version.
 fn is_same_target(unit: &Named, other: &NearestUnit) -> bool {
-    let value = |parts: &[UnitPart], group: &str, name: &str| {
-        let found = parts.iter().find(|part| part.group == group && part.name == name);
-        found.and_then(|part| part.value.clone())
-    };
-    let same = |group: &str, name: &str| {
-        let here = value(&unit.parts, group, name);
-        here.is_some() && here == value(&other.parts, group, name)
-    };
-    let is_run = unit.parts.iter().any(|part| part.group == PROGRAM);
     let other_version = unit.name.version != other.unit.version;
-    other_version || is_run || same(INPUT, "") || same(CODEGEN, "metadata")
+    other_version || parts::is_same_target(&other.parts, &unit.parts)
 }
 
 /// How far away: differences that follow from others come with them and count nothing.

@@ -1,0 +1,168 @@
+//! `GET /v1/runs…`: runs, their jobs, and the report of a run. What has been reported till now is written before it
+//! is read.
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use kiln_storage::api::Problem;
+use kiln_storage::api::report::{JobReport, RunReport, RunSummary, RunsResponse};
+use kiln_storage::limits::MAX_LISTED_RUNS;
+use serde::Deserialize;
+
+use crate::error::ApiError;
+use crate::history::read::{self, RunRow};
+use crate::principal::Principal;
+use crate::report::markdown::{self, Plain};
+use crate::report::{gather, summary};
+use crate::service::Service;
+
+/// Which part of the list is asked for.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    before: Option<String>,
+    limit: Option<usize>,
+}
+
+fn name<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
+    let Path(names) = path.map_err(|_| ApiError::BadRequest("the path is malformed".into()))?;
+    Ok(names)
+}
+
+/// Where a list goes on: the last event and the row of the last run of a page.
+fn cursor(text: &str) -> Option<(u64, i64)> {
+    let (last_ms, id) = text.split_once('-')?;
+    Some((last_ms.parse().ok()?, id.parse().ok()?))
+}
+
+/// Runs, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/runs",
+    params(
+        ("before" = Option<String>, Query, description = "`next` of the answer before"),
+        ("limit" = Option<usize>, Query, description = "How many; at most 100"),
+    ),
+    responses(
+        (status = 200, description = "Runs", body = RunsResponse),
+        (status = "4XX", description = "Malformed", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn list(
+    State(service): State<Service>,
+    principal: Principal,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<RunsResponse>, ApiError> {
+    let malformed = || ApiError::BadRequest("the query is malformed".into());
+    let Query(page) = page.map_err(|_| malformed())?;
+    let before = page.before.as_deref().map(|text| cursor(text).ok_or_else(malformed));
+    let before = before.transpose()?;
+    let limit = page.limit.unwrap_or(MAX_LISTED_RUNS).clamp(1, MAX_LISTED_RUNS);
+    service.reports.flush(&service).await?;
+    let read = move |rows: &_| {
+        let runs = read::runs(rows, &principal.scope_id, before, limit)?;
+        let next = runs.last().filter(|_| runs.len() == limit);
+        let next = next.map(|RunRow { last_ms, id, .. }| format!("{last_ms}-{id}"));
+        let told = |run: RunRow| Ok(summary(&run, read::jobs(rows, run.id)?, false));
+        let runs = runs.into_iter().map(told).collect::<rusqlite::Result<_>>()?;
+        Ok(RunsResponse { runs, next })
+    };
+    Ok(Json(service.history.read(read).await?))
+}
+
+/// A run with its jobs.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}",
+    params(("run" = String, Path, description = "The run")),
+    responses(
+        (status = 200, description = "The run", body = RunSummary),
+        (status = 404, description = "No such run", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn run(
+    State(service): State<Service>,
+    principal: Principal,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<RunSummary>, ApiError> {
+    let run = name(path)?;
+    service.reports.flush(&service).await?;
+    let read = move |rows: &_| {
+        let Some(run) = read::run(rows, &principal.scope_id, &run)? else { return Ok(None) };
+        Ok(Some(summary(&run, read::jobs(rows, run.id)?, true)))
+    };
+    Ok(Json(service.history.read(read).await?.ok_or(ApiError::NotFound)?))
+}
+
+/// A job of a run, with what its earlier runs came to.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/jobs/{job}",
+    params(
+        ("run" = String, Path, description = "The run"),
+        ("job" = String, Path, description = "The job"),
+    ),
+    responses(
+        (status = 200, description = "The job", body = JobReport),
+        (status = 404, description = "No such run or job", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn job(
+    State(service): State<Service>,
+    principal: Principal,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<JobReport>, ApiError> {
+    let names = name(path)?;
+    service.reports.flush(&service).await?;
+    let job = gather::job(&service, &principal.scope_id, names).await?;
+    Ok(Json(job.ok_or(ApiError::NotFound)?))
+}
+
+async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
+    service.reports.flush(service).await?;
+    gather::report(service, &principal.scope_id, run).await?.ok_or(ApiError::NotFound)
+}
+
+/// The report of a run.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/report.json",
+    params(("run" = String, Path, description = "The run")),
+    responses(
+        (status = 200, description = "The report", body = RunReport),
+        (status = 404, description = "No such run", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn report(
+    State(service): State<Service>,
+    principal: Principal,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Json<RunReport>, ApiError> {
+    Ok(Json(made(&service, &principal, &name(path)?).await?))
+}
+
+/// The report of a run in Markdown, at most 64 KiB.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/report.md",
+    params(("run" = String, Path, description = "The run")),
+    responses(
+        (status = 200, description = "The report", content_type = "text/markdown"),
+        (status = 404, description = "No such run", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn markdown(
+    State(service): State<Service>,
+    principal: Principal,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<impl IntoResponse, ApiError> {
+    let report = made(&service, &principal, &name(path)?).await?;
+    let text = markdown::markdown(&report, &Plain);
+    Ok(([(CONTENT_TYPE, "text/markdown; charset=utf-8")], text))
+}
