@@ -34,7 +34,8 @@ pub struct LookupRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub known: Vec<ResultKey>,
-    /// The job that asks ([`Event::lasting_job`]), so that the server may fetch ahead what the job used last time.
+    /// The job that asks, as `repository/workflow/job` of its events where these are known
+    /// ([`Event::lasting_job`]): what it used last time may be fetched ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
 }

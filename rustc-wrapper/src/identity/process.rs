@@ -10,18 +10,18 @@ const MAX_PARENTS: usize = 6;
 
 /// What is known of a process without asking a service.
 #[derive(Debug, Clone, Default)]
-pub struct Here {
+pub(super) struct Here {
     /// The cargo process: number and start, so that it is unique on a machine.
-    pub build: String,
+    pub(super) build: String,
     /// The directory that cargo was started in.
-    pub place: PathBuf,
+    pub(super) place: PathBuf,
     /// What the machine calls itself.
-    pub host: String,
+    pub(super) host: String,
 }
 
 impl Here {
     /// Looks around. A process that no cargo started is told by its parent and its own directory.
-    pub fn find(cwd: &Path) -> Self {
+    pub(super) fn find(cwd: &Path) -> Self {
         let (build, started_in) = build();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         // Cargo runs each compiler in the package's own directory.

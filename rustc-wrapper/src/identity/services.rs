@@ -8,36 +8,36 @@ use crate::env::Env;
 
 /// How a service tells runs and jobs.
 #[derive(Debug)]
-pub struct Service {
+pub(super) struct Service {
     /// What it is called in events.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// The variable that is `true` in its jobs.
-    pub sign: &'static str,
+    pub(super) sign: &'static str,
     /// A variable with which something else passes itself off as this service.
-    pub unless: Option<&'static str>,
+    pub(super) unless: Option<&'static str>,
     /// What all jobs of a run have in common and no other run has.
-    pub run: &'static str,
+    pub(super) run: &'static str,
     /// The number of the attempt, and what it is for the first. None: the service does not say, or gives
     /// another attempt another run.
-    pub attempt: Option<(&'static str, u32)>,
+    pub(super) attempt: Option<(&'static str, u32)>,
     /// The job.
-    pub job: &'static [&'static str],
+    pub(super) job: &'static [&'static str],
     /// The number of one of several jobs of a name, from 0, and how many there are.
-    pub parallel: Option<(&'static str, &'static str)>,
+    pub(super) parallel: Option<(&'static str, &'static str)>,
     /// What else may tell jobs of a name apart and is the same in all runs.
-    pub machine: &'static [&'static str],
+    pub(super) machine: &'static [&'static str],
     /// The repository.
-    pub repository: &'static [&'static str],
+    pub(super) repository: &'static [&'static str],
     /// The workflow or pipeline.
-    pub workflow: &'static [&'static str],
+    pub(super) workflow: &'static [&'static str],
     /// The branch or tag.
-    pub branch: &'static [&'static str],
+    pub(super) branch: &'static [&'static str],
     /// The branch that a pull request is for.
-    pub base: &'static [&'static str],
+    pub(super) base: &'static [&'static str],
     /// The commit.
-    pub commit: &'static [&'static str],
+    pub(super) commit: &'static [&'static str],
     /// Where people look at the run.
-    pub url: &'static [&'static str],
+    pub(super) url: &'static [&'static str],
 }
 
 const GITHUB: Service = Service {
@@ -63,7 +63,7 @@ const RUN_BY_NUMBER: &[&str] =
     &["{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_NUMBER}"];
 
 /// All of them, those first that set the signs of others as well.
-pub const SERVICES: &[Service] = &[
+pub(super) const SERVICES: &[Service] = &[
     Service {
         name: "forgejo",
         sign: "FORGEJO_ACTIONS",
@@ -128,7 +128,7 @@ pub const SERVICES: &[Service] = &[
 
 impl Service {
     /// The service that runs this, and what it calls the run, without the attempt.
-    pub fn find(env: &Env) -> Option<(&'static Self, String)> {
+    pub(super) fn find(env: &Env) -> Option<(&'static Self, String)> {
         let here = |service: &&Self| {
             env.text(service.sign) == Some("true")
                 && service.unless.is_none_or(|name| env.text(name).is_none())
@@ -138,7 +138,7 @@ impl Service {
     }
 
     /// Which attempt this is, from 1.
-    pub fn attempt_in(&self, env: &Env) -> u32 {
+    pub(super) fn attempt_in(&self, env: &Env) -> u32 {
         let told = |(name, first): (&str, u32)| {
             let number: u32 = env.text(name)?.parse().ok()?;
             number.checked_sub(first)?.checked_add(1)
@@ -147,7 +147,7 @@ impl Service {
     }
 
     /// What the job is called, without what may tell it from others of the name.
-    pub fn job_in(&self, env: &Env) -> Option<String> {
+    pub(super) fn job_in(&self, env: &Env) -> Option<String> {
         let job = first(env, self.job)?;
         let number = |name| env.text(name)?.parse::<u32>().ok();
         let part = self.parallel.and_then(|(index, total)| Some((number(index)?, number(total)?)));
@@ -161,7 +161,7 @@ impl Service {
 }
 
 /// The first pattern that holds, filled in.
-pub fn first(env: &Env, patterns: &[&str]) -> Option<String> {
+pub(super) fn first(env: &Env, patterns: &[&str]) -> Option<String> {
     patterns.iter().find_map(|pattern| fill(env, pattern))
 }
 
