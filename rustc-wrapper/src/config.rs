@@ -164,6 +164,16 @@ fn word<T: Copy>(env: &Env, name: &'static str, words: &[(&str, T)]) -> Result<T
     found.map(|(_, meaning)| *meaning).ok_or_else(|| error(name, &value, "not one of its words"))
 }
 
+/// The value of a setting with a grammar of its own; empty counts as unset.
+fn parsed<T>(env: &Env, name: &'static str) -> Result<Option<T>, ConfigError>
+where
+    T: std::str::FromStr<Err = &'static str>,
+{
+    let Some(value) = env.get(name).filter(|v| !v.is_empty()) else { return Ok(None) };
+    let value = value.to_string_lossy();
+    value.parse().map(Some).map_err(|why: &str| error(name, &value, why))
+}
+
 fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
     let Some(value) = env.get("KILN_SERVER").filter(|v| !v.is_empty()) else {
         return Ok(ServerPlace::Local);
@@ -256,13 +266,7 @@ impl Config {
                 "KILN_BUILD_SCRIPTS",
                 &[("on", BuildScripts::On), ("off", BuildScripts::Off)],
             )?,
-            verify: match env.get("KILN_VERIFY").filter(|v| !v.is_empty()) {
-                None => Percent::NONE,
-                Some(value) => {
-                    let value = value.to_string_lossy();
-                    value.parse().map_err(|why: &str| error("KILN_VERIFY", &value, why))?
-                }
-            },
+            verify: parsed(env, "KILN_VERIFY")?.unwrap_or(Percent::NONE),
             report: match env.get("KILN_REPORT_FILE").filter(|v| !v.is_empty()) {
                 None => None,
                 Some(value) => Some(env.absolute("KILN_REPORT_FILE").ok_or_else(|| {
@@ -271,13 +275,7 @@ impl Config {
             },
             run: env.text("KILN_RUN").map(str::to_owned),
             job: env.text("KILN_JOB").map(str::to_owned),
-            matrix: match env.get("KILN_MATRIX").filter(|v| !v.is_empty()) {
-                None => None,
-                Some(value) => {
-                    let value = value.to_string_lossy();
-                    Some(value.parse().map_err(|why: &str| error("KILN_MATRIX", &value, why))?)
-                }
-            },
+            matrix: parsed(env, "KILN_MATRIX")?,
             serve,
         })
     }
