@@ -16,7 +16,7 @@ use crate::key::{ResultKey, UnitKey};
 use crate::record::{Record, UnitName, UnitPart};
 
 pub use remote::{BringRequest, DrainRequest, RemoteStatus, ShutdownRequest};
-pub use run::RunAbout;
+pub use run::{RunAbout, bounded_name};
 
 /// `POST /v1/lookup`: at most [`crate::limits::MAX_LOOKUP_KEYS`] keys in all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,8 @@ pub struct LookupRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub known: Vec<ResultKey>,
-    /// The job that asks, so that the server may fetch ahead what the job used last time.
+    /// The job that asks, as `repository/workflow/job` of its events where these are known
+    /// ([`Event::lasting_job`]): what it used last time may be fetched ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
 }
