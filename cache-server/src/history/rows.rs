@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use kiln_storage::api::{Event, RunAbout};
+use kiln_storage::api::{Event, RunAbout, bounded_name};
 use kiln_storage::encode::Encoder;
 use kiln_storage::limits::{MAX_JOB_BYTES, MAX_RUN_BYTES};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::chunk::{self, Kept, cut};
+use super::chunk::{self, Kept};
 use crate::index::{int, json, uint};
 use crate::limits::{CHUNK_EVENTS, MAX_JOB_EVENTS, MAX_OPEN_JOBS, MAX_RUN_JOBS};
 use crate::report::sums::Sums;
@@ -72,7 +72,8 @@ pub(crate) fn add<'a>(
         if open.jobs.len() >= MAX_OPEN_JOBS {
             open.clear();
         }
-        let mut key = (scope.to_owned(), cut(run, MAX_RUN_BYTES), cut(job, MAX_JOB_BYTES));
+        let (run, job) = (bounded_name(run, MAX_RUN_BYTES), bounded_name(job, MAX_JOB_BYTES));
+        let mut key = (scope.to_owned(), run, job);
         let about = events.iter().find_map(|event| event.about.as_ref());
         let run = run_row(connection, (&key.0, &key.1, now_ms), about, &events)?;
         added.begins_run |= run.is_new;

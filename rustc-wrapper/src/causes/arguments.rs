@@ -5,7 +5,7 @@
 
 use kiln_storage::api::{Cause, NearestUnit};
 use kiln_storage::parts::{self, Rank, cause, differences};
-use kiln_storage::record::{UnitName, UnitPart};
+use kiln_storage::record::UnitName;
 
 use super::Causes;
 use crate::unit::Named;
@@ -81,6 +81,7 @@ fn version(then: &UnitName, now: &UnitName) -> Vec<(Rank, Cause)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_storage::record::UnitPart;
     use kiln_storage::{Digest, UnitKey};
 
     fn part(line: &str) -> UnitPart {

@@ -20,6 +20,7 @@ use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::env::Env;
 use crate::explain::Told;
+use crate::identity::Identity;
 use crate::{local, reasons, say};
 
 /// Most runs and jobs named where one is not known.
@@ -88,7 +89,7 @@ impl From<ClientError> for Failure {
 }
 
 pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode {
-    let asked = arguments.run.clone().or_else(|| config.run.clone());
+    let asked = arguments.run.clone().or_else(|| under_way(env, config));
     // Events are kept by the server; one is started to read them.
     let read = local::connect(env, config)
         .map_err(Failure::from)
@@ -120,6 +121,13 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
         }
         None => ExitCode::SUCCESS,
     }
+}
+
+/// The run that settings or a CI service name. The builds of somebody are runs of their own each: there it is the
+/// newest.
+fn under_way(env: &Env, config: &Config) -> Option<String> {
+    let who = Identity::find(env, config, &env.cwd.clone().unwrap_or_default());
+    (config.run.is_some() || who.about.is_some()).then_some(who.run)
 }
 
 /// The sentence of a gate that is not passed.
