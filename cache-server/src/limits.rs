@@ -125,7 +125,25 @@ pub const MAX_RUN_JOBS: u64 = 1000;
 /// Most runs in the history; the oldest go first.
 pub const MAX_RUNS: u64 = 20_000;
 
-/// Age at which a run goes, counted from its last event.
+/// Most events that wait to be sent to what is behind the server; the oldest go first.
+pub const MAX_OUTGOING_EVENTS: u64 = 100_000;
+
+/// Events that are sent together: those of one job.
+pub const EVENTS_SENT_AT_ONCE: usize = 1000;
+
+/// Bytes at which no more of them are sent together: a bucket takes objects of some MiB.
+pub const EVENTS_SENT_BYTES: usize = 3 * 1024 * 1024;
+
+/// How long events wait for others before they are sent to another server.
+pub const EVENTS_TO_SERVER_DELAY: Duration = Duration::from_secs(1);
+
+/// How long they wait before they are written to a bucket, where each writing is an object.
+pub const EVENTS_TO_BUCKET_DELAY: Duration = Duration::from_secs(60);
+
+/// Longest that a report waits for events, or for an answer, from what is behind the server.
+pub const EVENTS_BROUGHT: Duration = Duration::from_secs(20);
+
+/// Age at which a run goes, counted from when its last event came.
 pub const MAX_RUN_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Most bytes of chunks in the history; the oldest runs go first.

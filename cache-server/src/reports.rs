@@ -13,8 +13,10 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::error::ApiError;
+use crate::history::outgoing;
 use crate::index::{IndexError, events};
 use crate::limits::{EVENT_FLUSH_DELAY, MAX_STORED_EVENTS, MAX_WAITING_EVENTS};
+use crate::remote::Edge;
 use crate::service::Service;
 
 /// Events that are not written yet, by scope.
@@ -64,9 +66,16 @@ impl Reports {
         }
         // What one of them does not take is not lost to the other.
         let mut kept = Ok(());
+        let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
         for (scope, batch) in waiting.events.clone() {
-            let added = service.history.add(scope, batch, |_, _| Ok(())).await;
-            kept = kept.and(added);
+            let added = service.history.add(scope, batch, move |rows, new| match goes_on {
+                true => outgoing::queue(rows, new),
+                false => Ok(()),
+            });
+            kept = kept.and(added.await);
+        }
+        if let Some(edge) = service.edge.as_ref().filter(|_| goes_on) {
+            edge.events.wake();
         }
         let written = service.index.write(move |index| {
             for (scope, batch) in &waiting.events {

@@ -273,6 +273,7 @@ fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
     tokio::spawn(reports::run(service.clone()));
     tokio::spawn(remote::outbox::run(service.clone()));
+    tokio::spawn(remote::events::run(service.clone()));
     let service = service.clone();
     tokio::spawn(async move {
         let filled = match fill {

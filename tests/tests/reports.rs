@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln_tests::far::Shared;
-use kiln_tests::{Call, Project, World, world};
+use kiln_tests::{Call, Project, World, bucket, world};
 use serde_json::Value;
 
 /// Two features and three profiles.
@@ -223,4 +223,52 @@ fn six_jobs_on_one_shared_server_give_one_report() {
     );
     let unknown = kiln(&["report", "2", "--job", "x"]).run().fails().stderr;
     assert!(unknown.contains("no job \"x\"") && unknown.contains(JOBS[0].0), "{unknown}");
+}
+
+/// Ends the server of a machine, as the end of a job does.
+fn stop(machine: &Machine) {
+    machine.world.kiln(&["server", "stop"]).run().ok();
+}
+
+/// The figures of a report that do not depend on who made it.
+fn told_by_all(report: &Value) -> Value {
+    let mut report = report.clone();
+    for job in report["jobs"].as_array_mut().unwrap() {
+        job.as_object_mut().unwrap().remove("trend");
+    }
+    report
+}
+
+/// Machines share a bucket and nothing else; whoever asks, even one that never saw the run, tells the whole.
+#[test]
+fn six_jobs_that_share_a_bucket_give_the_same_report() {
+    let fresh = world!();
+    let bucket = bucket!(fresh);
+    let share = |call: Call| bucket.before(call);
+    let (_machines, told) = two_runs(&share, &stop);
+    let batches = bucket.objects("events").len();
+    assert!((12..=24).contains(&batches), "{batches} batches of 12 jobs");
+    for _ in 0..2 {
+        let done = share(fresh.kiln(&["report", "2", "--format", "json"])).run().ok();
+        let again: Value = serde_json::from_str(&done.stdout).unwrap();
+        assert_eq!(told_by_all(&again), told_by_all(&told));
+    }
+    // What was brought is not brought again.
+    bucket.take();
+    share(fresh.kiln(&["report", "2"])).run().ok();
+    let asked = bucket.take();
+    assert_eq!(asked.keys().collect::<Vec<_>>(), ["LIST events"], "{asked:#?}");
+}
+
+/// Each machine has a server of its own before the shared one, which is asked for the report.
+#[test]
+fn six_jobs_before_a_shared_server_give_the_same_report() {
+    let shared = Shared::start();
+    let url = format!("http://{}", shared.address());
+    let share = |call: Call| call.env("KILN_UPSTREAM", &url);
+    let (machines, told) = two_runs(&share, &stop);
+    let done =
+        machines[0].world.kiln(&["report", "2", "--format", "json"]).env("KILN_SERVER", &url);
+    let there: Value = serde_json::from_str(&done.run().ok().stdout).unwrap();
+    assert_eq!(there, told);
 }

@@ -25,7 +25,7 @@ const LEVEL: i32 = 6;
 const ID_DIGITS: usize = 12;
 
 /// Hexadecimal digits that are kept of the key of a unit, and of a result.
-pub(crate) const UNIT_DIGITS: usize = 32;
+const UNIT_DIGITS: usize = 32;
 const RESULT_DIGITS: usize = 16;
 
 /// What is kept of an event.

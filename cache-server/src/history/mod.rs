@@ -9,6 +9,7 @@
 pub(crate) mod chunk;
 pub(crate) mod expire;
 pub(crate) mod open;
+pub(crate) mod outgoing;
 pub(crate) mod read;
 pub(crate) mod rows;
 
@@ -64,6 +65,18 @@ impl History {
             *self.open.lock().unwrap_or_else(PoisonError::into_inner) = OpenJobs::default();
         }
         written
+    }
+
+    /// Writes rows that are no events.
+    ///
+    /// # Errors
+    /// What SQLite fails with.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, IndexError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.rows.write(work).await
     }
 
     /// Reads rows, beside whoever writes.

@@ -56,6 +56,20 @@ CREATE TABLE chunks (
     body BLOB NOT NULL
 );
 CREATE INDEX chunks_of_job ON chunks (job, id);
+-- Batches of events that came from a place behind the server, by the name they have there.
+CREATE TABLE arrived (
+    run INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    PRIMARY KEY (run, name)
+) WITHOUT ROWID;
+-- Events that wait to be sent there.
+CREATE TABLE outgoing (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL,
+    job TEXT NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX outgoing_of_job ON outgoing (run, job, id);
 ";
 
 /// Opens the history of a directory; what the log should say about it. A file that cannot be used is thrown away;

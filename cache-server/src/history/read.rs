@@ -1,6 +1,7 @@
 //! Reading rows of the history. Each answer is bounded.
 
 use kiln_storage::api::RunAbout;
+use kiln_storage::remote::events::KnownBatches;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::chunk::{self, Kept};
@@ -111,6 +112,35 @@ pub(crate) fn last_of_branch(
         ))?
         .query_row(params![series, branch, not, int(before_ms)], run_row)
         .optional()
+}
+
+/// The batches of a run that came from a place behind the server, by the names they have there.
+pub(crate) fn arrived(
+    connection: &Connection,
+    scope: &str,
+    run: &str,
+) -> rusqlite::Result<KnownBatches> {
+    connection
+        .prepare_cached(
+            "SELECT name FROM arrived a JOIN runs r ON r.id = a.run WHERE scope = ?1 AND r.run = ?2",
+        )?
+        .query_map([scope, run], |row| row.get(0))?
+        .collect()
+}
+
+/// Notes that a batch came.
+pub(crate) fn note_arrived(
+    connection: &Connection,
+    (scope, run): (&str, &str),
+    name: &str,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO arrived
+                 SELECT id, ?3 FROM runs WHERE scope = ?1 AND run = ?2",
+        )?
+        .execute([scope, run, name])?;
+    Ok(())
 }
 
 /// The jobs of a run, by name.

@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "6";
+const SCHEMA_VERSION: &str = "7";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -95,6 +95,7 @@ CREATE TABLE units (
     parts TEXT NOT NULL,
     UNIQUE (scope, unit_key)
 );
+CREATE INDEX units_of_key ON units (unit_key);
 CREATE INDEX units_of_crate ON units (scope, crate, kind, target, created_ms DESC);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -129,6 +129,18 @@ pub(crate) fn parts_of(
     Ok(parts.and_then(|parts| serde_json::from_str(&parts).ok()))
 }
 
+/// What a key was made of, whatever the scope: a key is the digest of its parts.
+pub(crate) fn known_parts(
+    connection: &Connection,
+    key: &UnitKey,
+) -> rusqlite::Result<Option<Vec<UnitPart>>> {
+    let parts: Option<String> = connection
+        .prepare_cached("SELECT parts FROM units WHERE unit_key = ?1 LIMIT 1")?
+        .query_row([key.digest().as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(parts.and_then(|parts| serde_json::from_str(&parts).ok()))
+}
+
 /// The least and the greatest digest that begin so; none: it is no beginning of one.
 pub(super) fn span(hex: &str) -> Option<([u8; DIGEST_LEN], [u8; DIGEST_LEN])> {
     let whole = |fill: &str| -> Option<[u8; DIGEST_LEN]> {

@@ -9,6 +9,7 @@ pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod batches;
 pub(crate) mod breaker;
+pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod open;
 pub(crate) mod outbox;
@@ -60,6 +61,8 @@ pub(crate) struct Edge {
     flights: fetch::Flights,
     lanes: Semaphore,
     outbox: outbox::Outbox,
+    /// Events on their way there.
+    pub(crate) events: events::Outgoing,
     ahead: ahead::Ahead,
     counts: Counts,
 }
@@ -107,6 +110,7 @@ impl Edge {
             flights: fetch::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
             outbox: outbox::Outbox::default(),
+            events: events::Outgoing::default(),
             ahead: ahead::Ahead::default(),
             counts: Counts::default(),
         }

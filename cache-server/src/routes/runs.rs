@@ -1,11 +1,13 @@
 //! `GET /v1/runs…`: runs, their jobs, and the report of a run. What has been reported till now is written before it
-//! is read.
+//! is read. Where another server is behind this one, that has the whole and is asked; where a bucket is, what other
+//! machines left there is brought first.
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
 use kiln_storage::api::Problem;
 use kiln_storage::api::report::{JobReport, RunReport, RunSummary, RunsResponse};
 use kiln_storage::limits::MAX_LISTED_RUNS;
@@ -14,15 +16,32 @@ use serde::Deserialize;
 use crate::error::ApiError;
 use crate::history::read::{self, RunRow};
 use crate::principal::Principal;
+use crate::remote::events;
 use crate::report::markdown::{self, Plain};
 use crate::report::{gather, summary};
 use crate::service::Service;
+
+const JSON: &str = "application/json";
+const MARKDOWN: &str = "text/markdown; charset=utf-8";
+
+/// What was asked, to ask it again.
+type Asked = (Uri, HeaderMap);
 
 /// Which part of the list is asked for.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     before: Option<String>,
     limit: Option<usize>,
+}
+
+/// What another server behind this one says to the same question.
+async fn told_behind(
+    service: &Service,
+    (uri, headers): &Asked,
+    kind: &'static str,
+) -> Option<Response> {
+    let page = events::told(service, headers, uri.path_and_query()?.as_str()).await?;
+    Some(([(CONTENT_TYPE, kind)], page).into_response())
 }
 
 fn name<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
@@ -54,7 +73,11 @@ pub(crate) async fn list(
     State(service): State<Service>,
     principal: Principal,
     page: Result<Query<Page>, QueryRejection>,
-) -> Result<Json<RunsResponse>, ApiError> {
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &asked, JSON).await {
+        return Ok(told);
+    }
     let malformed = || ApiError::BadRequest("the query is malformed".into());
     let Query(page) = page.map_err(|_| malformed())?;
     let before = page.before.as_deref().map(|text| cursor(text).ok_or_else(malformed));
@@ -69,7 +92,7 @@ pub(crate) async fn list(
         let runs = runs.into_iter().map(told).collect::<rusqlite::Result<_>>()?;
         Ok(RunsResponse { runs, next })
     };
-    Ok(Json(service.history.read(read).await?))
+    Ok(Json(service.history.read(read).await?).into_response())
 }
 
 /// A run with its jobs.
@@ -87,14 +110,19 @@ pub(crate) async fn run(
     State(service): State<Service>,
     principal: Principal,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<RunSummary>, ApiError> {
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &asked, JSON).await {
+        return Ok(told);
+    }
     let run = name(path)?;
-    service.reports.flush(&service).await?;
+    gathered(&service, &principal, &run).await?;
     let read = move |rows: &_| {
         let Some(run) = read::run(rows, &principal.scope_id, &run)? else { return Ok(None) };
         Ok(Some(summary(&run, read::jobs(rows, run.id)?, true)))
     };
-    Ok(Json(service.history.read(read).await?.ok_or(ApiError::NotFound)?))
+    let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
+    Ok(Json(told).into_response())
 }
 
 /// A job of a run, with what its earlier runs came to.
@@ -115,15 +143,26 @@ pub(crate) async fn job(
     State(service): State<Service>,
     principal: Principal,
     path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<JobReport>, ApiError> {
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &asked, JSON).await {
+        return Ok(told);
+    }
     let names = name(path)?;
-    service.reports.flush(&service).await?;
+    gathered(&service, &principal, &names.0).await?;
     let job = gather::job(&service, &principal.scope_id, names).await?;
-    Ok(Json(job.ok_or(ApiError::NotFound)?))
+    Ok(Json(job.ok_or(ApiError::NotFound)?).into_response())
+}
+
+/// Has all that is known of a run written here.
+async fn gathered(service: &Service, principal: &Principal, run: &str) -> Result<(), ApiError> {
+    service.reports.flush(service).await?;
+    events::bring(service, &principal.scope_id, run).await;
+    Ok(())
 }
 
 async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
-    service.reports.flush(service).await?;
+    gathered(service, principal, run).await?;
     gather::report(service, &principal.scope_id, run).await?.ok_or(ApiError::NotFound)
 }
 
@@ -142,8 +181,12 @@ pub(crate) async fn report(
     State(service): State<Service>,
     principal: Principal,
     path: Result<Path<String>, PathRejection>,
-) -> Result<Json<RunReport>, ApiError> {
-    Ok(Json(made(&service, &principal, &name(path)?).await?))
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &asked, JSON).await {
+        return Ok(told);
+    }
+    Ok(Json(made(&service, &principal, &name(path)?).await?).into_response())
 }
 
 /// The report of a run in Markdown, at most 64 KiB.
@@ -161,8 +204,12 @@ pub(crate) async fn markdown(
     State(service): State<Service>,
     principal: Principal,
     path: Result<Path<String>, PathRejection>,
-) -> Result<impl IntoResponse, ApiError> {
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &asked, MARKDOWN).await {
+        return Ok(told);
+    }
     let report = made(&service, &principal, &name(path)?).await?;
     let text = markdown::markdown(&report, &Plain);
-    Ok(([(CONTENT_TYPE, "text/markdown; charset=utf-8")], text))
+    Ok(([(CONTENT_TYPE, MARKDOWN)], text).into_response())
 }
