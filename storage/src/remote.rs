@@ -270,7 +270,7 @@ pub trait Remote: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// The events of a run that are kept there ([`KeepsEvents::AsObjects`]) and are not known by the names of their
+    /// The events of a run that are kept there (as objects or entries) and are not known by the names of their
     /// batches. What is damaged is left out.
     ///
     /// # Errors

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use kiln_storage::testing::gha::READ_WRITE;
 use kiln_tests::far::Shared;
+use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::{Call, Project, World, bucket, world};
 use serde_json::Value;
 
@@ -152,9 +154,11 @@ fn report(machine: &Machine, run: &str, share: &dyn Fn(Call) -> Call) -> Value {
     serde_json::from_str(&done.stdout).unwrap()
 }
 
-/// Two runs of the matrix, the second with a change; what is counted is told exactly. The report of the
-/// second is returned.
-fn two_runs(share: &dyn Fn(Call) -> Call, ends: &dyn Fn(&Machine)) -> (Vec<Machine>, Value) {
+/// A run of the matrix on machines that have nothing; what is counted is told exactly.
+fn one_run(
+    share: &dyn Fn(Call) -> Call,
+    ends: &dyn Fn(&Machine),
+) -> (Vec<Machine>, Vec<Counted>, Value) {
     let machines: Vec<Machine> = JOBS.iter().map(|_| Machine::new()).collect();
     let first = matrix(&machines, "1", share);
     machines.iter().for_each(ends);
@@ -170,7 +174,12 @@ fn two_runs(share: &dyn Fn(Call) -> Call, ends: &dyn Fn(&Machine)) -> (Vec<Machi
         .collect();
     assert!(kinds.contains(&"features") && kinds.contains(&"profile"), "{told:#}");
     assert!(!kinds.contains(&"unknown"), "{told:#}");
+    (machines, first, told)
+}
 
+/// The same, and a second run with a change, whose report is returned.
+fn two_runs(share: &dyn Fn(Call) -> Call, ends: &dyn Fn(&Machine)) -> (Vec<Machine>, Value) {
+    let (machines, first, _) = one_run(share, ends);
     for machine in &machines {
         machine.project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 2 }\n");
     }
@@ -260,15 +269,29 @@ fn six_jobs_that_share_a_bucket_give_the_same_report() {
     assert_eq!(asked.keys().collect::<Vec<_>>(), ["LIST events"], "{asked:#?}");
 }
 
+/// The same with nothing shared but the cache of GitHub Actions, where nothing can be listed.
+#[test]
+fn six_jobs_that_share_the_cache_of_github_give_the_same_report() {
+    let cache = Cache::start(Face::V2);
+    let share = |call: Call| cache.job(call, &[("refs/heads/main", READ_WRITE)]);
+    let (_machines, _, told) = one_run(&share, &stop);
+    let fresh = world!();
+    let done = share(fresh.kiln(&["report", "1", "--format", "json"])).run().ok();
+    let again: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(told_by_all(&again), told_by_all(&told));
+    let entries = cache.fake().keys().into_iter().filter(|(_, key)| key.starts_with("kiln-run-"));
+    assert_eq!(entries.count(), 6, "one for each job");
+}
+
 /// Each machine has a server of its own before the shared one, which is asked for the report.
 #[test]
 fn six_jobs_before_a_shared_server_give_the_same_report() {
     let shared = Shared::start();
     let url = format!("http://{}", shared.address());
     let share = |call: Call| call.env("KILN_UPSTREAM", &url);
-    let (machines, told) = two_runs(&share, &stop);
+    let (machines, _, told) = one_run(&share, &stop);
     let done =
-        machines[0].world.kiln(&["report", "2", "--format", "json"]).env("KILN_SERVER", &url);
+        machines[0].world.kiln(&["report", "1", "--format", "json"]).env("KILN_SERVER", &url);
     let there: Value = serde_json::from_str(&done.run().ok().stdout).unwrap();
     assert_eq!(there, told);
 }

@@ -54,7 +54,7 @@ impl Edge {
     pub(crate) fn takes_events(&self) -> bool {
         match self.remote.keeps_events() {
             KeepsEvents::No => false,
-            KeepsEvents::AsObjects => self.sends,
+            KeepsEvents::AsObjects | KeepsEvents::AsEntries => self.sends,
             KeepsEvents::AsServer => true,
         }
     }
@@ -68,6 +68,8 @@ pub(crate) async fn run(service: Service) {
     let pause = match edge.remote.keeps_events() {
         KeepsEvents::AsServer => EVENTS_TO_SERVER_DELAY,
         KeepsEvents::AsObjects | KeepsEvents::No => EVENTS_TO_BUCKET_DELAY,
+        // When the server ends.
+        KeepsEvents::AsEntries => return,
     };
     loop {
         edge.events.wake.notified().await;
@@ -112,7 +114,7 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
     }
     let Waiting { run, job, events, rows } = waiting;
     let units = match edge.remote.keeps_events() {
-        KeepsEvents::AsObjects => described(service, &events).await,
+        KeepsEvents::AsObjects | KeepsEvents::AsEntries => described(service, &events).await,
         // It has the records themselves.
         KeepsEvents::AsServer | KeepsEvents::No => Vec::new(),
     };
@@ -126,6 +128,8 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
             let why = format!("{} events are refused", batch.events.len());
             edge.tell(&service.log, FaultKind::Refused, &why);
         }
+        // Who may not write results is told so when there are some.
+        Ok(Err(StoreError::ReadOnly(why))) => return Err(why),
         Ok(Err(error)) => {
             let (kind, why) = kind_of(&error);
             edge.fault(&service.log, Side::Writes, kind, &why);
@@ -159,10 +163,12 @@ async fn described(service: &Service, events: &[Event]) -> Vec<NearestUnit> {
     read.await.unwrap_or_default()
 }
 
-/// Brings what others left of a run in a bucket.
+/// Brings what others left of a run in a bucket or a cache.
 pub(crate) async fn bring(service: &Service, scope: &str, run: &str) {
     let edge = service.edge.as_ref();
-    let keeps = |edge: &&Edge| edge.remote.keeps_events() == KeepsEvents::AsObjects;
+    let keeps = |edge: &&Edge| {
+        matches!(edge.remote.keeps_events(), KeepsEvents::AsObjects | KeepsEvents::AsEntries)
+    };
     let Some(edge) = edge.filter(keeps).filter(|edge| edge.may(Side::Reads)) else { return };
     match timeout(EVENTS_BROUGHT, bring_all(service, edge, (scope, run))).await {
         Ok(Ok(())) => {}

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_storage::StoreError;
+use kiln_storage::remote::events::KeepsEvents;
 use kiln_storage::remote::{ResultName, Stored};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -340,7 +341,10 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         *lock(&edge.outbox.stall) = Some(Stall::new(seen(edge), Instant::now()));
     }
     let hurried = async {
-        events::send_all(service, edge).await;
+        if begins && edge.remote.keeps_events() != KeepsEvents::AsEntries {
+            // Small, and before what may take all the time there is; entries are for results first.
+            events::send_all(service, edge).await;
+        }
         ahead::write_notes(service, edge).await;
         if !edge.sends {
             return false;
@@ -358,6 +362,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
             match service.index.read(rows::waiting).await {
                 Ok(waiting) if waiting.count == 0 => {
                     together::write(service, edge, until).await;
+                    events::send_all(service, edge).await;
                     return true;
                 }
                 Ok(_) => {}

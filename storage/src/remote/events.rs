@@ -28,6 +28,8 @@ pub enum KeepsEvents {
     No,
     /// It keeps them, and brings those of a run to whoever asks.
     AsObjects,
+    /// The same, but each batch is dear: they are sent when a server ends.
+    AsEntries,
     /// It makes reports of them itself.
     AsServer,
 }

@@ -10,6 +10,7 @@
 //! - `entries`: entries by key, addresses that are over, rights;
 //! - `pack`, `manifest`, `claim`, `numbers`: the formats, and writers that do not know of each other;
 //! - `view`, `fetch`, `read`: what is known, ranges of packs, and reading;
+//! - `events`: what became of units, for reports;
 //! - `collect`, `flush`, `budget`: what was stored, until it is durable;
 //! - `settings`, `token`, `clock`, `limits`: what is handed in, what a token says, time, bounds.
 
@@ -19,6 +20,7 @@ pub mod client;
 pub mod clock;
 mod collect;
 mod entries;
+mod events;
 mod fetch;
 mod flush;
 pub mod limits;
@@ -56,6 +58,7 @@ use crate::backend::{Backend, Body, StoreError, StoreResult};
 use crate::digest::Digest;
 use crate::key::{ObjectName, Scope, UnitKey};
 use crate::record::Record;
+use crate::remote::events::{EventBatch, EventsThere, KeepsEvents, KnownBatches};
 use crate::remote::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored};
 
 /// Attempts to collect a result while others are collected.
@@ -298,6 +301,23 @@ impl Remote for GhaRemote {
         let note = Note { written_ms: self.now_ms(), text };
         self.collected.add_note(scope, name, note);
         Ok(())
+    }
+
+    fn keeps_events(&self) -> KeepsEvents {
+        KeepsEvents::AsEntries
+    }
+
+    async fn put_events(&self, scope: &Scope, batch: &EventBatch) -> StoreResult<()> {
+        Ok(self.write_events(scope, batch).await?)
+    }
+
+    async fn events(
+        &self,
+        scopes: &[Scope],
+        run: &str,
+        known: &KnownBatches,
+    ) -> StoreResult<EventsThere> {
+        Ok(self.read_events(scopes, run, known).await?)
     }
 
     fn counters(&self) -> RemoteCounters {

@@ -161,7 +161,7 @@ impl GhaRemote {
     }
 
     /// Waits until the share of new entries has one more, if that is within the time.
-    async fn entry_of_share(&self, until: Deadline) -> Result<(), CacheError> {
+    pub(super) async fn entry_of_share(&self, until: Deadline) -> Result<(), CacheError> {
         let clock = &*self.entries.clock;
         loop {
             let taken = self.budget().take(clock.now_ms());

@@ -159,3 +159,12 @@ pub const ADDRESS_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// Most signed addresses that are kept.
 pub const MAX_ADDRESSES: usize = 1024;
+
+/// Most entries with events of a run.
+pub const MAX_RUN_ENTRIES: u64 = 2000;
+
+/// Numbers beyond the newest that is found at which more events of a run are looked for.
+pub const EVENTS_BEYOND: u64 = 4;
+
+/// Longest that events are written, or those of a run read.
+pub const EVENTS_WITHIN: Duration = Duration::from_secs(60);

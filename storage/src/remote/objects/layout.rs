@@ -171,9 +171,14 @@ pub(crate) fn parse_used(object: &ObjectName) -> Option<(String, u64)> {
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
+/// A name of fixed length for a run.
+pub(crate) fn run_id(run: &str) -> String {
+    brief_id("kiln run v1", run)
+}
+
 /// The prefix of what became of the units of a run; ends with `/`.
 pub(crate) fn events_prefix(scope: &Scope, run: &str) -> String {
-    format!("{EVENTS}{}/{}/", scope.id(), brief_id("kiln run v1", run))
+    format!("{EVENTS}{}/{}/", scope.id(), run_id(run))
 }
 
 /// The object of some events of a job, by their digest.
