@@ -179,7 +179,7 @@ async fn an_inventory_with_holes_is_none() {
     }
     remote.results(&[some("crate0", 0).0]).await.unwrap();
     remote.flush(Duration::from_secs(5)).await.unwrap();
-    for (call, calls) in [(Call::Get, 3), (Call::List, 8)] {
+    for (call, calls) in [(Call::Get, 3), (Call::List, 9)] {
         for nth in 1..=calls {
             faulty.set(Faults::Nth(call, nth, Fault::Unavailable));
             assert!(Inventory::read(&*backend).await.is_err(), "{call:?} {nth}");

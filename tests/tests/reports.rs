@@ -157,11 +157,11 @@ fn report(machine: &Machine, run: &str, share: &dyn Fn(Call) -> Call) -> Value {
 /// A run of the matrix on machines that have nothing; what is counted is told exactly.
 fn one_run(
     share: &dyn Fn(Call) -> Call,
-    ends: &dyn Fn(&Machine),
+    ends: &dyn Fn(&[Machine]),
 ) -> (Vec<Machine>, Vec<Counted>, Value) {
     let machines: Vec<Machine> = JOBS.iter().map(|_| Machine::new()).collect();
     let first = matrix(&machines, "1", share);
-    machines.iter().for_each(ends);
+    ends(&machines);
     // app, its build script and the run of that, mid, low, mac.
     assert!(first.iter().all(|job| job.units == 6), "{first:?}");
     let told = report(&machines[0], "1", share);
@@ -178,13 +178,13 @@ fn one_run(
 }
 
 /// The same, and a second run with a change, whose report is returned.
-fn two_runs(share: &dyn Fn(Call) -> Call, ends: &dyn Fn(&Machine)) -> (Vec<Machine>, Value) {
+fn two_runs(share: &dyn Fn(Call) -> Call, ends: &dyn Fn(&[Machine])) -> (Vec<Machine>, Value) {
     let (machines, first, _) = one_run(share, ends);
     for machine in &machines {
         machine.project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 2 }\n");
     }
     let second = matrix(&machines, "2", share);
-    machines.iter().for_each(ends);
+    ends(&machines);
     assert!(second.iter().map(Counted::misses).sum::<u64>() < 30, "{second:?}");
     let told = report(&machines[1], "2", share);
     check(&told, "2", &second);
@@ -234,9 +234,10 @@ fn six_jobs_on_one_shared_server_give_one_report() {
     assert!(unknown.contains("no job \"x\"") && unknown.contains(JOBS[0].0), "{unknown}");
 }
 
-/// Ends the server of a machine, as the end of a job does.
-fn stop(machine: &Machine) {
-    machine.world.kiln(&["server", "stop"]).run().ok();
+/// Ends the servers of all machines at the same time, as the ends of jobs do.
+fn stop(machines: &[Machine]) {
+    let ending = machines.iter().map(|machine| machine.world.kiln(&["server", "stop"]).spawn());
+    ending.collect::<Vec<_>>().into_iter().for_each(|one| drop(one.wait().ok()));
 }
 
 /// The figures of a report that do not depend on who made it.
