@@ -20,7 +20,7 @@ use crate::inputs::{self, Inputs, Run, Unknown};
 use crate::linker::LinkPlan;
 use crate::objects::Classes;
 use crate::observe::seen::Seen;
-use crate::outputs::{self, Made};
+use crate::outputs::{self, Made, Needles};
 use crate::roots::Escape;
 use crate::session::Session;
 
@@ -231,7 +231,7 @@ fn describe_outputs(
     inputs: &mut Inputs,
 ) -> Result<(Vec<Output>, Vec<Offer>), Unknown> {
     let roots = places(session);
-    let needles: Vec<&[u8]> = roots.iter().map(|(_, path)| path.as_bytes()).collect();
+    let needles = Needles::new(roots.iter().map(|(_, path)| path.as_bytes()));
     let mut pinned = vec![!session.unit.remapped; roots.len()];
     let (mut described, mut offers) = (Vec::new(), Vec::new());
     for file in made {
@@ -269,7 +269,7 @@ fn describe_outputs(
 pub(crate) fn hash(
     engine: &Engine<'_>,
     path: &Path,
-    needles: &[&[u8]],
+    needles: &Needles<'_>,
 ) -> std::io::Result<(Digest, u64, Vec<bool>)> {
     let before = std::fs::metadata(path)?;
     let from_ns = crate::stamp::coarse_now_ns();
