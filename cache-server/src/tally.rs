@@ -76,6 +76,7 @@ pub(crate) mod tests {
             at_ms: 1,
             run: "run".into(),
             job: "job".into(),
+            about: None,
             build: build.into(),
             unit: UnitName { crate_name: id.into(), ..UnitName::default() },
             unit_key: None,

@@ -3,11 +3,16 @@
 //! A malformed setting is the one thing in Kiln that stops a build: at once, with exit status 2,
 //! naming the setting and what it accepts.
 
+mod matrix;
+
 use std::path::{Path, PathBuf};
 
 use kiln_server::{ServeConfig, Settings};
 
 use crate::env::{Env, SETTINGS};
+use crate::limits::MAX_SHOWN_CHARS;
+
+pub use matrix::Matrix;
 
 /// Where answers come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +119,8 @@ pub struct Config {
     pub run: Option<String>,
     /// Identity of the job, when it was told.
     pub job: Option<String>,
+    /// The values that tell the job from others of its name, when they were told.
+    pub matrix: Option<Matrix>,
     /// Settings of a local server, as they were written; checked.
     pub serve: Settings,
 }
@@ -140,7 +147,11 @@ pub enum ConfigError {
 
 fn error(name: &'static str, value: &str, why: impl Into<String>) -> ConfigError {
     let accepts = SETTINGS.iter().find(|s| s.name == name).map_or("", |s| s.accepts);
-    ConfigError::Wrapper { name, value: value.to_owned(), why: why.into(), accepts }
+    let mut shown: String = value.chars().take(MAX_SHOWN_CHARS).collect();
+    if shown.len() < value.len() {
+        shown.push('…');
+    }
+    ConfigError::Wrapper { name, value: shown, why: why.into(), accepts }
 }
 
 /// The value of a setting that is one of a few words; empty counts as unset.
@@ -151,6 +162,16 @@ fn word<T: Copy>(env: &Env, name: &'static str, words: &[(&str, T)]) -> Result<T
     let value = value.to_string_lossy();
     let found = words.iter().find(|(word, _)| *word == value);
     found.map(|(_, meaning)| *meaning).ok_or_else(|| error(name, &value, "not one of its words"))
+}
+
+/// The value of a setting with a grammar of its own; empty counts as unset.
+fn parsed<T>(env: &Env, name: &'static str) -> Result<Option<T>, ConfigError>
+where
+    T: std::str::FromStr<Err = &'static str>,
+{
+    let Some(value) = env.get(name).filter(|v| !v.is_empty()) else { return Ok(None) };
+    let value = value.to_string_lossy();
+    value.parse().map(Some).map_err(|why: &str| error(name, &value, why))
 }
 
 fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
@@ -245,13 +266,7 @@ impl Config {
                 "KILN_BUILD_SCRIPTS",
                 &[("on", BuildScripts::On), ("off", BuildScripts::Off)],
             )?,
-            verify: match env.get("KILN_VERIFY").filter(|v| !v.is_empty()) {
-                None => Percent::NONE,
-                Some(value) => {
-                    let value = value.to_string_lossy();
-                    value.parse().map_err(|why: &str| error("KILN_VERIFY", &value, why))?
-                }
-            },
+            verify: parsed(env, "KILN_VERIFY")?.unwrap_or(Percent::NONE),
             report: match env.get("KILN_REPORT_FILE").filter(|v| !v.is_empty()) {
                 None => None,
                 Some(value) => Some(env.absolute("KILN_REPORT_FILE").ok_or_else(|| {
@@ -260,6 +275,7 @@ impl Config {
             },
             run: env.text("KILN_RUN").map(str::to_owned),
             job: env.text("KILN_JOB").map(str::to_owned),
+            matrix: parsed(env, "KILN_MATRIX")?,
             serve,
         })
     }
@@ -320,6 +336,9 @@ mod tests {
             ("KILN_VERIFY", "%"),
             ("KILN_VERIFY", "all"),
             ("KILN_REPORT_FILE", "relative"),
+            ("KILN_MATRIX", "linux"),
+            ("KILN_MATRIX", "[1]"),
+            ("KILN_MATRIX", "{"),
             ("KILN_IDLE", "0"),
             ("KILN_IDLE", "soon"),
             ("KILN_CACHE_SIZE", "10 parsecs"),

@@ -66,14 +66,15 @@ pub struct Place {
 }
 
 /// An event with what is known from the start.
-pub(crate) fn event(config: &Config, cwd: &Path, unit: UnitName) -> Event {
-    let who = Identity::find(config, cwd);
+pub(crate) fn event(env: &Env, config: &Config, cwd: &Path, unit: UnitName) -> Event {
+    let who = Identity::find(env, config, cwd);
     let now_ms = u64::try_from(stamp::now_ns() / 1_000_000).unwrap_or(0);
     Event {
         id: format!("{}-{}-{}", who.build, std::process::id(), stamp::now_ns()),
         at_ms: now_ms,
         run: who.run,
         job: who.job,
+        about: who.about,
         build: who.build,
         unit,
         unit_key: None,
@@ -102,7 +103,7 @@ impl<'a> Engine<'a> {
         place: Place,
         clock: Instant,
     ) -> Self {
-        let mut event = event(config, &place.cwd, place.named.name.clone());
+        let mut event = event(env, config, &place.cwd, place.named.name.clone());
         event.unit_key = Some(place.named.key);
         let mut engine = Self {
             env,

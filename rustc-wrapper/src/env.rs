@@ -76,13 +76,20 @@ pub const SETTINGS: &[Setting] = &[
         name: "KILN_RUN",
         accepts: "text",
         default: "derived",
-        about: "Identity of the run that this job belongs to.",
+        about: "Identity of the run that this job belongs to; see jobs.md.",
     },
     Setting {
         name: "KILN_JOB",
         accepts: "text",
         default: "derived",
-        about: "Identity of the job in its run.",
+        about: "Identity of the job in its run, the same in all runs; see jobs.md.",
+    },
+    Setting {
+        name: "KILN_MATRIX",
+        accepts: "a JSON object, of scalars or nested, or `null`",
+        default: "none",
+        about: "The values that tell this job from others of its name; on GitHub `${{ toJSON(matrix) }}`. They are \
+                added to the job's name.",
     },
     Setting {
         name: "KILN_MODE",

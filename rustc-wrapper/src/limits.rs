@@ -65,3 +65,9 @@ pub const BRING_LONGEST: Duration = Duration::from_secs(25);
 
 /// What the server is given beyond that to say that it was in vain.
 pub const BRING_GRACE: Duration = Duration::from_secs(1);
+
+/// Longest value of `KILN_MATRIX`, bytes: as much as Linux hands on in one variable.
+pub const MAX_MATRIX_BYTES: usize = 128 * 1024;
+
+/// So much of a malformed value of a setting is shown, characters.
+pub const MAX_SHOWN_CHARS: usize = 200;

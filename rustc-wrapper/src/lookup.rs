@@ -47,7 +47,7 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
     }
     let request = LookupRequest {
         units: vec![engine.named.key],
-        job: Some(engine.event.job.clone()).filter(|job| job.len() <= limits::MAX_JOB_BYTES),
+        job: Some(engine.event.lasting_job()),
         ..LookupRequest::default()
     };
     let response = match ask(engine, &request) {

@@ -272,7 +272,7 @@ pub fn report_bypass_of(
         return;
     }
     let cwd = env.cwd.clone().unwrap_or_default();
-    let mut event = engine::event(config, &cwd, name);
+    let mut event = engine::event(env, config, &cwd, name);
     event.stem = stem;
     event.outcome = Outcome::Bypass;
     event.reason = Some(bypass.reason.to_owned());

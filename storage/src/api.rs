@@ -4,6 +4,7 @@
 //! another unit.
 
 mod remote;
+mod run;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::key::{ResultKey, UnitKey};
 use crate::record::{Record, UnitName, UnitPart};
 
 pub use remote::{BringRequest, DrainRequest, RemoteStatus, ShutdownRequest};
+pub use run::{RunAbout, bounded_name};
 
 /// `POST /v1/lookup`: at most [`crate::limits::MAX_LOOKUP_KEYS`] keys in all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +34,8 @@ pub struct LookupRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub known: Vec<ResultKey>,
-    /// The job that asks, so that the server may fetch ahead what the job used last time.
+    /// The job that asks, as `repository/workflow/job` of its events where these are known
+    /// ([`Event::lasting_job`]): what it used last time may be fetched ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
 }
@@ -222,8 +225,11 @@ pub struct Event {
     pub at_ms: u64,
     /// The run it belongs to.
     pub run: String,
-    /// The job in the run.
+    /// The job in the run, with the values of its matrix.
     pub job: String,
+    /// What is known of the run beside its name; the same in all events of a job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<RunAbout>,
     /// The cargo process that asked, so that "this build" can be told from others.
     pub build: String,
     /// What people call the unit.

@@ -247,5 +247,9 @@ pub const REMOTE_ATTEMPTS: u32 = 3;
 pub const REMOTE_MAX_RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Blobs of one result that are sent to a remote Kiln server at the same time.
 pub const REMOTE_UPLOADS: usize = 4;
-/// Longest job that a lookup names, bytes.
+/// Longest name of a job, bytes.
 pub const MAX_JOB_BYTES: usize = 256;
+/// Longest name of a run, bytes.
+pub const MAX_RUN_BYTES: usize = 128;
+/// Longest text that an event says of its run, bytes.
+pub const MAX_ABOUT_BYTES: usize = 256;

@@ -163,6 +163,7 @@ fn variables_of_continuous_integration() {
         }),
         call("KILN_RUN", |c, _| c.env("KILN_RUN", "7").env("KILN_JOB", "linux")),
         call("KILN_RUN again", |c, _| c.env("KILN_RUN", "8").env("KILN_JOB", "other")),
+        call("KILN_MATRIX", |c, _| c.env("KILN_MATRIX", r#"{"os":"linux"}"#)),
     ]);
 }
 

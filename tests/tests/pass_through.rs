@@ -241,6 +241,7 @@ fn malformed_settings_stop_the_build_at_once() {
         ("KILN_LOG", "loud"),
         ("KILN_VERIFY", "10"),
         ("KILN_REPORT_FILE", "relative/path"),
+        ("KILN_MATRIX", "linux, stable"),
     ] {
         let done = world.rustc(&project, &["--crate-name=app", "main.rs"]).env(name, value).run();
         assert_eq!(done.status.code(), Some(2), "{name}: {}", done.stderr);
@@ -268,6 +269,7 @@ fn empty_settings_are_unset_ones() {
         "KILN_LOG",
         "KILN_VERIFY",
         "KILN_REPORT_FILE",
+        "KILN_MATRIX",
     ];
     let build = || {
         let call = world.cargo(&project, &["build"]);

@@ -165,7 +165,8 @@ pub(crate) fn note_used(service: &Service, scope: &str, events: &[Event]) {
     let Some(edge) = &service.edge else { return };
     let mut jobs = lock(&edge.ahead.jobs);
     for event in events {
-        let Some(job) = jobs.get_mut(&(scope.to_owned(), event.job.clone())) else { continue };
+        let key = (scope.to_owned(), event.lasting_job());
+        let Some(job) = jobs.get_mut(&key) else { continue };
         if let (Some(unit), Some(result)) = (event.unit_key, event.result_key)
             && (is_hit(event.outcome) || event.outcome == kiln_storage::api::Outcome::Miss)
             && job.used.len() < MAX_AHEAD_RESULTS

@@ -3,8 +3,10 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use kiln_storage::api::{Cause, Event, EventsRequest, Problem, StatsResponse, StoreStats};
-use kiln_storage::limits::{MAX_CAUSES, MAX_EVENTS};
+use kiln_storage::api::{
+    Cause, Event, EventsRequest, Problem, RunAbout, StatsResponse, StoreStats,
+};
+use kiln_storage::limits::{MAX_ABOUT_BYTES, MAX_CAUSES, MAX_EVENTS};
 
 use crate::error::ApiError;
 use crate::http::body;
@@ -36,14 +38,19 @@ pub(crate) async fn add(
     if events.len() > MAX_EVENTS {
         return Err(ApiError::TooLarge("the number of events"));
     }
-    let large =
-        |event: &Event| text_bytes(event) > MAX_EVENT_BYTES || event.causes.len() > MAX_CAUSES;
-    if events.iter().any(large) {
+    if events.iter().any(is_large) {
         return Err(ApiError::TooLarge("an event"));
     }
     ahead::note_used(&service, &principal.scope_id, &events);
     service.reports.take(principal.scope_id, events)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn is_large(event: &Event) -> bool {
+    let mut about = event.about.iter().flat_map(RunAbout::texts);
+    text_bytes(event) > MAX_EVENT_BYTES
+        || event.causes.len() > MAX_CAUSES
+        || about.any(|text| text.len() > MAX_ABOUT_BYTES)
 }
 
 fn text_bytes(event: &Event) -> usize {
@@ -57,6 +64,7 @@ fn text_bytes(event: &Event) -> usize {
     fixed
         .chain(&event.reason)
         .chain(&event.detail)
+        .chain(event.about.iter().flat_map(RunAbout::texts))
         .chain(&event.stem)
         .chain(event.causes.iter().flat_map(cause_texts))
         .chain(&event.pinned)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_storage::api::{Event, EventsRequest, LookupRequest, Outcome};
+use kiln_storage::api::{Event, EventsRequest, LookupRequest, Outcome, RunAbout};
 use kiln_storage::record::Record;
 use kiln_storage::testing::remote::{MemoryRemote, RemoteFault};
 use kiln_storage::{Digest, Remote as _};
@@ -237,6 +237,31 @@ async fn ask(fixture: &Fixture, record: &Record, job: &str) -> kiln_storage::api
     let units = vec![record.unit_key];
     let job = Some(job.to_owned());
     fixture.ask_for(LookupRequest { units, job, ..LookupRequest::default() }).await
+}
+
+/// What jobs of one name use is kept apart by their repositories.
+#[tokio::test]
+async fn jobs_of_other_repositories_are_other_jobs() {
+    let far = Arc::new(MemoryRemote::default());
+    let first = edge(&far);
+    let of = |repository: &str| {
+        let about = RunAbout { repository: repository.into(), ..RunAbout::default() };
+        Event { about: Some(about), ..used(&record("unit"), "job") }
+    };
+    let (ours, theirs) = (of("acme/rocket"), of("acme/other"));
+    ask(&first, &record("unit"), &ours.lasting_job()).await;
+    ask(&first, &record("unit"), &theirs.lasting_job()).await;
+    first.publish("unit").await;
+    let events = EventsRequest { events: vec![ours.clone()] };
+    assert_eq!(first.send("POST", "/v1/events", &events).await.status(), 204);
+    assert!(drain(&first).await);
+    assert_eq!(far.calls().put_notes, 1);
+
+    let lookups = far.calls().lookups;
+    ask(&edge(&far), &record("unit"), &ours.lasting_job()).await;
+    assert_eq!(far.calls().lookups, lookups);
+    ask(&edge(&far), &record("unit"), &theirs.lasting_job()).await;
+    assert_eq!(far.calls().lookups, lookups + 1);
 }
 
 /// What a first machine made for a job is here on a second one before it is asked for, in the order it was

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use kiln_storage::api::{Cause, Event, EventsRequest, ExplainResponse, Outcome, ServerInfo};
-use kiln_storage::limits::{MAX_CAUSES, MAX_EVENTS};
+use kiln_storage::api::{
+    Cause, Event, EventsRequest, ExplainResponse, Outcome, RunAbout, ServerInfo,
+};
+use kiln_storage::limits::{MAX_ABOUT_BYTES, MAX_CAUSES, MAX_EVENTS};
 use kiln_storage::record::UnitName;
 
 use crate::harness::{Fixture, TestServer};
@@ -14,6 +16,7 @@ fn event(id: usize, build: &str, outcome: Outcome) -> Event {
         at_ms: 1,
         run: "run".into(),
         job: "job".into(),
+        about: None,
         build: build.into(),
         unit: UnitName::default(),
         unit_key: None,
@@ -80,7 +83,18 @@ fn batches_and_events_are_bounded() {
     let events = vec![large];
     let reply = server.send("POST", "/v1/events", &EventsRequest { events });
     assert_eq!(reply.status, 413);
+    let told = |bytes: usize| {
+        let about = RunAbout { url: "x".repeat(bytes), ..RunAbout::default() };
+        Event { about: Some(about), ..event(1, "a", Outcome::Miss) }
+    };
+    let send = |event: Event| {
+        server.send("POST", "/v1/events", &EventsRequest { events: vec![event] }).status
+    };
+    assert_eq!(send(told(MAX_ABOUT_BYTES + 1)), 413);
     assert_eq!(server.stats().total.units, 0);
+    assert_eq!(send(told(MAX_ABOUT_BYTES)), 204);
+    let explained: ExplainResponse = server.unix("GET", "/v1/explain", b"").json();
+    assert_eq!(explained.events, [told(MAX_ABOUT_BYTES)]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ fn event(name: &str, outcome: Outcome, reason: &str, causes: &[(&str, &str)]) ->
         at_ms: 0,
         run: "run".into(),
         job: "job".into(),
+        about: None,
         build: "build".into(),
         unit: UnitName { crate_name: name.into(), ..UnitName::default() },
         unit_key: None,
