@@ -167,6 +167,10 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
             "a whole directory counts where libraries are looked for, and for a crate with procedural \
              macros that cannot be observed; keep files that change by themselves outside of it"
         }
+        "variable" if cause.name == "OUT_DIR" => {
+            "the crate uses its place for more than include!, or may, and holds there only; see \
+             docs/portable-results.md"
+        }
         "variable" => {
             "a variable that is another one in each build (a date, a commit) makes each build compile \
              what reads it"
