@@ -461,7 +461,7 @@ mod tests {
         here.env = vec![("GONE", "1"), ("OTHER", "1"), ("SAME", "1"), ("READ", "1")];
         let record = here.record(&[all, variable("READ")]);
         here.env[3].1 = "2";
-        assert_eq!(here.told(&[record.clone()]).len(), 2);
+        assert_eq!(here.told(std::slice::from_ref(&record)).len(), 2);
         let then = here.with(|e| variables::list(e, &record.members));
         let mut then: Vec<(&str, &str)> = then.iter().map(|(n, v)| (&**n, &**v)).collect();
         then.retain(|(name, _)| *name != "READ");
