@@ -23,6 +23,7 @@ use crate::observe::seen::Seen;
 use crate::outputs::{self, Made, Needles};
 use crate::roots::Escape;
 use crate::session::Session;
+use crate::variables;
 
 /// What the stages before know of a compile.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     }
     let members: Vec<Member> = inputs.members.into_iter().collect();
     let values = evaluate(session, &members, compiled.started_ns)?;
+    let variables = variables::list(&mut session.evaluator(), &members);
     let record = Record {
         version: RECORD_VERSION,
         unit_key: session.named.key,
@@ -75,6 +77,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         parts: crate::unit::parts::kept(&session.named.parts),
         members,
         values,
+        variables,
         outputs: record_outputs,
         status: refused.into(),
         stdout,

@@ -14,6 +14,9 @@ pub const DIGEST_LEN: usize = 32;
 /// The buffer that reading begins with, bytes.
 const FIRST_BUFFER_BYTES: usize = 16 * 1024;
 
+/// Characters in the short form of one.
+const SHORT_LEN: usize = 8;
+
 /// A BLAKE3 digest of 32 bytes; its text form is 64 lower-case hexadecimal characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; DIGEST_LEN]);
@@ -67,8 +70,13 @@ impl Digest {
     /// The first eight hexadecimal characters, for people.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
-        text.truncate(8);
+        text.truncate(SHORT_LEN);
         text
+    }
+
+    /// Whether a text is the short form of a digest.
+    pub fn is_short(text: &str) -> bool {
+        text.len() == SHORT_LEN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 

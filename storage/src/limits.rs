@@ -44,6 +44,9 @@ pub const MAX_UNIT_PARTS: usize = 512;
 /// Longest text in the description of a unit, bytes.
 pub const MAX_PART_BYTES: usize = 256;
 
+/// Most variables that a record lists one by one, each with a name of at most [`MAX_PART_BYTES`].
+pub const MAX_COUNTED_VARIABLES: usize = 512;
+
 /// Most causes of a miss that an event names.
 pub const MAX_CAUSES: usize = 4;
 

@@ -98,6 +98,7 @@ fn record(unit: &str, bytes: &[u8]) -> Record {
         parts: Vec::new(),
         members: Vec::new(),
         values: Vec::new(),
+        variables: Default::default(),
         outputs: vec![Output {
             name: "out".into(),
             executable: false,

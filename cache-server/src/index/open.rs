@@ -12,7 +12,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 pub(crate) const FILE_NAME: &str = "index.sqlite";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "6";
+const SCHEMA_VERSION: &str = "7";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -35,6 +35,11 @@ CREATE TABLE records (
 CREATE TABLE bodies (
     record INTEGER PRIMARY KEY REFERENCES records (id) ON DELETE CASCADE,
     body BLOB NOT NULL
+);
+-- What explanations alone read.
+CREATE TABLE variables (
+    record INTEGER PRIMARY KEY REFERENCES records (id) ON DELETE CASCADE,
+    list TEXT NOT NULL
 );
 CREATE INDEX records_of_unit ON records (scope, unit_key, created_ms DESC, id DESC);
 CREATE TABLE record_blobs (
