@@ -133,6 +133,9 @@ pub const OBJECT_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most times that a request to an object store is sent.
 pub const MAX_OBJECT_ATTEMPTS: u32 = 5;
 
+/// Most times that a read is tried when an object store takes no connection.
+pub const MAX_OBJECT_CONNECTS: u32 = 2;
+
 /// The pause before a request to an object store is sent a second time; it doubles from there.
 pub const OBJECT_FIRST_PAUSE: Duration = Duration::from_millis(200);
 

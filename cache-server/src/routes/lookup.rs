@@ -58,7 +58,7 @@ async fn answer(
     request: LookupRequest,
     farther: bool,
 ) -> Result<Response, ApiError> {
-    let edge = service.edge.as_ref().filter(|_| farther);
+    let mut edge = service.edge.as_ref().filter(|_| farther);
     let keys = request.units.len() + request.results.len();
     if keys > MAX_LOOKUP_KEYS || request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
@@ -66,7 +66,9 @@ async fn answer(
     let deadline = Instant::now() + LOOKUP_ANSWER;
     wait(service, principal, &request).await;
     if let Some(job) = request.job.as_ref().filter(|_| edge.is_some()) {
-        ahead::touch(service, principal, (job, &request.units), deadline).await;
+        let in_time = ahead::touch(service, principal, (job, &request.units), deadline).await;
+        // Whoever has waited for one question in vain does not wait for another one.
+        edge = edge.filter(|_| in_time);
     }
     let request = Arc::new(request);
     let mut answer = read(service, principal, &request).await?;

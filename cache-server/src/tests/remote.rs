@@ -265,6 +265,20 @@ async fn a_remote_that_does_not_answer_is_a_miss() {
     assert_eq!(fixture.ask(&record("a"), &[]).await.records.len(), 1);
 }
 
+/// A lookup that waited for the note of its job in vain does not wait for another question as well.
+#[tokio::test]
+async fn a_remote_that_does_not_answer_is_waited_for_once_a_lookup() {
+    let remote = remote(&["a"]);
+    remote.close();
+    let fixture = edge(&remote);
+    let units = vec![record("a").unit_key];
+    let request = LookupRequest { units, job: Some("j".to_owned()), ..LookupRequest::default() };
+    assert!(fixture.ask_for(request.clone()).await.records.is_empty());
+    assert_eq!((remote.calls().notes, remote.calls().lookups), (1, 0));
+    remote.open();
+    assert_eq!(fixture.ask_for(request).await.records.len(), 1);
+}
+
 #[tokio::test]
 async fn what_proved_wrong_here_does_not_come_back() {
     let remote = remote(&["a"]);

@@ -79,8 +79,8 @@ impl HttpService for Wire {
                 Verdict::Again(failure, asked) => (failure, asked),
             };
             let chance = RandomState::new().build_hasher().finish();
-            let Some(pause) = self.shared.patience.pause(done, began.elapsed(), asked, chance)
-            else {
+            let pause = self.shared.patience.pause(done, began.elapsed(), asked, chance);
+            let Some(pause) = pause.filter(|_| !in_vain(&request, &failure, done)) else {
                 return Err(final_error(failure));
             };
             tokio::time::sleep(pause).await;
@@ -92,6 +92,13 @@ impl HttpService for Wire {
 /// Of a kind that `object_store` does not retry once more.
 fn final_error(failure: Failure) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, failure)
+}
+
+/// Whether somebody may be waiting for what nobody takes the connection for: a build waits for reads, and what is
+/// written waits behind it.
+fn in_vain(request: &HttpRequest, failure: &Failure, done: u32) -> bool {
+    let reads = matches!(request.method().as_str(), "GET" | "HEAD");
+    reads && *failure == Failure::NoConnection && done >= limits::MAX_OBJECT_CONNECTS
 }
 
 fn completes_upload(request: &HttpRequest) -> bool {
