@@ -162,6 +162,8 @@ fn tell_left(status: &RemoteStatus) {
             ),
             &["they are stored on this machine"],
         );
+    } else if let Some(why) = &status.lost_why {
+        say::warning(why, &["what is lost to the place is stored on this machine"]);
     }
 }
 
@@ -186,6 +188,9 @@ fn tell_remote(status: &RemoteStatus) {
         status.sent,
         status.lost
     ));
+    if let Some(why) = &status.lost_why {
+        say::result(&format!("lost: {why}"));
+    }
     if let Some(why) = &status.not_sending {
         say::result(&format!("nothing is sent: {why}"));
     }
