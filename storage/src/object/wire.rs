@@ -116,7 +116,10 @@ impl Wire {
         self.shared.traffic.sent(request.body().content_length() as u64);
         let for_credentials = gives_credentials(request.uri().path());
         match self.inner.execute(request).await {
-            Ok(answer) => judge(answer).await,
+            Ok(answer) => {
+                self.note_time(&answer);
+                judge(answer).await
+            }
             Err(error) if let Some(why) = tls::refusal(&error) => {
                 Verdict::Refuse(Failure::Tls(why))
             }
@@ -128,6 +131,21 @@ impl Wire {
             },
         }
     }
+}
+
+impl Wire {
+    /// Notes what time it is there, unless the answer was kept by somebody on the way.
+    fn note_time(&self, answer: &HttpResponse) {
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let there = header("date").filter(|_| header("age").is_none()).and_then(patience::date);
+        if let Some(there) = there {
+            self.shared.traffic.told_time(there, now_s());
+        }
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether this is what a machine asks for the credentials of its role: at Amazon, Google, Azure.
@@ -146,8 +164,7 @@ async fn judge(answer: HttpResponse) -> Verdict {
         return Verdict::Take(answer);
     }
     let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let asked = header.and_then(|header| patience::asked(header, now));
+    let asked = header.and_then(|header| patience::asked(header, now_s()));
     let (answer, code) = with_code(answer).await;
     let failure = Failure::Status { status, code };
     match (status, failure.code()) {
