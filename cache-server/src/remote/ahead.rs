@@ -312,7 +312,7 @@ async fn records_of(
     }
     for arrived in answers {
         if let Err(error) = through::arrive(service, edge, principal, arrived).await {
-            service.log.warn(format_args!("results from afar: {error}"));
+            error.tell(&service.log, format_args!("results from afar"));
             return None;
         }
     }

@@ -287,7 +287,7 @@ pub(crate) async fn fetch_ahead(
         Err(_) => edge.fault(&service.log, Side::Reads, FaultKind::Slow, "blobs fetched ahead"),
     }
     if let Err(error) = publish::note_blobs(service, stored.clone()).await {
-        service.log.warn(format_args!("blobs from afar: {error}"));
+        error.tell(&service.log, format_args!("blobs from afar"));
     }
     stored
 }
@@ -372,7 +372,7 @@ async fn refuse(service: &Service, edge: &Edge, wanted: &Wanted) {
         Ok(())
     });
     if let Err(error) = forgotten.await {
-        service.log.warn(format_args!("result {}: {error}", wanted.name.result));
+        ApiError::from(error).tell(&service.log, format_args!("result {}", wanted.name.result));
     }
     reject(service, wanted.name.clone());
 }
@@ -411,7 +411,7 @@ pub(crate) async fn keep_blobs(
         }
     }
     if let Err(error) = publish::note_blobs(&service, stored).await {
-        service.log.warn(format_args!("blobs from afar: {error}"));
+        error.tell(&service.log, format_args!("blobs from afar"));
     }
     drop(claim);
 }
@@ -437,6 +437,6 @@ async fn keep(service: Service, wanted: Wanted) {
             }
         }
         Ok(None) => {}
-        Err(error) => service.log.warn(format_args!("result {key}: {error}")),
+        Err(error) => ApiError::from(error).tell(&service.log, format_args!("result {key}")),
     }
 }

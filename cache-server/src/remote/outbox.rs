@@ -130,14 +130,14 @@ pub(crate) fn tell_unsent(service: &Service, unsent: Option<u64>) {
 pub(crate) async fn run(service: Service) {
     let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
     if let Err(error) = service.index.write(rows::restart).await {
-        service.log.warn(format_args!("outbox: {error}"));
+        ApiError::from(error).tell(&service.log, format_args!("outbox"));
     }
     let mut senders = Senders::default();
     loop {
         let pause = match senders.step(&service, edge).await {
             Ok(pause) => pause,
             Err(error) => {
-                service.log.warn(format_args!("outbox: {error}"));
+                ApiError::from(error).tell(&service.log, format_args!("outbox"));
                 REMOTE_LEFT_ALONE
             }
         };
@@ -246,7 +246,7 @@ async fn send(service: &Service, queued: Queued) {
         }
     };
     if let Err(error) = written {
-        service.log.warn(format_args!("outbox: {error}"));
+        ApiError::from(error).tell(&service.log, format_args!("outbox"));
     }
 }
 
@@ -361,7 +361,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         if begins {
             edge.side(Side::Writes).try_now();
             if let Err(error) = service.index.write(rows::hurry).await {
-                service.log.warn(format_args!("outbox: {error}"));
+                ApiError::from(error).tell(&service.log, format_args!("outbox"));
             }
         }
         edge.outbox.wake();

@@ -220,7 +220,7 @@ async fn store(
         }
     }
     if let Err(error) = publish::note_blobs(&service, stored.clone()).await {
-        service.log.warn(format_args!("blobs of a pack: {error}"));
+        error.tell(&service.log, format_args!("blobs of a pack"));
     }
     drop(claims);
     failed.map_or(Ok(stored), Err)
