@@ -173,15 +173,7 @@ impl Server {
         ));
         let service = Service::new(config, store, opened.index, log, behind);
         remote::outbox::tell_unsent(&service, opened.unsent);
-        Ok(Self {
-            runtime,
-            service,
-            unix,
-            tcp,
-            signals,
-            fill,
-            place,
-        })
+        Ok(Self { runtime, service, unix, tcp, signals, fill, place })
     }
 
     /// The address for TCP, with the port that the system chose.

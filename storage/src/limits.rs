@@ -20,7 +20,7 @@ pub const MAX_OUTPUTS: usize = 10_000;
 /// Most captured bytes of one stream (stdout or stderr) of a unit.
 pub const MAX_STREAM_BYTES: usize = 2 * 1024 * 1024;
 
-/// Most servers that a question for units goes through, one behind the other.
+/// Most servers that pass a question on to the one behind them, one after the other.
 pub const MAX_HOPS: usize = 4;
 
 /// Most keys in one lookup.

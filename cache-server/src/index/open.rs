@@ -185,7 +185,8 @@ pub(crate) fn condemn(dir: &Path) {
 fn count_unsent(path: &Path) -> Option<u64> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).ok()?;
     let count = |of: &str| {
-        let count = connection.query_row(&format!("SELECT count(*) FROM {of}"), [], |row| row.get(0));
+        let count =
+            connection.query_row(&format!("SELECT count(*) FROM {of}"), [], |row| row.get(0));
         count.ok().map(uint)
     };
     match count("sqlite_master WHERE name = 'outbox'")? {
@@ -359,7 +360,10 @@ mod tests {
         let waits = || connect(&path).unwrap().execute_batch(rows).unwrap();
         waits();
         assert_eq!(unsent(), Some(0), "it is kept");
-        connect(&path).unwrap().execute_batch("UPDATE meta SET value = '0' WHERE key = 'schema'").unwrap();
+        connect(&path)
+            .unwrap()
+            .execute_batch("UPDATE meta SET value = '0' WHERE key = 'schema'")
+            .unwrap();
         assert_eq!(unsent(), Some(2));
         waits();
         condemn(dir.path());

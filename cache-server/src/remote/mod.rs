@@ -25,7 +25,8 @@ use std::time::Instant;
 
 use axum::http::HeaderMap;
 use kiln_storage::api::RemoteStatus;
-use kiln_storage::remote::via;
+use kiln_storage::limits::MAX_HOPS;
+use kiln_storage::remote::via::{self, Onward};
 use kiln_storage::{Remote, Scope, StoreError};
 use tokio::sync::Semaphore;
 
@@ -164,16 +165,23 @@ impl Edge {
         self.tell(log, kind, why);
     }
 
-    /// What a question goes on with to what is behind the server; none: it came from there, and is answered with
-    /// what is here. Then it leads nowhere to ask there at all.
+    /// What a question goes on with to what is behind the server; none: it is answered with what is here. One that
+    /// came from there means that it leads nowhere to ask there at all.
     pub(crate) fn via(&self, log: &Log, headers: &HeaderMap) -> Option<String> {
         let header = headers.get(via::HEADER).and_then(|value| value.to_str().ok());
-        let goes_on = via::on(header, &self.id);
-        if goes_on.is_none() {
-            let why = "servers are behind one another in a circle: one of them has to have nothing behind it";
-            self.fault(log, Side::Reads, FaultKind::Loop, why);
+        match via::on(header, &self.id) {
+            Onward::Through(through) => return Some(through),
+            Onward::Circle => {
+                let why = "servers are behind one another in a circle: one of them has to have nothing behind it";
+                self.fault(log, Side::Reads, FaultKind::Loop, why);
+            }
+            // Others, that came through fewer servers, are asked there.
+            Onward::TooFar => {
+                let why = format!("they came through {MAX_HOPS} servers, one behind the other");
+                self.tell(log, FaultKind::Far, &why);
+            }
         }
-        goes_on
+        None
     }
 
     /// Blobs came.

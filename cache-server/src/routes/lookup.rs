@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
-use kiln_storage::limits::{MAX_HOPS, MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
 use kiln_storage::remote::via;
 use kiln_storage::{ResultKey, UnitKey};
 use rusqlite::Connection;
@@ -92,7 +92,7 @@ async fn answer(
         }
         let open = through::open_questions(edge, &principal.scope_id, &request.units, true);
         let more = !answer.units.is_empty() && !open.is_empty();
-        answer.farther = !deep && more && via::hops() < MAX_HOPS;
+        answer.farther = !deep && more;
     }
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
