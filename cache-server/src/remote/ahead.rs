@@ -18,7 +18,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::batches::Batches;
 use super::breaker::FaultKind;
-use super::fetch::{self, Claim};
+use super::fetch;
+use super::flights::Claim;
 use super::prefetch::{self, Note, Yield};
 use super::together::{self, Opened};
 use super::{Edge, Side, lock, through};

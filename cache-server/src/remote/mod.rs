@@ -10,6 +10,7 @@ pub(crate) mod asked;
 pub(crate) mod batches;
 pub(crate) mod breaker;
 pub(crate) mod fetch;
+pub(crate) mod flights;
 pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod prefetch;
@@ -58,7 +59,7 @@ pub(crate) struct Edge {
     /// Results in a row that were waited for in vain, while no blob came.
     late: AtomicU32,
     asked: Mutex<Asked>,
-    flights: fetch::Flights,
+    flights: flights::Flights,
     lanes: Semaphore,
     outbox: outbox::Outbox,
     ahead: ahead::Ahead,
@@ -105,7 +106,7 @@ impl Edge {
             told: Mutex::default(),
             late: AtomicU32::new(0),
             asked: Mutex::default(),
-            flights: fetch::Flights::default(),
+            flights: flights::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
             outbox: outbox::Outbox::default(),
             ahead: ahead::Ahead::default(),

@@ -11,7 +11,8 @@ use kiln_storage::{Digest, ResultKey, StoreResult, UnitKey};
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
-use super::fetch::{self, Claim, Wanted};
+use super::fetch::{self, Wanted};
+use super::flights::Claim;
 use super::{Edge, Side, count, kind_of, lock};
 use crate::clock;
 use crate::error::ApiError;
