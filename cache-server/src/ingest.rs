@@ -118,7 +118,7 @@ async fn work(service: &Service, job: Job) {
     let outcome = take_over(service, job.candidate, job.files).await;
     match outcome {
         Ok(published) => service.log.debug(format_args!("result {key}: taken over, {published:?}")),
-        Err(error) => service.log.warn(format_args!("result {key}: {error}")),
+        Err(error) => error.tell(&service.log, format_args!("result {key}")),
     }
     drop(job.guard);
 }

@@ -172,7 +172,7 @@ pub const REMOTE_LEFT_ALONE: Duration = Duration::from_secs(30);
 pub const REMOTE_PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In this time one line is logged of each kind of fault.
-pub const REMOTE_FAULT_PERIOD: Duration = Duration::from_secs(600);
+pub const FAULT_PERIOD: Duration = Duration::from_secs(600);
 
 /// How long an answer about a unit holds, also one that there is nothing: somebody may be making it meanwhile.
 /// Many machines that ask a shared server at once for the same unit cost one question in so long.

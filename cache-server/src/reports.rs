@@ -77,7 +77,7 @@ pub(crate) async fn run(service: Service) {
         service.reports.wake.notified().await;
         tokio::time::sleep(EVENT_FLUSH_DELAY).await;
         if let Err(error) = service.reports.flush(&service).await {
-            service.log.warn(format_args!("events lost: {error}"));
+            ApiError::from(error).tell(&service.log, format_args!("events lost"));
         }
     }
 }

@@ -20,7 +20,7 @@ pub const MAX_OUTPUTS: usize = 10_000;
 /// Most captured bytes of one stream (stdout or stderr) of a unit.
 pub const MAX_STREAM_BYTES: usize = 2 * 1024 * 1024;
 
-/// Most servers that a question for units goes through, one behind the other.
+/// Most servers that pass a question on to the one behind them, one after the other.
 pub const MAX_HOPS: usize = 4;
 
 /// Most keys in one lookup.
@@ -135,6 +135,9 @@ pub const OBJECT_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most times that a request to an object store is sent.
 pub const MAX_OBJECT_ATTEMPTS: u32 = 5;
+
+/// Most times that a read is tried when an object store takes no connection.
+pub const MAX_OBJECT_CONNECTS: u32 = 2;
 
 /// The pause before a request to an object store is sent a second time; it doubles from there.
 pub const OBJECT_FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -112,18 +112,32 @@ pub(crate) fn tell_dropped(service: &Service, dropped: Dropped) {
     edge.outbox.wake();
 }
 
+/// Says what waited to be sent in an index that was thrown away; none: nobody knows.
+pub(crate) fn tell_unsent(service: &Service, unsent: Option<u64>) {
+    let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
+    let why = match unsent {
+        Some(0) => return,
+        Some(_) => "the index in which they waited was thrown away",
+        None => "an index was thrown away: if results waited in it to be sent, they are lost",
+    };
+    count(&edge.counts.lost, unsent.unwrap_or(0));
+    *lock(&edge.counts.lost_why) = Some(why.to_owned());
+    let count = unsent.map(|count| format!("{count} results are never sent: ")).unwrap_or_default();
+    service.log.warn(format_args!("remote {}: {count}{why}", edge.remote.display()));
+}
+
 /// Sends what is queued, until the task is dropped.
 pub(crate) async fn run(service: Service) {
     let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
     if let Err(error) = service.index.write(rows::restart).await {
-        service.log.warn(format_args!("outbox: {error}"));
+        ApiError::from(error).tell(&service.log, format_args!("outbox"));
     }
     let mut senders = Senders::default();
     loop {
         let pause = match senders.step(&service, edge).await {
             Ok(pause) => pause,
             Err(error) => {
-                service.log.warn(format_args!("outbox: {error}"));
+                ApiError::from(error).tell(&service.log, format_args!("outbox"));
                 REMOTE_LEFT_ALONE
             }
         };
@@ -232,7 +246,7 @@ async fn send(service: &Service, queued: Queued) {
         }
     };
     if let Err(error) = written {
-        service.log.warn(format_args!("outbox: {error}"));
+        ApiError::from(error).tell(&service.log, format_args!("outbox"));
     }
 }
 
@@ -347,7 +361,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         if begins {
             edge.side(Side::Writes).try_now();
             if let Err(error) = service.index.write(rows::hurry).await {
-                service.log.warn(format_args!("outbox: {error}"));
+                ApiError::from(error).tell(&service.log, format_args!("outbox"));
             }
         }
         edge.outbox.wake();

@@ -228,7 +228,10 @@ pub(crate) async fn put(
     let stream = request.into_body().into_data_stream().map(|chunk| {
         chunk.map_err(|error| StoreError::Unavailable(format!("upload broke off: {error}")))
     });
-    let stream = if compressed { squeeze::expand(stream, len)? } else { stream.boxed() };
+    let stream = match compressed {
+        true => squeeze::expand(stream, (digest, len))?,
+        false => stream.boxed(),
+    };
     let put = service.store.put_blob(&digest, Body::Stream { stream, len }).await;
     match put {
         Ok(put) => {
