@@ -137,7 +137,7 @@ pub(crate) async fn run(service: Service) {
         let pause = match senders.step(&service, edge).await {
             Ok(pause) => pause,
             Err(error) => {
-                ApiError::from(error).tell(&service.log, format_args!("outbox"));
+                error.tell(&service.log, format_args!("outbox"));
                 REMOTE_LEFT_ALONE
             }
         };
