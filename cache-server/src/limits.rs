@@ -107,6 +107,81 @@ pub const EVENT_FLUSH_DELAY: Duration = Duration::from_millis(100);
 /// Most different reasons counted one by one, per outcome; the rest count as `other`.
 pub const MAX_REASONS: usize = 256;
 
+/// Most different phases added up one by one; the rest count as `other`.
+pub const MAX_PHASES: usize = 16;
+
+/// Events in one chunk of the history.
+pub const CHUNK_EVENTS: usize = 512;
+
+/// Largest chunk, bytes before compression: details of events are cut, and these are many.
+pub const MAX_CHUNK_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most events of a job that are kept one by one; of the oldest beyond it only the counts are.
+pub const MAX_JOB_EVENTS: u64 = 20_000;
+
+/// Most jobs of a run that are told apart; what further ones report counts as one job, `other jobs`.
+pub const MAX_RUN_JOBS: u64 = 1000;
+
+/// Most runs in the history; the oldest go first.
+pub const MAX_RUNS: u64 = 20_000;
+
+/// Most events that wait to be sent to what is behind the server; the oldest go first.
+pub const MAX_OUTGOING_EVENTS: u64 = 100_000;
+
+/// Events that are sent together: those of one job.
+pub const EVENTS_SENT_AT_ONCE: usize = 1000;
+
+/// Bytes at which no more of them are sent together: a bucket takes objects of some MiB.
+pub const EVENTS_SENT_BYTES: usize = 3 * 1024 * 1024;
+
+/// How long events wait for others before they are sent to another server.
+pub const EVENTS_TO_SERVER_DELAY: Duration = Duration::from_secs(1);
+
+/// How long they wait before they are written to a bucket, where each writing is an object.
+pub const EVENTS_TO_BUCKET_DELAY: Duration = Duration::from_secs(60);
+
+/// Longest that a report waits for events, or for an answer, from what is behind the server.
+pub const EVENTS_BROUGHT: Duration = Duration::from_secs(20);
+
+/// Age at which a run goes, counted from when its last event came.
+pub const MAX_RUN_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// Most bytes of chunks in the history; the oldest runs go first.
+pub const MAX_HISTORY_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// Runs that go in one transaction.
+pub const EXPIRED_AT_ONCE: u64 = 64;
+
+/// Open jobs of which the history keeps in memory what it has of them.
+pub const MAX_OPEN_JOBS: usize = 128;
+
+/// Longest text of a detail, a reason or a name of a unit that the history keeps, bytes.
+pub const MAX_KEPT_TEXT_BYTES: usize = 400;
+
+/// Most units in each list of a report.
+pub const MAX_REPORTED_UNITS: usize = 100;
+
+/// Most units and jobs named in one line of a report.
+pub const MAX_NAMED_IN_GROUP: usize = 20;
+
+/// Most groups of work done twice in a report.
+pub const MAX_TWICE_GROUPS: usize = 30;
+
+/// Most units whose keys are compared for a report, the dearest first.
+pub const MAX_COMPARED_UNITS: usize = 2000;
+
+/// Largest report in Markdown, bytes.
+pub const MAX_MARKDOWN_BYTES: usize = 64 * 1024;
+
+/// Most names in one cell of it.
+pub const MAX_NAMED_IN_LINE: usize = 6;
+
+/// Units that are read from the index at once for that.
+pub const COMPARED_AT_ONCE: usize = 50;
+
+/// Earlier runs of a job in a report.
+pub const MAX_TREND_RUNS: usize = 10;
+
 /// Most units listed in the statistics of a build.
 pub const MAX_LISTED_UNITS: usize = 200;
 

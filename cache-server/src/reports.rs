@@ -1,4 +1,5 @@
-//! Events on their way into the index: taken at once, written together a moment later.
+//! Events on their way into the index, for figures and explanations of late, and into the history, for reports:
+//! taken at once, written together a moment later.
 //!
 //! A build reports every unit while it runs; a transaction each would compete with the compilers
 //! for the disk. Whoever reads events flushes first, and a server that leaves flushes last; one
@@ -12,8 +13,10 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::error::ApiError;
+use crate::history::outgoing;
 use crate::index::{IndexError, events};
 use crate::limits::{EVENT_FLUSH_DELAY, MAX_STORED_EVENTS, MAX_WAITING_EVENTS};
+use crate::remote::Edge;
 use crate::service::Service;
 
 /// Events that are not written yet, by scope.
@@ -61,13 +64,26 @@ impl Reports {
         if waiting.count == 0 {
             return Ok(());
         }
+        // What one of them does not take is not lost to the other.
+        let mut kept = Ok(());
+        let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
+        for (scope, batch) in waiting.events.clone() {
+            let added = service.history.add(scope, batch, move |rows, new| match goes_on {
+                true => outgoing::queue(rows, new),
+                false => Ok(()),
+            });
+            kept = kept.and(added.await);
+        }
+        if let Some(edge) = service.edge.as_ref().filter(|_| goes_on) {
+            edge.events.wake();
+        }
         let written = service.index.write(move |index| {
             for (scope, batch) in &waiting.events {
                 events::add(index, scope, batch, clock::now_ms())?;
             }
             events::trim(index, MAX_STORED_EVENTS)
         });
-        written.await
+        written.await.and(kept)
     }
 }
 

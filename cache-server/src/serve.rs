@@ -27,7 +27,7 @@ use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, ingest, quarantine, rebuild, remote, reports, routes};
+use crate::{evict, history, ingest, quarantine, rebuild, remote, reports, routes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,8 @@ impl Server {
             (false, true) => Fill::Blobs,
             (false, false) => Fill::Nothing,
         };
-        for note in &opened.notes {
+        let (history, told) = history::open::open(&config.kiln_dir)?;
+        for note in opened.notes.iter().chain(&told) {
             log.warn(format_args!("{note}"));
         }
         let before = behind.as_ref().map(|remote| format!(", before {}", remote.display()));
@@ -171,7 +172,7 @@ impl Server {
             store.display(),
             before.unwrap_or_default()
         ));
-        let service = Service::new(config, store, opened.index, log, behind);
+        let service = Service::new(config, store, (opened.index, history), log, behind);
         remote::outbox::tell_unsent(&service, opened.unsent);
         Ok(Self { runtime, service, unix, tcp, signals, fill, place })
     }
@@ -266,6 +267,7 @@ fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
     tokio::spawn(reports::run(service.clone()));
     tokio::spawn(remote::outbox::run(service.clone()));
+    tokio::spawn(remote::events::run(service.clone()));
     let service = service.clone();
     tokio::spawn(async move {
         let filled = match fill {

@@ -9,6 +9,7 @@ use kiln_storage::{Remote, Scope};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::config::ServeConfig;
+use crate::history::History;
 use crate::index::Index;
 use crate::ingest::Queue;
 use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
@@ -32,6 +33,8 @@ pub(crate) struct Parts {
     pub store: Store,
     /// What is where.
     pub index: Index,
+    /// What became of units, run by run.
+    pub(crate) history: History,
     /// The log.
     pub log: Log,
     /// Who may ask for what.
@@ -77,7 +80,7 @@ impl Service {
     pub(crate) fn new(
         config: ServeConfig,
         store: Store,
-        index: Index,
+        (index, history): (Index, History),
         log: Log,
         remote: Option<Arc<dyn Remote>>,
     ) -> Self {
@@ -88,6 +91,7 @@ impl Service {
             config,
             store,
             index,
+            history,
             log,
             policy: Policy { uid, tcp_scope },
             edge,

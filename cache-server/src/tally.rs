@@ -10,8 +10,8 @@ use crate::limits::MAX_REASONS;
 /// [`Counts`] in the making; kept between batches, so that fractions of milliseconds add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    counts: Counts,
-    restore_us: u64,
+    pub(crate) counts: Counts,
+    pub(crate) restore_us: u64,
 }
 
 impl Tally {
@@ -92,6 +92,7 @@ pub(crate) mod tests {
             phases_us: BTreeMap::new(),
             bytes: 10,
             cost_ms: 100,
+            cpu_ms: 100,
             wall_us: 600,
         }
     }

@@ -103,7 +103,8 @@ impl Fixture {
         let store = Store::new(backend.clone(), StorageUrl::Memory);
         let index = index::open::open(dir.path(), "test").unwrap().index;
         let log = Log::open(&dir.path().join("server.log"), Level::Debug, false);
-        let service = Service::new(config, store, index, log, remote);
+        let (history, _) = crate::history::open::open(dir.path()).unwrap();
+        let service = Service::new(config, store, (index, history), log, remote);
         service.complete.send_replace(true);
         ingest::start(&service);
         tokio::spawn(crate::remote::outbox::run(service.clone()));

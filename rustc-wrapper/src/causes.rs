@@ -110,7 +110,11 @@ mod tests {
             assert!(page.contains(&format!("| `{kind}` | {about} |")), "{kind}");
         }
         let mut seen = 0;
-        for source in [include_str!("causes/arguments.rs"), include_str!("causes/inputs.rs")] {
+        for source in [
+            include_str!("causes/arguments.rs"),
+            include_str!("causes/inputs.rs"),
+            include_str!("../../storage/src/parts.rs"),
+        ] {
             let parts = source.split("cause(\"").skip(1).chain(source.split("one(\"").skip(1));
             for word in parts.map(|part| part.split('"').next().unwrap()) {
                 seen += 1;

@@ -4,6 +4,7 @@ mod doctor;
 mod explain;
 mod exports;
 mod gc;
+mod report;
 mod serve;
 mod server;
 mod stats;
@@ -71,6 +72,8 @@ enum Command {
         #[arg(long)]
         build: Option<String>,
     },
+    /// Show the report of a run: all its jobs, what did not hit and why, what would help
+    Report(report::Arguments),
     /// Check settings, server, store and toolchain, and say what to change
     Doctor,
     /// Print the variables that turn Kiln on
@@ -153,6 +156,7 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
         Command::Explain { name, format, build } => {
             explain::run(env, &config, format, (name.as_deref(), build.as_deref()))
         }
+        Command::Report(arguments) => report::run(env, &config, &arguments),
         Command::Doctor => doctor::run(env, &config),
         Command::Env { shell } => exports::run(env, shell),
         Command::Server { action } => server::run(env, &config, &action),

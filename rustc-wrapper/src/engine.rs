@@ -90,6 +90,7 @@ pub(crate) fn event(env: &Env, config: &Config, cwd: &Path, unit: UnitName) -> E
         phases_us: Default::default(),
         bytes: 0,
         cost_ms: 0,
+        cpu_ms: 0,
         wall_us: 0,
     }
 }

@@ -140,6 +140,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
     };
     run.engine.end_phase("compile");
     run.engine.event.cost_ms = finished.cost.wall_ms;
+    run.engine.event.cpu_ms = finished.cost.cpu_ms;
     if !finished.status.success() {
         run.engine.report(outcome, Some(("script-failed", detail)), None);
         return compile::exit_as(finished.status);
@@ -192,6 +193,7 @@ fn replay(
     say::replay_stderr(&stderr);
     run.engine.end_phase("restore");
     run.engine.event.cost_ms = record.cost.wall_ms;
+    run.engine.event.cpu_ms = record.cost.cpu_ms;
     run.engine.event.pinned = lookup::pins(record);
     let outcome = if place.is_afar { Outcome::HitRemote } else { Outcome::HitLocal };
     run.engine.report(outcome, None, Some(record.result_key));

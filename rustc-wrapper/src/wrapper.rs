@@ -170,6 +170,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     };
     session.end_phase("compile");
     session.event.cost_ms = finished.cost.wall_ms;
+    session.event.cpu_ms = finished.cost.cpu_ms;
     if let Some(record) = doubted {
         check(session, &record, &private, link.as_ref(), (&finished, barrier));
         if finished.status.success() {
@@ -304,6 +305,7 @@ fn replay(
     say::replay_stderr(&stderr);
     session.end_phase("restore");
     session.event.cost_ms = record.cost.wall_ms;
+    session.event.cpu_ms = record.cost.cpu_ms;
     session.event.pinned = lookup::pins(record);
     session.event.conservative = record.conservative.clone();
     session.members = Some(record.members.clone());

@@ -4,6 +4,7 @@
 //! another unit.
 
 mod remote;
+pub mod report;
 mod run;
 
 use std::collections::BTreeMap;
@@ -283,6 +284,9 @@ pub struct Event {
     /// What the compile cost when it was made (a hit) or now (a miss), wall milliseconds.
     #[serde(default)]
     pub cost_ms: u64,
+    /// The processor time of the same compile, milliseconds.
+    #[serde(default)]
+    pub cpu_ms: u64,
     /// Wall time of the whole wrapper run, microseconds.
     #[serde(default)]
     pub wall_us: u64,

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod memory;
 pub mod object;
 pub mod output;
+pub mod parts;
 pub mod record;
 pub mod remote;
 #[cfg(feature = "testing")]

@@ -259,3 +259,9 @@ pub const MAX_JOB_BYTES: usize = 256;
 pub const MAX_RUN_BYTES: usize = 128;
 /// Longest text that an event says of its run, bytes.
 pub const MAX_ABOUT_BYTES: usize = 256;
+/// Most batches of events of a run that are read from a bucket.
+pub const MAX_RUN_BATCHES: usize = 5000;
+/// Most runs in one answer.
+pub const MAX_LISTED_RUNS: usize = 100;
+/// Longest that a command waits for a report: the server may have to bring its events from afar.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(60);

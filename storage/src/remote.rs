@@ -11,6 +11,7 @@
 
 pub mod absent;
 pub mod collect;
+pub mod events;
 pub mod gha;
 pub mod kiln;
 pub mod objects;
@@ -31,6 +32,7 @@ use crate::backend::{Backend, Body, StoreResult};
 use crate::digest::Digest;
 use crate::key::{ResultKey, Scope, UnitKey};
 use crate::record::Record;
+use events::{EventBatch, EventsThere, KeepsEvents, KnownBatches, Page};
 use together::{Incoming, PackName, ToWrite, Written};
 
 /// Names one stored result: enough to ask for it again without looking its unit up.
@@ -252,6 +254,44 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// Whether it keeps packs.
     fn has_packs(&self) -> bool {
         false
+    }
+
+    /// What it does with events. Places that keep none keep this default, and the three below.
+    fn keeps_events(&self) -> KeepsEvents {
+        KeepsEvents::No
+    }
+
+    /// Keeps events for reports. The same again changes nothing.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`; `TooLarge` for what it never takes.
+    async fn put_events(&self, scope: &Scope, batch: &EventBatch) -> StoreResult<()> {
+        let _ = (scope, batch);
+        Ok(())
+    }
+
+    /// The events of a run that are kept there ([`KeepsEvents::AsObjects`]) and are not known by the names of their
+    /// batches. What is damaged is left out.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn events(
+        &self,
+        scopes: &[Scope],
+        run: &str,
+        known: &KnownBatches,
+    ) -> StoreResult<EventsThere> {
+        let _ = (scopes, run, known);
+        Ok(EventsThere::default())
+    }
+
+    /// What a server ([`KeepsEvents::AsServer`]) answers for a path below `/v1/runs`; none: it knows of no such run.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    async fn told_of_runs(&self, path: &str) -> StoreResult<Option<Page>> {
+        let _ = path;
+        Ok(None)
     }
 
     /// What it did so far.

@@ -103,6 +103,7 @@ CREATE TABLE units (
     parts TEXT NOT NULL,
     UNIQUE (scope, unit_key)
 );
+CREATE INDEX units_of_key ON units (unit_key);
 CREATE INDEX units_of_crate ON units (scope, crate, kind, target, created_ms DESC);
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,

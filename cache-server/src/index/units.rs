@@ -4,10 +4,11 @@
 //! unit: that a result was there once is an explanation, too.
 
 use kiln_storage::api::{NearestRequest, NearestUnit};
+use kiln_storage::digest::DIGEST_LEN;
 use kiln_storage::limits::MAX_NEAREST_UNITS;
 use kiln_storage::record::{UnitName, UnitPart};
-use kiln_storage::{Record, UnitKey};
-use rusqlite::{Connection, Row, params};
+use kiln_storage::{Digest, Record, UnitKey};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::records::digest;
 use super::{int, json};
@@ -112,6 +113,44 @@ pub(crate) fn nearest(
         .collect()
 }
 
+/// What the key was made of that begins so (hexadecimal), if it is known.
+pub(crate) fn parts_of(
+    connection: &Connection,
+    scope: &str,
+    key: &str,
+) -> rusqlite::Result<Option<Vec<UnitPart>>> {
+    let Some((first, last)) = span(key) else { return Ok(None) };
+    let parts: Option<String> = connection
+        .prepare_cached(
+            "SELECT parts FROM units WHERE scope = ?1 AND unit_key BETWEEN ?2 AND ?3 LIMIT 1",
+        )?
+        .query_row(params![scope, first, last], |row| row.get(0))
+        .optional()?;
+    Ok(parts.and_then(|parts| serde_json::from_str(&parts).ok()))
+}
+
+/// What a key was made of, whatever the scope: a key is the digest of its parts.
+pub(crate) fn known_parts(
+    connection: &Connection,
+    key: &UnitKey,
+) -> rusqlite::Result<Option<Vec<UnitPart>>> {
+    let parts: Option<String> = connection
+        .prepare_cached("SELECT parts FROM units WHERE unit_key = ?1 LIMIT 1")?
+        .query_row([key.digest().as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(parts.and_then(|parts| serde_json::from_str(&parts).ok()))
+}
+
+/// The least and the greatest digest that begin so; none: it is no beginning of one.
+pub(super) fn span(hex: &str) -> Option<([u8; DIGEST_LEN], [u8; DIGEST_LEN])> {
+    let whole = |fill: &str| -> Option<[u8; DIGEST_LEN]> {
+        let rest = (2 * DIGEST_LEN).checked_sub(hex.len())?;
+        let digest: Digest = format!("{hex}{}", fill.repeat(rest)).parse().ok()?;
+        Some(*digest.as_bytes())
+    };
+    Some((whole("0")?, whole("f")?))
+}
+
 fn unit(row: &Row<'_>) -> rusqlite::Result<NearestUnit> {
     let parts: String = row.get(5)?;
     Ok(NearestUnit {
@@ -131,7 +170,6 @@ fn unit(row: &Row<'_>) -> rusqlite::Result<NearestUnit> {
 mod tests {
     use super::super::open::in_memory;
     use super::*;
-    use kiln_storage::Digest;
 
     fn name(crate_name: &str, version: &str, kind: &str) -> UnitName {
         let text = str::to_owned;
@@ -173,6 +211,20 @@ mod tests {
         assert_eq!(ask(&connection, 1, &new), ["1", "3", "2", "4"]);
         assert_eq!(ask(&connection, 7, &name("a", "2", "test")), ["6", "3", "2", "4", "1"]);
         assert_eq!(ask(&connection, 7, &name("c", "2", "lib")), [""; 0]);
+    }
+
+    #[test]
+    fn a_unit_is_found_by_the_beginning_of_its_key() {
+        let connection = in_memory();
+        for n in 1..20 {
+            add(&connection, "s", n, &name("a", "1", "lib"));
+        }
+        let hex = key(7).to_string();
+        let parts = |scope: &str, key: &str| parts_of(&connection, scope, key).unwrap();
+        assert_eq!(parts("s", &hex[..32]).unwrap()[0].name, "7");
+        assert_eq!(parts("s", &hex).unwrap()[0].name, "7");
+        assert_eq!((parts("t", &hex[..32]), parts("s", "xyz")), (None, None));
+        assert_eq!(parts("s", &format!("{hex}0")), None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod batches;
 pub(crate) mod breaker;
+pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod flights;
 pub(crate) mod open;
@@ -62,6 +63,8 @@ pub(crate) struct Edge {
     flights: flights::Flights,
     lanes: Semaphore,
     outbox: outbox::Outbox,
+    /// Events on their way there.
+    pub(crate) events: events::Outgoing,
     ahead: ahead::Ahead,
     counts: Counts,
 }
@@ -109,6 +112,7 @@ impl Edge {
             flights: flights::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
             outbox: outbox::Outbox::default(),
+            events: events::Outgoing::default(),
             ahead: ahead::Ahead::default(),
             counts: Counts::default(),
         }

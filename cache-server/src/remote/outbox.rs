@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::breaker::FaultKind;
 use super::stall::Stall;
-use super::{Edge, Side, ahead, count, kind_of, lock, together};
+use super::{Edge, Side, ahead, count, events, kind_of, lock, together};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
@@ -354,6 +354,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         *lock(&edge.outbox.stall) = Some(Stall::new(seen(edge), Instant::now()));
     }
     let hurried = async {
+        events::send_all(service, edge).await;
         ahead::write_notes(service, edge).await;
         if !edge.sends {
             return false;

@@ -46,7 +46,8 @@ pub(crate) async fn add(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn is_large(event: &Event) -> bool {
+/// Whether an event is over a bound.
+pub(crate) fn is_large(event: &Event) -> bool {
     let mut about = event.about.iter().flat_map(RunAbout::texts);
     text_bytes(event) > MAX_EVENT_BYTES
         || event.causes.len() > MAX_CAUSES

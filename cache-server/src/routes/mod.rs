@@ -10,6 +10,7 @@ pub(crate) mod openapi;
 pub(crate) mod quarantine;
 pub(crate) mod range;
 pub(crate) mod results;
+pub(crate) mod runs;
 pub(crate) mod server;
 
 use axum::Router;
@@ -49,6 +50,11 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/explain", &["get"], get(explain::explain)),
         ("/v1/stats", &["get"], get(events::stats)),
         ("/v1/stats/zero", &["post"], post(events::zero)),
+        ("/v1/runs", &["get"], get(runs::list)),
+        ("/v1/runs/{run}", &["get"], get(runs::run)),
+        ("/v1/runs/{run}/jobs/{job}", &["get"], get(runs::job)),
+        ("/v1/runs/{run}/report.json", &["get"], get(runs::report)),
+        ("/v1/runs/{run}/report.md", &["get"], get(runs::markdown)),
         ("/v1/server", &["get"], get(server::info)),
         ("/v1/drain", &["post"], post(server::drain)),
         ("/v1/shutdown", &["post"], post(server::shutdown)),

@@ -24,6 +24,8 @@ mod remotes;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod runs;
+#[cfg(test)]
 mod stats;
 #[cfg(test)]
 mod stress;

@@ -10,7 +10,7 @@ use kiln_storage::record::UnitName;
 
 use crate::harness::{Fixture, TestServer};
 
-fn event(id: usize, build: &str, outcome: Outcome) -> Event {
+pub(crate) fn event(id: usize, build: &str, outcome: Outcome) -> Event {
     Event {
         id: format!("{build}-{id}"),
         at_ms: 1,
@@ -32,6 +32,7 @@ fn event(id: usize, build: &str, outcome: Outcome) -> Event {
         phases_us: BTreeMap::new(),
         bytes: 7,
         cost_ms: 100,
+        cpu_ms: 100,
         wall_us: 2500,
     }
 }

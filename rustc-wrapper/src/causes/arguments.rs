@@ -1,37 +1,15 @@
 //! What differs between the parts of two unit keys. Pure.
 //!
-//! Some differences follow from others: cargo's `-C metadata` from features and versions, the file
-//! names of crates from those crates. What follows from something is named only where nothing else
-//! is found.
-
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+//! [`kiln_storage::parts`] compares two lists. What follows from something is named only where nothing
+//! else is found.
 
 use kiln_storage::api::{Cause, NearestUnit};
-use kiln_storage::record::{UnitName, UnitPart};
+use kiln_storage::parts::{self, Rank, cause, differences};
+use kiln_storage::record::UnitName;
 
 use super::Causes;
-use crate::script::unit::PROGRAM;
 use crate::unit::Named;
-use crate::unit::parts::{
-    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH,
-    WORKING_DIRECTORY, kept,
-};
-
-/// What a value is called that an argument without one has.
-const GIVEN: &str = "given";
-
-/// How much a difference tells; less is more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    /// Decides alone.
-    Own,
-    /// Mostly goes along with another change of the package.
-    Declared,
-    /// Leads to another crate.
-    Crate,
-    /// Follows from something else; left out when there is any other.
-    Follows,
-}
+use crate::unit::parts::kept;
 
 /// What differs from the nearest of some earlier units of the crate.
 pub fn compare(unit: &Named, earlier: &[NearestUnit]) -> Causes {
@@ -41,7 +19,7 @@ pub fn compare(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     let alike = |other: &&NearestUnit| {
         other.unit.kind == unit.name.kind && other.unit.target == unit.name.target
     };
-    let parts = kept(&unit.parts);
+    let kept = kept(&unit.parts);
     if !earlier.iter().any(|other| alike(&other)) {
         return first(unit, earlier);
     }
@@ -55,7 +33,7 @@ pub fn compare(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     let mut nearest: Option<Vec<(Rank, Cause)>> = None;
     for other in compared {
         let mut found = version(&other.unit, &unit.name);
-        found.extend(differences(&other.parts, &parts));
+        found.extend(differences(&other.parts, &kept));
         if nearest.as_ref().is_none_or(|best| weight(&found) < weight(best)) {
             nearest = Some(found);
         }
@@ -81,29 +59,15 @@ fn first(unit: &Named, earlier: &[NearestUnit]) -> Causes {
     Causes::new(vec![cause("first", "", then, now)])
 }
 
-/// Whether an earlier unit was made of the same target of the package: a test of the library is none
-/// of the program, and a build script tries many sources under one name. A package has one build script.
+/// Whether an earlier unit is this one, or this one of another version.
 fn is_same_target(unit: &Named, other: &NearestUnit) -> bool {
-    let value = |parts: &[UnitPart], group: &str, name: &str| {
-        let found = parts.iter().find(|part| part.group == group && part.name == name);
-        found.and_then(|part| part.value.clone())
-    };
-    let same = |group: &str, name: &str| {
-        let here = value(&unit.parts, group, name);
-        here.is_some() && here == value(&other.parts, group, name)
-    };
-    let is_run = unit.parts.iter().any(|part| part.group == PROGRAM);
     let other_version = unit.name.version != other.unit.version;
-    other_version || is_run || same(INPUT, "") || same(CODEGEN, "metadata")
+    other_version || parts::is_same_target(&other.parts, &unit.parts)
 }
 
 /// How far away: differences that follow from others come with them and count nothing.
 fn weight(found: &[(Rank, Cause)]) -> usize {
     found.iter().filter(|(rank, _)| *rank != Rank::Follows).count()
-}
-
-fn cause(kind: &str, name: &str, then: Option<String>, now: Option<String>) -> Cause {
-    Cause { kind: kind.to_owned(), name: name.to_owned(), then, now }
 }
 
 fn version(then: &UnitName, now: &UnitName) -> Vec<(Rank, Cause)> {
@@ -114,128 +78,10 @@ fn version(then: &UnitName, now: &UnitName) -> Vec<(Rank, Cause)> {
     vec![(Rank::Own, cause("version", "", Some(then), Some(now)))]
 }
 
-/// The parts that only one of two lists has, paired where both have one of the same name.
-fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
-    let mut gone: BTreeMap<(&str, &str), VecDeque<&UnitPart>> = BTreeMap::new();
-    for part in missing_in(then, now) {
-        gone.entry(named(part)).or_default().push_back(part);
-    }
-    let mut found = Vec::new();
-    for part in missing_in(now, then) {
-        let before = gone.get_mut(&named(part)).and_then(VecDeque::pop_front);
-        found.push(describe(part, before.map(value), Some(value(part))));
-    }
-    for part in gone.into_values().flatten() {
-        found.push(describe(part, Some(value(part)), None));
-    }
-    if found.is_empty() {
-        found.extend(order(then, now));
-    }
-    found
-}
-
-fn named(part: &UnitPart) -> (&str, &str) {
-    (&part.group, &part.name)
-}
-
-/// The parts of one list that the other does not have, as often as that is so.
-fn missing_in<'a>(list: &'a [UnitPart], other: &'a [UnitPart]) -> Vec<&'a UnitPart> {
-    let mut counts: BTreeMap<&UnitPart, usize> = BTreeMap::new();
-    for part in other {
-        *counts.entry(part).or_default() += 1;
-    }
-    let missing = |part: &&'a UnitPart| match counts.get_mut(*part) {
-        Some(count) if *count > 0 => {
-            *count -= 1;
-            false
-        }
-        _ => true,
-    };
-    list.iter().filter(missing).collect()
-}
-
-/// The groups whose parts are the same in another order.
-fn order(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
-    let groups: BTreeSet<&str> = now.iter().map(|part| part.group.as_str()).collect();
-    let of = |list: &'_ [UnitPart], group: &str| -> Vec<UnitPart> {
-        list.iter().filter(|part| part.group == group).cloned().collect()
-    };
-    let moved = groups.into_iter().filter(|group| of(then, group) != of(now, group));
-    moved.map(|group| (Rank::Own, cause("order", group, None, None))).collect()
-}
-
-fn value(part: &UnitPart) -> String {
-    part.value.clone().unwrap_or_else(|| GIVEN.to_owned())
-}
-
-fn describe(part: &UnitPart, then: Option<String>, now: Option<String>) -> (Rank, Cause) {
-    let UnitPart { group, name, .. } = part;
-    let rank = rank(part, then.as_deref(), now.as_deref());
-    let made = match group.as_str() {
-        COMPILER => cause("compiler", "", then.map(short_digest), now.map(short_digest)),
-        PROGRAM => cause("script", "", then.map(brief_digest), now.map(brief_digest)),
-        // As rustc has it, or as the run of a build script has it.
-        CFG => match name.strip_prefix("feature=") {
-            Some(feature) => cause("feature", feature.trim_matches('"'), then, now),
-            None => cause("argument", &format!("--cfg {name}"), then, now),
-        },
-        CHECK_CFG => cause("argument", &format!("--check-cfg {name}"), then, now),
-        EXTERN => cause("crate", name, then.map(file_name), now.map(file_name)),
-        FLAG => cause("argument", name, then, now),
-        _ if name.is_empty() => cause("argument", group, then, now),
-        _ => cause("argument", &format!("{group} {name}"), then, now),
-    };
-    (rank, made)
-}
-
-fn rank(part: &UnitPart, then: Option<&str>, now: Option<&str>) -> Rank {
-    match (part.group.as_str(), part.name.as_str()) {
-        (CODEGEN, "metadata" | "extra-filename") => Rank::Follows,
-        // Compiled before it runs; why it is another one is told there.
-        (PROGRAM, _) => Rank::Follows,
-        // Directories that cargo has named, by profile and by its hash of a package.
-        (SEARCH, _) if [then, now].into_iter().flatten().all(|at| at.starts_with("<target>")) => {
-            Rank::Follows
-        }
-        // Named by profile and target.
-        (OUTPUT_DIRECTORY, _) => Rank::Follows,
-        // They hold the version of a package from the registry.
-        (INPUT | WORKING_DIRECTORY, _) => Rank::Follows,
-        (CHECK_CFG, _) => Rank::Declared,
-        (EXTERN, _) => {
-            match (then.map(|t| file_name(t.into())), now.map(|n| file_name(n.into()))) {
-                (Some(then), Some(now)) if then == now => Rank::Follows,
-                _ => Rank::Crate,
-            }
-        }
-        _ => Rank::Own,
-    }
-}
-
-fn file_name(path: String) -> String {
-    match path.rsplit_once('/') {
-        Some((_, name)) => name.to_owned(),
-        None => path,
-    }
-}
-
-fn brief_digest(digest: String) -> String {
-    digest.chars().take(8).collect()
-}
-
-/// The compiler's own words, and a short form of the digest behind them.
-fn short_digest(compiler: String) -> String {
-    match compiler.rsplit_once(' ') {
-        Some((words, digest)) if digest.len() > 8 && digest.is_ascii() => {
-            format!("{words} {}", &digest[..8])
-        }
-        _ => compiler,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_storage::record::UnitPart;
     use kiln_storage::{Digest, UnitKey};
 
     fn part(line: &str) -> UnitPart {

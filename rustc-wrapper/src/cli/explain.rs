@@ -82,7 +82,8 @@ fn read(client: &mut Client, build: Option<&str>) -> Result<ExplainResponse, Cli
     serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign("explain"))
 }
 
-fn in_query(text: &str) -> String {
+/// A text as a part of an address.
+pub(super) fn in_query(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     text.bytes()
         .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })

@@ -30,6 +30,7 @@ fn event(name: &str, outcome: Outcome, reason: &str, causes: &[(&str, &str)]) ->
         phases_us: BTreeMap::new(),
         bytes: 0,
         cost_ms: 10,
+        cpu_ms: 0,
         wall_us: 0,
     }
 }

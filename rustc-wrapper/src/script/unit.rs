@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use kiln_storage::parts::PROGRAM;
 use kiln_storage::record::{UnitName, UnitPart};
 
 use super::{Program, Run};

@@ -15,31 +15,16 @@ use super::Identity;
 use crate::args::Parsed;
 use crate::roots::Roots;
 
+pub use kiln_storage::parts::{
+    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH,
+    WORKING_DIRECTORY,
+};
+
 /// Version of everything that decides what a unit's outputs are: keys, remaps, stored templates.
 pub(crate) const FORMAT: &str = "2";
 
-/// The compiler: what it says of itself, and its content.
-pub const COMPILER: &str = "compiler";
-/// `--cfg`, features among them.
-pub const CFG: &str = "cfg";
-/// `--check-cfg`.
-pub const CHECK_CFG: &str = "check-cfg";
-/// `-C`, by option.
-pub const CODEGEN: &str = "-C";
-/// `--extern`, by name.
-pub const EXTERN: &str = "extern";
-/// `-L`, by kind.
-pub const SEARCH: &str = "-L";
-/// Where the outputs go.
-pub const OUTPUT_DIRECTORY: &str = "output directory";
-/// The crate root.
-pub const INPUT: &str = "crate root";
 /// A crate root on standard input, by content.
 pub const STANDARD_INPUT: &str = "standard input";
-/// The working directory.
-pub const WORKING_DIRECTORY: &str = "working directory";
-/// Flags without a kind of their own, by flag.
-pub const FLAG: &str = "flag";
 /// Where Kiln's own format stands.
 pub const KILN_FORMAT: &str = "Kiln's format";
 /// The flag that sets a variable for the compile only.

@@ -20,6 +20,8 @@
 //! than [`Policy::max_unused`], the next run of the job writes new ones; and of a scope that has no room for them
 //! under its quota, the oldest go. What is rejected is remembered for twice as long as a pack may be there.
 //!
+//! **Events.** What became of the units of a run goes when it was stored longer ago than [`Policy::max_unused`].
+//!
 //! **Other formats.** What a result of another format names cannot be known here. Such results go when they
 //! were not used for long; while there are any, only blobs of that age go.
 //!
@@ -152,6 +154,8 @@ pub struct Inventory {
     pub packs: Vec<KeptPack>,
     /// Objects that say that a result is rejected, with their time.
     pub rejections: Vec<(ObjectName, u64)>,
+    /// What became of units, with the time it was stored.
+    pub events: Vec<(ObjectName, u64)>,
     /// Objects of what was used, with their day (days since 1970).
     pub used_pages: Vec<(ObjectName, u64)>,
     /// Announcements of collections, with their time.
@@ -204,7 +208,8 @@ pub struct Plan {
     pub results: Vec<(ObjectName, Why)>,
     /// Blobs that no result names then.
     pub blobs: Vec<(ObjectName, Digest)>,
-    /// Packs of jobs; accounts of the collections, of uses and of what was rejected that count no more.
+    /// Packs of jobs; events of old runs; accounts of the collections, of uses and of what was rejected that count
+    /// no more.
     pub others: Vec<ObjectName>,
     /// Bytes of all that goes.
     pub bytes: u64,
@@ -380,7 +385,9 @@ impl<'a> Reckoning<'a> {
         let forgotten = self.now_ms.saturating_sub(self.unused_ms.saturating_mul(2));
         let forgotten = forgotten.min(self.now_ms.saturating_sub(self.grace_ms));
         let rejected = self.inventory.rejections.iter().filter(move |(_, at)| *at < forgotten);
-        pages.chain(announced).chain(rejected).map(|(object, _)| object)
+        let old = self.now_ms.saturating_sub(self.unused_ms.max(self.grace_ms));
+        let events = self.inventory.events.iter().filter(move |(_, at)| *at < old);
+        pages.chain(announced).chain(rejected).chain(events).map(|(object, _)| object)
     }
 
     fn write_down(&self, gone: &BTreeMap<usize, Why>) -> Plan {

@@ -5,6 +5,7 @@
 //! request, repeated a few times where the server was just busy. Knows no settings: whoever makes one hands
 //! the place and the token in.
 
+mod events;
 mod http;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,6 +19,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 
 use self::http::{Answer, Http, Refused, add, json, unavailable};
+use super::events::{EventBatch, KeepsEvents, Page};
 use super::pack::Unpack;
 use super::{
     Answered, Arrived, Asking, Flushed, Remote, RemoteCounters, ResultName, Stored, squeeze,
@@ -366,6 +368,18 @@ impl Remote for KilnRemote {
                 Err(refused.of_write(&ObjectName::blob(&Digest::of(name.as_bytes())), size))
             }
         }
+    }
+
+    fn keeps_events(&self) -> KeepsEvents {
+        KeepsEvents::AsServer
+    }
+
+    async fn put_events(&self, _scope: &Scope, batch: &EventBatch) -> StoreResult<()> {
+        self.send_events(batch).await
+    }
+
+    async fn told_of_runs(&self, path: &str) -> StoreResult<Option<Page>> {
+        self.page(path).await
     }
 
     fn counters(&self) -> RemoteCounters {

@@ -21,6 +21,7 @@
 
 mod blobs;
 mod counted;
+mod events;
 pub(crate) mod joined;
 pub(crate) mod layout;
 mod notes;
@@ -47,6 +48,7 @@ use crate::key::{ObjectName, Scope, UnitKey};
 use crate::limits;
 use crate::object::{ObjectBackend, Traffic};
 use crate::record::Record;
+use crate::remote::events::{EventBatch, EventsThere, KeepsEvents, KnownBatches};
 use crate::remote::together::{Incoming, PackName, ToWrite, Written};
 use crate::remote::uses::{self, Uses};
 use crate::remote::{Arrived, Flushed, Remote, RemoteCounters, ResultName, Stored};
@@ -358,6 +360,23 @@ impl Remote for ObjectRemote {
 
     fn has_packs(&self) -> bool {
         true
+    }
+
+    fn keeps_events(&self) -> KeepsEvents {
+        KeepsEvents::AsObjects
+    }
+
+    async fn put_events(&self, scope: &Scope, batch: &EventBatch) -> StoreResult<()> {
+        self.write_events(scope, batch).await
+    }
+
+    async fn events(
+        &self,
+        scopes: &[Scope],
+        run: &str,
+        known: &KnownBatches,
+    ) -> StoreResult<EventsThere> {
+        self.read_events(scopes, run, known).await
     }
 
     fn counters(&self) -> RemoteCounters {

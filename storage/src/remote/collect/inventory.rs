@@ -53,6 +53,7 @@ impl Inventory {
         Ok(Self {
             packs: packs.into_iter().filter_map(kept_pack).collect(),
             rejections: rejected.into_iter().filter_map(rejection).collect(),
+            events: list(backend, layout::EVENTS).await?.into_iter().filter_map(events).collect(),
             results,
             blobs: blobs.into_iter().filter_map(kept_blob).collect(),
             used_pages: used_objects.into_iter().filter_map(used_page).collect(),
@@ -117,6 +118,12 @@ fn rejection(listed: Listed) -> Option<(ObjectName, u64)> {
         listed.name.as_str().strip_prefix(layout::REJECTED)?.split_once('/')?;
     let well = is_hex(scope_id, SCOPE_ID_CHARS) && layout::parse_result(result).is_some();
     well.then_some((listed.name, listed.used_ms))
+}
+
+/// Events of a job, with their time.
+fn events(listed: Listed) -> Option<(ObjectName, u64)> {
+    let scope_id = layout::parse_events(&listed.name)?;
+    is_hex(&scope_id, SCOPE_ID_CHARS).then_some((listed.name, listed.used_ms))
 }
 
 /// An announcement, or what says that it is over, with its time.

@@ -253,6 +253,15 @@ fn old_pages_and_announcements_go_and_others_stay() {
 
 /// Packs only save requests: they go before anything else has to, and never anything for them.
 #[test]
+fn events_of_old_runs_go() {
+    let batch = |hours: u64| (format!("events/{hours}").parse().unwrap(), NOW - hours * HOUR);
+    let events = vec![batch(1), batch(9 * 24), batch(10 * 24 + 1)];
+    let inventory = Inventory { events, ..Inventory::default() };
+    let plan = plan(&inventory, &policy(1000), NOW);
+    assert_eq!(plan.others, ["events/241".parse().unwrap()]);
+}
+
+#[test]
 fn packs_have_what_room_is_left() {
     let pack = |i: u8, hours: u64| KeptPack {
         object: format!("together/scope0/note/{i:03}").parse().unwrap(),

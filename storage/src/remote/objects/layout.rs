@@ -12,6 +12,7 @@
 //! | `used/<scope>/<day>/<order>-<chance>` | results that were used |
 //! | `collecting/<order>-<chance>` | blobs that somebody is about to delete |
 //! | `collecting/<order>-<chance>.done` | that they are deleted, or spared |
+//! | `events/<scope>/<run>/<job>-<digest>` | what became of some units of a job |
 //! | `pins/<scope>/<result>` | a result that is to stay; of any content |
 
 use crate::digest::Digest;
@@ -39,6 +40,8 @@ pub(crate) const TOGETHER: &str = "together/";
 pub(crate) const REJECTED: &str = "rejected/";
 /// The prefix of what is about to be deleted.
 pub(crate) const COLLECTING: &str = "collecting/";
+/// The prefix of what became of units.
+pub(crate) const EVENTS: &str = "events/";
 /// The prefix of results that are to stay.
 pub(crate) const PINS: &str = "pins/";
 
@@ -115,11 +118,7 @@ pub(crate) fn note_prefix(scope: &Scope, note: &str) -> String {
 }
 
 fn note_id(note: &str) -> String {
-    let mut encoder = Encoder::new("kiln note v1");
-    encoder.text("name", note);
-    let mut hex = encoder.finish().to_string();
-    hex.truncate(32);
-    hex
+    brief_id("kiln note v1", note)
 }
 
 /// The prefix of the packs of a note; ends with `/`.
@@ -170,6 +169,35 @@ pub(crate) fn used_prefix(scope_id: &str, day: u64) -> String {
 pub(crate) fn parse_used(object: &ObjectName) -> Option<(String, u64)> {
     let mut parts = object.as_str().strip_prefix(USED)?.split('/');
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+}
+
+/// The prefix of what became of the units of a run; ends with `/`.
+pub(crate) fn events_prefix(scope: &Scope, run: &str) -> String {
+    format!("{EVENTS}{}/{}/", scope.id(), brief_id("kiln run v1", run))
+}
+
+/// The object of some events of a job, by their digest.
+pub(crate) fn events(scope: &Scope, run: &str, job: &str, digest: &Digest) -> ObjectName {
+    let prefix = events_prefix(scope, run);
+    name(format!("{prefix}{}-{digest}", brief_id("kiln job v1", job)))
+}
+
+/// Scope id of an object of events.
+pub(crate) fn parse_events(object: &ObjectName) -> Option<String> {
+    let mut parts = object.as_str().strip_prefix(EVENTS)?.split('/');
+    let (scope, _run, batch) = (parts.next()?, parts.next()?, parts.next()?);
+    let (_, digest) = batch.split_once('-')?;
+    let well = parts.next().is_none() && digest.parse::<Digest>().is_ok();
+    well.then(|| scope.to_owned())
+}
+
+/// A name of 32 characters for a text of any kind.
+fn brief_id(domain: &str, text: &str) -> String {
+    let mut encoder = Encoder::new(domain);
+    encoder.text("name", text);
+    let mut hex = encoder.finish().to_string();
+    hex.truncate(32);
+    hex
 }
 
 /// The object that keeps a result.
@@ -224,6 +252,9 @@ mod tests {
         assert_eq!(parse_result(below), Some((of.result, 7)));
         let used = timed(&used_prefix(&scope.id(), 20_000), 5, 1);
         assert_eq!(parse_used(&used), Some((scope.id(), 20_000)));
+        let batch = events(&scope, "Any Run! ü", "a/b", &digest);
+        assert!(batch.as_str().starts_with(&events_prefix(&scope, "Any Run! ü")));
+        assert_eq!((parse_events(&batch), parse_events(&note)), (Some(scope.id()), None));
         assert_eq!(parse_whole(&note), None);
         assert_eq!(parse_blob(&note), None);
     }

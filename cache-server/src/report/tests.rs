@@ -1,0 +1,267 @@
+//! The model: from events to what a report says.
+
+use std::collections::BTreeSet;
+
+use kiln_storage::api::report::TwiceGroup;
+use kiln_storage::api::{Event, RunAbout};
+use kiln_storage::record::{EnvForm, TokenPath};
+use kiln_storage::{ResultKey, UnitKey};
+
+use super::*;
+use crate::history::chunk;
+use crate::tally::tests::event;
+
+fn key(text: &str) -> UnitKey {
+    UnitKey::new(Digest::of(text.as_bytes()))
+}
+
+fn result(text: &str) -> ResultKey {
+    ResultKey::new(Digest::of(text.as_bytes()))
+}
+
+/// A compile of a crate with a key and a result by these texts; an empty result: it was not stored.
+fn miss(name: &str, of: (&str, &str), at_ms: u64, cost_ms: u64) -> Event {
+    let mut event = event(&format!("{name} {of:?} {at_ms}"), "b", Outcome::Miss);
+    event.unit.crate_name = name.into();
+    event.unit_key = Some(key(of.0));
+    event.result_key = (!of.1.is_empty()).then(|| result(of.1));
+    event.reason = Some("new-unit".into());
+    (event.at_ms, event.cost_ms) = (at_ms, cost_ms);
+    event
+}
+
+fn hit(name: &str) -> Event {
+    let mut event = event(name, "b", Outcome::HitRemote);
+    event.unit.crate_name = name.into();
+    event
+}
+
+fn row(job: &str, events: &[Event]) -> JobRow {
+    let mut sums = Sums::default();
+    events.iter().for_each(|event| sums.add(event));
+    JobRow {
+        id: 1,
+        job: job.into(),
+        first_ms: 1,
+        last_ms: 9,
+        kept: events.len() as u64,
+        series: String::new(),
+        sums,
+    }
+}
+
+fn job(name: &str, events: &[Event]) -> Job {
+    let kept = events.iter().map(|event| Kept::of(event, chunk::id(event)));
+    Job { row: row(name, events), events: kept.collect(), earlier: Vec::new() }
+}
+
+fn input(jobs: Vec<Job>, known: Known) -> Input {
+    let about = RunAbout { branch: "topic".into(), base: "main".into(), ..RunAbout::default() };
+    let run = RunRow { id: 1, run: "r".into(), about, first_ms: 1, last_ms: 9 };
+    Input { run, jobs, base: None, known }
+}
+
+fn part(line: &str) -> UnitPart {
+    let mut words = line.split('|');
+    let mut word = || words.next().map(str::to_owned);
+    UnitPart { group: word().unwrap(), name: word().unwrap_or_default(), value: word() }
+}
+
+/// Keys by text with what they were made of, beside the crate root.
+fn known(keys: &[(&str, &[&str])]) -> Known {
+    let with_root = |lines: &[&str]| {
+        let lines = ["crate root||src/lib.rs"].iter().chain(lines);
+        lines.map(|line| part(line)).collect()
+    };
+    let parts = keys.iter().map(|(text, lines)| (chunk::brief_unit(&key(text)), with_root(lines)));
+    Known { parts: parts.collect(), ..Known::default() }
+}
+
+/// Kind, what differs, jobs, units, compiles and time of each group.
+fn told(groups: &[TwiceGroup]) -> Vec<String> {
+    let line = |group: &TwiceGroup| {
+        let differs: Vec<_> =
+            group.differs.iter().map(|c| format!("{} {}", c.kind, c.name)).collect();
+        let units: Vec<_> = group.units.iter().map(|unit| unit.crate_name.as_str()).collect();
+        assert!(!group.advice.is_empty());
+        format!(
+            "{} [{}] {}: {} = {} in {} ms",
+            group.kind,
+            differs.join(", "),
+            group.jobs.join("+"),
+            units.join(" "),
+            group.compiles,
+            group.saves_ms
+        )
+    };
+    groups.iter().map(line).collect()
+}
+
+#[test]
+fn the_whole_is_the_sum_of_its_jobs() {
+    let one = [hit("a"), miss("b", ("b", "b"), 2, 300)];
+    let two =
+        [hit("c"), hit("d"), event("x", "b", Outcome::Bypass), event("y", "b", Outcome::Error)];
+    let mut jobs = vec![job("one", &one), job("two", &two)];
+    jobs[0].earlier = vec![("before".into(), row("one", &two))];
+    let report = make(&input(jobs, Known::default()));
+    assert_eq!((report.schema, report.run.as_str(), report.jobs.len()), (SCHEMA, "r", 2));
+    let counts = &report.total.counts;
+    assert_eq!((counts.units, counts.hit_remote, counts.miss), (6, 3, 1));
+    assert_eq!((counts.bypass, counts.error), (1, 1));
+    assert_eq!((report.total.hits, report.total.hit_rate), (3, Some(60.0)));
+    let of_jobs: u64 = report.jobs.iter().map(|job| job.measures.counts.units).sum();
+    assert_eq!(of_jobs, counts.units);
+    assert_eq!(report.slowest.len(), 1);
+    assert_eq!((report.slowest[0].unit.crate_name.as_str(), report.slowest[0].cost_ms), ("b", 300));
+    assert_eq!(report.bypasses.iter().map(|group| group.count).sum::<u64>(), 1);
+    assert_eq!(
+        (report.errors[0].reason.as_str(), &report.errors[0].jobs),
+        ("why", &vec!["two".to_owned()])
+    );
+    let trend = &report.jobs[0].trend;
+    assert_eq!(
+        (trend[0].run.as_str(), trend[0].units, trend[0].hit_rate),
+        ("before", 4, Some(66.7))
+    );
+    assert!(report.jobs[1].trend.is_empty());
+}
+
+#[test]
+fn lists_are_bounded_and_say_what_they_leave_out() {
+    let all = MAX_REPORTED_UNITS + 30;
+    let events: Vec<Event> = (0..all)
+        .map(|n| miss(&format!("c{n}"), (&n.to_string(), "r"), n as u64, n as u64))
+        .collect();
+    let report = make(&input(vec![job("one", &events)], Known::default()));
+    assert_eq!((report.slowest.len(), report.slowest_left_out), (MAX_REPORTED_UNITS, 30));
+    assert_eq!(report.slowest[0].cost_ms as usize, all - 1);
+}
+
+#[test]
+fn what_hit_in_the_base_branch_and_is_compiled_now_is_named_with_its_cause() {
+    let mut lost = miss("a", ("a", "a"), 2, 300);
+    lost.causes = vec![kiln_storage::parts::cause("file", "<workspace>/a.rs", None, None)];
+    let now = [lost, miss("new", ("n", "n"), 3, 900), miss("b", ("b", "b"), 4, 5), hit("b")];
+    let hits = [hit("a"), hit("b"), hit("c")];
+    let hits = hits.iter().map(|event| (event.unit.clone(), 1)).collect();
+    let mut input = input(vec![job("one", &now), job("two", &now)], Known::default());
+    input.base = Some(Base { run: "base".into(), hits: HashMap::from([("one".into(), hits)]) });
+    let report = make(&input);
+    assert_eq!(report.base_run.as_deref(), Some("base"));
+    let names: Vec<_> = report
+        .lost_hits
+        .iter()
+        .map(|unit| (unit.job.as_str(), unit.unit.crate_name.as_str()))
+        .collect();
+    assert_eq!(names, [("one", "a")], "b hits as often as it did, and job two is new");
+    assert_eq!(report.lost_hits[0].causes[0].name, "<workspace>/a.rs");
+}
+
+#[test]
+fn the_same_key_in_two_jobs_is_a_matter_of_time_of_inputs_or_of_storing() {
+    let one = [
+        miss("same", ("s", "s"), 1, 100),
+        miss("env", ("e", "e1"), 2, 100),
+        miss("net", ("n", ""), 3, 100),
+        miss("own", ("o", "o"), 3, 100),
+        miss("own", ("o", "o2"), 4, 100),
+    ];
+    let two = [
+        miss("same", ("s", "s"), 5, 90),
+        miss("env", ("e", "e2"), 6, 80),
+        miss("net", ("n", ""), 7, 70),
+    ];
+    let mut known = Known::default();
+    let file = || Member::File(TokenPath("<workspace>/src/lib.rs".into()));
+    let values = |value: &str| {
+        let member = Member::Env("STAMP".into(), EnvForm::Raw);
+        vec![(file(), Digest::of(b"f")), (member, Digest::of(value.as_bytes()))]
+    };
+    for result_text in ["e1", "e2"] {
+        let keys = (chunk::brief_unit(&key("e")), chunk::brief_result(&result(result_text)));
+        known.inputs.insert(keys, values(result_text));
+    }
+    let jobs = vec![job("one", &one), job("two", &two)];
+    let wanted = twice::wanted(&jobs);
+    let results: BTreeSet<usize> = wanted.iter().map(|(_, results)| results.len()).collect();
+    assert_eq!((wanted.len(), results), (3, BTreeSet::from([0, 2])));
+    let twice = make(&input(jobs, known)).twice;
+    assert_eq!((twice.units, twice.compiles, twice.cost_ms), (3, 3, 240));
+    assert_eq!(
+        told(&twice.groups),
+        [
+            "same-time [] one+two: same = 1 in 90 ms",
+            "inputs [variable STAMP] one+two: env = 1 in 80 ms",
+            "not-stored [] one+two: net = 1 in 70 ms",
+        ]
+    );
+    assert_eq!(twice.groups[2].reason.as_deref(), Some("new-unit"));
+}
+
+#[test]
+fn other_keys_are_grouped_by_what_differs() {
+    let known = known(&[
+        ("f0", &["-C|metadata|1"]),
+        ("f1", &["-C|metadata|2", "cfg|feature=\"x\""]),
+        ("p0", &["-C|opt-level|0", "-C|metadata|3"]),
+        ("p1", &["-C|opt-level|3", "-C|metadata|4"]),
+        ("r0", &[]),
+        ("r1", &["cfg|tokio_unstable"]),
+        ("d0", &["extern|feat|<target>/debug/deps/libfeat-1.rmeta"]),
+        ("d1", &["extern|feat|<target>/debug/deps/libfeat-2.rmeta"]),
+    ]);
+    let compile = |n: usize| -> Vec<Event> {
+        [("feat", "f"), ("prof", "p"), ("flag", "r"), ("top", "d"), ("gone", "g")]
+            .iter()
+            .enumerate()
+            .map(|(at, (name, of))| {
+                let of = format!("{of}{n}");
+                miss(name, (&of, &of), (n * 100 + at) as u64, 10 << at)
+            })
+            .collect()
+    };
+    let jobs = vec![job("one", &compile(0)), job("two", &compile(1))];
+    let twice = make(&input(jobs, known)).twice;
+    assert_eq!((twice.units, twice.compiles), (5, 5));
+    assert_eq!(
+        told(&twice.groups),
+        [
+            "unknown [] one+two: gone = 1 in 160 ms",
+            "features [feature x] one+two: top feat = 2 in 90 ms",
+            "flags [argument --cfg tokio_unstable] one+two: flag = 1 in 40 ms",
+            "profile [argument -C opt-level] one+two: prof = 1 in 20 ms",
+        ],
+        "what is made with a crate that differs counts with it"
+    );
+}
+
+#[test]
+fn of_three_jobs_the_nearest_is_compared_and_one_job_alone_repeats_nothing() {
+    let known = known(&[
+        ("1", &["-C|opt-level|0"]),
+        ("2", &["-C|opt-level|3", "-C|debuginfo|2", "cfg|a"]),
+        ("3", &["-C|opt-level|3", "cfg|a"]),
+    ]);
+    let alone = [miss("x", ("1", "1"), 1, 10), miss("x", ("2", "2"), 2, 10)];
+    let report = make(&input(vec![job("one", &alone)], Known::default()));
+    assert_eq!(report.twice, Default::default());
+    let of = |name: &str, key: &str, at: u64| job(name, &[miss("x", (key, key), at, 10)]);
+    let jobs = vec![of("a", "1", 1), of("b", "2", 2), of("c", "3", 3)];
+    let twice = make(&input(jobs, known)).twice;
+    assert_eq!(told(&twice.groups)[1..], ["profile [argument -C debuginfo] b+c: x = 1 in 10 ms"]);
+}
+
+#[test]
+fn tests_of_other_targets_are_no_work_done_twice() {
+    let known = Known {
+        parts: HashMap::from([
+            (chunk::brief_unit(&key("1")), vec![part("crate root||src/lib.rs")]),
+            (chunk::brief_unit(&key("2")), vec![part("crate root||src/main.rs")]),
+        ]),
+        ..Known::default()
+    };
+    let of = |name: &str, key: &str, at: u64| job(name, &[miss("x", (key, key), at, 10)]);
+    let twice = make(&input(vec![of("a", "1", 1), of("b", "2", 2)], known)).twice;
+    assert_eq!(twice, Default::default());
+}
