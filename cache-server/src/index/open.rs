@@ -202,7 +202,7 @@ fn count_unsent(path: &Path) -> Option<u64> {
 }
 
 /// Removes a file that cannot be used, with SQLite's own files beside it.
-fn throw_away(path: &Path) {
+pub(crate) fn throw_away(path: &Path) {
     let _ = fs::remove_file(path);
     for suffix in ["sqlite-wal", "sqlite-shm", "sqlite-journal", CONDEMNED] {
         let _ = fs::remove_file(path.with_extension(suffix));

@@ -19,8 +19,6 @@ use crate::memo::Memo;
 use crate::roots::{Places, Roots, find_target};
 use crate::unit::{Named, parts};
 
-/// The program of the script, a part of every such key and of no other.
-pub(crate) const PROGRAM: &str = "build script";
 /// What kind of unit a run is.
 pub(crate) const KIND: &str = "build-script run";
 /// Most directories that are looked through for the one that holds all packages.

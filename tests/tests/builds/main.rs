@@ -13,4 +13,5 @@ mod pass_through;
 mod probes;
 mod quarantine;
 mod real_projects;
+mod reports;
 mod verify;
