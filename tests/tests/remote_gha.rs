@@ -11,7 +11,9 @@ use kiln_tests::far::bucket::warnings;
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::left::Tally;
 use kiln_tests::samples::{build_all_kinds, of_all_kinds, of_all_kinds_with_tally};
+use kiln_tests::server::{kill, wait_until};
 use kiln_tests::{Call, Done, Project, World, registry, skip, world};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const MAIN: &[(&str, u8)] = &[("refs/heads/main", READ_WRITE)];
@@ -212,4 +214,80 @@ fn a_service_that_is_gone_at_the_end() {
     assert!(asked <= u64::from(REMOTE_FAULTS) * 2 * 4, "{asked}");
     let lines = warnings(&world.kiln_dir());
     assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+/// A job is cancelled while it sends: what is begun at the service stays there, the number of a manifest too.
+#[test]
+fn a_job_that_is_killed_while_it_sends() {
+    let (killed, next, last) = (world!(), world!(), world!());
+    let cache = Cache::start(Face::V2);
+    build(&killed, &of_all_kinds(&killed, "app"), &cache, MAIN);
+    // That of the pack is answered, that of the manifest never.
+    cache.fake().script(Kind::Finalize, [None, Some(Fault::Stall)]);
+    let stopping = killed.kiln(&["server", "stop"]).spawn();
+    wait_until("the manifest is claimed", || cache.fake().counted().of(Kind::Finalize) == 2);
+    kill(stopping.pid(), Signal::INT);
+    killed.server().unwrap().kill();
+    stopping.wait();
+    cache.fake().heal();
+    assert_eq!(cache.fake().counted().reserved, 2);
+
+    build(&next, &of_all_kinds(&next, "app"), &cache, MAIN);
+    assert_eq!(newest(&next)["miss"], 5, "nobody was told of the pack");
+    stop(&next, "5 results were sent");
+    let project = of_all_kinds(&last, "elsewhere/app");
+    last.assert_all_hit(&build(&last, &project, &cache, MAIN));
+    assert_eq!(newest(&last)["hit_remote"], 5);
+    // The machine of the killed job is there again: what it did not send is queued, and is there by now.
+    cache.job(killed.kiln(&["server", "start"]), MAIN).run().ok();
+    let said = killed.kiln(&["server", "stop"]).run().ok();
+    assert!(!format!("{}{}", said.stdout, said.stderr).contains("queued"), "{}", said.stderr);
+    for world in [&killed, &next, &last] {
+        assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
+    }
+}
+
+#[test]
+fn adhoc_many() {
+    let cache = Cache::start(Face::V2);
+    cache.fake().behave(|behaviour| behaviour.lag_lookups = 5);
+    let n = 20;
+    let worlds: Vec<World> = (0..n).map(|_| world!()).collect();
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for (i, world) in worlds.iter().enumerate() {
+            let cache = &cache;
+            scope.spawn(move || {
+                let project = of_all_kinds(world, "app");
+                project
+                    .write("low/src/lib.rs", &format!("pub fn n() -> i32 {{ 42 + {i} - {i} }}\n"));
+                build(world, &project, cache, MAIN);
+                let b = newest(world);
+                let t = std::time::Instant::now();
+                let said = world.kiln(&["server", "stop"]).run().ok();
+                println!(
+                    "{i}: {} {} stop {:?} {}{}",
+                    b["miss"],
+                    b["hit_remote"],
+                    t.elapsed(),
+                    said.stdout,
+                    said.stderr
+                );
+                println!("{:?}", warnings(&world.kiln_dir()));
+            });
+        }
+    });
+    figures(&cache, "all");
+    println!("{:?}", begun.elapsed());
+    let mut missed = 0;
+    for i in 0..n {
+        let w = world!();
+        let project = of_all_kinds(&w, "elsewhere/app");
+        project.write("low/src/lib.rs", &format!("pub fn n() -> i32 {{ 42 + {i} - {i} }}\n"));
+        build(&w, &project, &cache, MAIN);
+        missed += newest(&w)["miss"].as_u64().unwrap();
+        w.stop_server();
+    }
+    println!("missed {missed}");
+    assert_eq!(missed, 0);
 }
