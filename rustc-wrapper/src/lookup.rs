@@ -95,8 +95,8 @@ fn second(
     if !full && !response.farther {
         return None;
     }
-    // Only where results were left out can one of these input sets answer.
-    let results = if full { expected(evaluator, &response.records) } else { Vec::new() };
+    // Only where results were left out, here or behind the server, can one of these input sets answer.
+    let results = expected(evaluator, &response.records);
     if response.farther {
         let known = response.records.iter().map(|record| record.result_key).collect();
         return Some(LookupRequest { results, known, ..first.clone() });

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_storage::StoreError;
-use kiln_storage::remote::{ResultName, Stored};
+use kiln_storage::remote::{RemoteCounters, ResultName, Stored};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -399,9 +399,11 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
     drained
 }
 
-/// A number that grows with whatever comes of sending.
+/// A number that grows with whatever comes of sending, and while the place wants it to wait.
 fn seen(edge: &Edge) -> u64 {
-    edge.outbox.taken.load(Ordering::Relaxed).saturating_add(edge.remote.counters().bytes_in)
+    let RemoteCounters { bytes_in, asked_to_wait_ms, .. } = edge.remote.counters();
+    let taken = edge.outbox.taken.load(Ordering::Relaxed);
+    taken.saturating_add(bytes_in).saturating_add(asked_to_wait_ms)
 }
 
 /// Ends when nothing came of sending for a while: the place is left alone then.
