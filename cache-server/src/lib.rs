@@ -21,6 +21,7 @@ mod history;
 mod http;
 mod index;
 mod ingest;
+mod pages;
 mod pending;
 mod place;
 mod principal;

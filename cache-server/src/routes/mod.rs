@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod lookup;
 pub(crate) mod notes;
 pub(crate) mod openapi;
+pub(crate) mod pages;
 pub(crate) mod quarantine;
 pub(crate) mod range;
 pub(crate) mod results;
@@ -55,6 +56,10 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/runs/{run}/jobs/{job}", &["get"], get(runs::job)),
         ("/v1/runs/{run}/report.json", &["get"], get(runs::report)),
         ("/v1/runs/{run}/report.md", &["get"], get(runs::markdown)),
+        ("/v1/runs/{run}/report.html", &["get"], get(pages::file)),
+        ("/", &["get"], get(pages::list)),
+        ("/runs/{run}", &["get"], get(pages::run)),
+        ("/pages/{name}", &["get"], get(pages::asset)),
         ("/v1/server", &["get"], get(server::info)),
         ("/v1/drain", &["post"], post(server::drain)),
         ("/v1/shutdown", &["post"], post(server::shutdown)),

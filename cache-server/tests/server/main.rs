@@ -18,6 +18,8 @@ mod lifecycle;
 #[allow(unreachable_pub, reason = "the tests of another package have it, too")]
 mod moto;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod quarantine;
 #[cfg(test)]
 mod remotes;
