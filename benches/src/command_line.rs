@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cargo::Profile;
 use crate::failure::{Outcome, while_doing};
 use crate::programs::Programs;
-use crate::{cold, fresh, observation, project, report, scripts, server, warm, wrapper};
+use crate::{cold, fresh, observation, project, report, runs, scripts, server, warm, wrapper};
 
 /// Pairs of warm builds.
 const WARM_PAIRS: usize = 11;
@@ -20,6 +20,8 @@ const OBSERVED_PAIRS: usize = 15;
 const SERVER_ROUNDS: usize = 9;
 /// Pairs of builds on a fresh machine.
 const FRESH_PAIRS: usize = 5;
+/// Runs in a history.
+const RUNS: usize = 50;
 /// Runs of one hit.
 const HITS: usize = 200;
 
@@ -27,7 +29,7 @@ const HITS: usize = 200;
 #[command(
     name = "kiln-benches",
     about = "Measures Kiln against something else in the same run, and prints the ratios",
-    after_help = "Without a command all benches but fresh run, which takes about a quarter of an hour."
+    after_help = "Without a command all benches but fresh and report run, which takes about a quarter of an hour."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -51,7 +53,7 @@ struct Options {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 enum Bench {
-    /// All of them but `fresh`, which needs moto
+    /// All of them but `fresh`, which needs moto, and `report`
     All,
     /// A fresh machine with a warm bucket against an archive of the target directory
     Fresh,
@@ -67,6 +69,8 @@ enum Bench {
     Scripts,
     /// Lookups and blobs of a server
     Server,
+    /// Reports: events taken, a report made, the size of the history; `--times` is the number of runs
+    Report,
     /// The blind replay alone: what there is to gain
     Replay,
 }
@@ -103,6 +107,9 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     }
     if bench == Bench::Server {
         return Ok(());
+    }
+    if bench == Bench::Report {
+        return runs::run(&programs.kiln, empty()?.path(), times(RUNS));
     }
     if bench == Bench::Fresh {
         let pairs = times(FRESH_PAIRS);
