@@ -3,7 +3,7 @@
 use kiln_storage::api::report::{RunSummary, RunsResponse};
 
 use super::html::{Html, segment};
-use super::shown::{count, head, number, percent, saved, share, time, trend, when, wide};
+use super::shown::{count, head, number, percent, share, time, trend, when, wide};
 use super::{Form, page as around};
 
 const COLUMNS: &[(&str, bool)] = &[
@@ -104,6 +104,6 @@ fn row(html: &mut Html, run: &RunSummary) {
         share(html, total.hit_rate);
         share(html, total.hit_rate_by_time);
         number(html, total.compiled_ms, &time(total.compiled_ms));
-        number(html, total.net_saved_ms, &saved(total.net_saved_ms));
+        number(html, total.saved_cpu_ms, &time(total.saved_cpu_ms));
     });
 }

@@ -5,7 +5,7 @@ use kiln_storage::api::report::{ByReason, CompiledUnit, JobReport, RunReport, Tw
 use super::heat::Heat;
 use super::html::{Html, segment};
 use super::shown::{
-    count, head, number, percent, saved, share, shell_word, time, trend, unit, when, wide,
+    count, head, number, percent, share, shell_word, time, trend, unit, when, wide,
 };
 use super::{Form, page as around, timeline};
 use crate::limits::{MAX_NAMED_IN_LINE, MAX_TREND_RUNS};
@@ -124,7 +124,7 @@ fn top(html: &mut Html, form: Form, report: &RunReport) {
                 percent(total.hit_rate),
                 format!("{} by time", percent(total.hit_rate_by_time)),
             ),
-            ("saved", saved(total.net_saved_ms), "of processor time, less Kiln's own".to_owned()),
+            ("saved", time(total.saved_cpu_ms), "of processor time".to_owned()),
             ("compiled", time(total.compiled_ms), count(counts.miss, "miss")),
             (
                 "units",
@@ -185,7 +185,7 @@ fn job_row(html: &mut Html, job: &JobReport) {
             number(html, n, &n.to_string());
         }
         number(html, measures.compiled_ms, &time(measures.compiled_ms));
-        number(html, measures.net_saved_ms, &saved(measures.net_saved_ms));
+        number(html, measures.saved_cpu_ms, &time(measures.saved_cpu_ms));
         number(html, measures.kiln_ms, &time(measures.kiln_ms));
         let bar = |share: Option<f64>, run: &str| (share, format!("{run}: {}", percent(share)));
         let mut bars: Vec<_> =

@@ -14,12 +14,6 @@ pub(super) fn when(html: &mut Html, ms: u64) {
     html.line("time", &[("datetime", &iso)], &text);
 }
 
-/// A time saved, which may be below zero.
-pub(super) fn saved(net_ms: i64) -> String {
-    let sign = if net_ms < 0 { "\u{2212}" } else { "" };
-    format!("{sign}{}", time(net_ms.unsigned_abs()))
-}
-
 /// The class of an outcome, and what it is called.
 pub(super) fn outcome(outcome: Outcome) -> (&'static str, &'static str) {
     match outcome {
@@ -139,8 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_for_people() {
-        assert_eq!((saved(-1500), saved(90)), ("\u{2212}1.5 s".into(), "90 ms".into()));
+    fn times_are_for_people() {
         let mut html = Html::default();
         when(&mut html, 951_782_400_123);
         assert_eq!(
