@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod blobs;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod chain;
 #[cfg(test)]
 mod explain;
