@@ -5,6 +5,7 @@ pub(crate) mod blobs;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod lookup;
+pub(crate) mod metrics;
 pub(crate) mod notes;
 pub(crate) mod openapi;
 pub(crate) mod pages;
@@ -63,6 +64,7 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/server", &["get"], get(server::info)),
         ("/v1/drain", &["post"], post(server::drain)),
         ("/v1/shutdown", &["post"], post(server::shutdown)),
+        ("/metrics", &["get"], get(metrics::metrics)),
         ("/healthz", &["get"], get(server::healthz)),
         ("/readyz", &["get"], get(server::readyz)),
         ("/openapi.json", &["get"], get(openapi::document)),

@@ -44,6 +44,7 @@ use utoipa::OpenApi;
         super::server::info,
         super::server::drain,
         super::server::shutdown,
+        super::metrics::metrics,
         super::server::healthz,
         super::server::readyz,
         document,

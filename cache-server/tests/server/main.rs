@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 #[path = "../../../storage/tests/support/moto.rs"]
 #[allow(unreachable_pub, reason = "the tests of another package have it, too")]
 mod moto;
