@@ -146,7 +146,10 @@ async fn store_blobs(
     for OpenOffer { digest, file, len } in files {
         let body = Body::File { file, len };
         match service.store.put_blob(&digest, body).await {
-            Ok(_) => stored.push((digest, len)),
+            Ok(_) => {
+                service.metrics.received(len);
+                stored.push((digest, len));
+            }
             Err(StoreError::Damaged { .. }) => return Err(ApiError::DigestMismatch),
             Err(error) => return Err(error.into()),
         }

@@ -170,6 +170,21 @@ pub const MAX_TWICE_GROUPS: usize = 30;
 /// Most units whose keys are compared for a report, the dearest first.
 pub const MAX_COMPARED_UNITS: usize = 2000;
 
+/// Runs on one page of the list.
+pub const PAGE_RUNS: usize = 50;
+
+/// Most jobs on the page of a run whose units are drawn.
+pub const MAX_SHOWN_JOBS: usize = 40;
+
+/// Most crates in the table of jobs by crates.
+pub const MAX_HEAT_CRATES: usize = 200;
+
+/// Most units drawn on the page of a run.
+pub const MAX_TIMELINE_BARS: usize = 4000;
+
+/// Most units of a job drawn beside each other.
+pub const MAX_LANES: usize = 64;
+
 /// Largest report in Markdown, bytes.
 pub const MAX_MARKDOWN_BYTES: usize = 64 * 1024;
 

@@ -68,9 +68,13 @@ impl Reports {
         let mut kept = Ok(());
         let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
         for (scope, batch) in waiting.events.clone() {
-            let added = service.history.add(scope, batch, move |rows, new| match goes_on {
-                true => outgoing::queue(rows, new),
-                false => Ok(()),
+            let metrics = service.metrics.clone();
+            let added = service.history.add(scope, batch, move |rows, new| {
+                new.iter().for_each(|event| metrics.event(event));
+                match goes_on {
+                    true => outgoing::queue(rows, new),
+                    false => Ok(()),
+                }
             });
             kept = kept.and(added.await);
         }

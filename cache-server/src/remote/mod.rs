@@ -67,6 +67,8 @@ pub(crate) struct Edge {
     pub(crate) events: events::Outgoing,
     ahead: ahead::Ahead,
     counts: Counts,
+    /// Faults since the server started.
+    pub(crate) faults: AtomicU64,
 }
 
 /// What happened since the server started.
@@ -115,6 +117,7 @@ impl Edge {
             events: events::Outgoing::default(),
             ahead: ahead::Ahead::default(),
             counts: Counts::default(),
+            faults: AtomicU64::new(0),
         }
     }
 
@@ -162,6 +165,7 @@ impl Edge {
         why: &str,
         note: impl FnOnce(&mut Breaker, Instant),
     ) {
+        count(&self.faults, 1);
         let why = self.without_place(why);
         let mut breaker = self.side(side);
         note(&mut breaker, Instant::now());

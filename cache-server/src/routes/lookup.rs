@@ -45,10 +45,15 @@ pub(crate) async fn lookup(
     let through = edge.and_then(|edge| edge.via(&service.log, request.headers()));
     let request: LookupRequest = body::json(request).await?;
     let answered = answer(&service, &principal, request, through.is_some());
-    match through {
+    let begun = Instant::now();
+    let answer = match through {
         Some(through) => via::within(through, answered).await,
         None => answered.await,
+    };
+    if answer.is_ok() {
+        service.metrics.lookup(begun.elapsed());
     }
+    answer
 }
 
 /// The answer; `farther`: what is behind the server is asked, too.
