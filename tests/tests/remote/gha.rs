@@ -248,23 +248,24 @@ fn a_job_that_is_killed_while_it_sends() {
     }
 }
 
-/// Jobs of one name with other sources each, more than a lookup gives results of a unit: the note names those of the
-/// last one, and each finds its own all the same.
+/// More jobs with other sources each than a lookup gives results of a unit: the note names that of the last one, and
+/// who needs the oldest finds it all the same.
 #[test]
-fn a_job_among_many_of_its_name() {
+fn a_result_that_neither_note_nor_lookup_brings() {
     let (one, two) = (world!(), world!());
     let cache = Cache::start(Face::V2);
-    let check = |world: &World, name: &str, variant: usize| {
+    let check = |world: &World, (name, job): (&str, &str), variant: usize| {
         let project = world.project(name);
         let source = format!("pub const VARIANT: usize = {variant};\n");
         project.package("small", "").write("src/lib.rs", source);
         project.wipe();
-        cache.job(world.cargo(&project, &["check"]), MAIN).run().ok()
+        cache.job(world.cargo(&project, &["check"]), MAIN).env("KILN_JOB", job).run().ok()
     };
-    for variant in 0..=MAX_RECORDS_PER_UNIT {
-        check(&one, "app", variant);
+    for variant in 0..MAX_RECORDS_PER_UNIT {
+        check(&one, ("app", "others"), variant);
     }
+    check(&one, ("app", "dev"), MAX_RECORDS_PER_UNIT);
     stop(&one, "7 results were sent");
-    two.assert_all_hit(&check(&two, "elsewhere", 0));
+    two.assert_all_hit(&check(&two, ("elsewhere", "dev"), 0));
     assert_eq!(newest(&two)["hit_remote"], 1, "{:#}", newest(&two));
 }
