@@ -131,3 +131,48 @@ fn what_is_not_there_is_not_found_and_others_see_their_own() {
     assert_eq!(server.tcp("GET", "/v1/runs/r", &[], b"").status, 404);
     assert_eq!(get(&server, "/v1/runs/r").status, 200);
 }
+
+#[test]
+fn a_run_is_held_against_the_last_one_of_its_base_branch_and_of_its_jobs() {
+    let server = TestServer::start();
+    let about = |branch: &str, base: &str, workflow: &str| RunAbout {
+        repository: "o/r".into(),
+        workflow: workflow.into(),
+        branch: branch.into(),
+        base: base.into(),
+        ..RunAbout::default()
+    };
+    let units = |run: &str, at: usize, about: &RunAbout, outcomes: &[(&str, Outcome)]| {
+        let event = |(n, (name, outcome)): (usize, &(&str, Outcome))| {
+            let mut event = of(run, "build", at + n, *outcome);
+            event.unit.crate_name = (*name).to_owned();
+            event.about = Some(about.clone());
+            event
+        };
+        send(&server, outcomes.iter().enumerate().map(event).collect());
+    };
+    let (hit, miss) = (Outcome::HitRemote, Outcome::Miss);
+    let main = about("main", "", "ci");
+    units("old", 0, &main, &[("a", hit), ("b", hit)]);
+    units("main", 10, &main, &[("a", hit), ("b", miss), ("c", hit)]);
+    units("nightly", 20, &about("main", "", "nightly"), &[("b", hit)]);
+    units("other", 30, &about("other", "main", "ci"), &[("b", hit)]);
+    units("pull", 40, &about("topic", "main", "ci"), &[("a", miss), ("b", miss), ("c", hit)]);
+    units("later", 50, &main, &[("a", miss)]);
+    let report =
+        |run: &str| -> RunReport { get(&server, &format!("/v1/runs/{run}/report.json")).json() };
+    let told = |run: &str| {
+        let report = report(run);
+        let lost: Vec<String> =
+            report.lost_hits.into_iter().map(|unit| unit.unit.crate_name).collect();
+        let trend: Vec<String> =
+            report.jobs[0].trend.iter().map(|point| point.run.clone()).collect();
+        (report.base_run.unwrap_or_default(), lost.join(" "), trend.join(" "))
+    };
+    let want = |base: &str, lost: &str, trend: &str| (base.into(), lost.into(), trend.into());
+    assert_eq!(told("pull"), want("main", "a", "other main old"));
+    assert_eq!(told("later"), want("main", "a", "pull other main old"));
+    assert_eq!(told("main"), want("old", "b", "old"));
+    assert_eq!(told("old"), want("", "", ""));
+    assert_eq!(told("nightly"), want("", "", ""), "another workflow");
+}
