@@ -10,7 +10,7 @@ use kiln_storage::remote::via;
 
 use crate::harness::{Fixture, TestServer, blob_file};
 
-fn before(server: &TestServer) -> TestServer {
+pub(crate) fn before(server: &TestServer) -> TestServer {
     let url = format!("http://{}", server.tcp);
     TestServer::start_with(tempfile::tempdir().unwrap(), |config| {
         config.remote.url =

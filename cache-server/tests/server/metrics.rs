@@ -2,6 +2,7 @@
 
 use kiln_storage::api::Outcome;
 
+use crate::chain::before;
 use crate::harness::{Fixture, TestServer, in_memory};
 use crate::runs::{get, of, send};
 
@@ -44,4 +45,26 @@ fn what_was_done_is_counted_once() {
     assert_eq!(value(&server, "kiln_blob_sent_bytes_total"), Some(7.0));
     assert_eq!(value(&server, "kiln_store_blobs"), Some(2.0));
     assert!(value(&server, "kiln_store_oldest_use_seconds").is_some());
+}
+
+#[test]
+fn what_is_behind_a_server_is_counted_with_its_faults() {
+    let last = TestServer::start();
+    let fixture = Fixture::new(last.dir.path(), "u", "v", &[b"four"]);
+    assert_eq!(last.publish(&fixture).status, 202);
+    assert_eq!(last.lookup(&fixture.record).records.len(), 1);
+    let first = before(&last);
+    assert_eq!(value(&first, "kiln_remote_up"), None, "it was not asked");
+    assert_eq!(first.lookup(&fixture.record).records.len(), 1);
+    assert_eq!(value(&first, "kiln_remote_up"), Some(1.0));
+    assert!(value(&first, "kiln_remote_requests_total") >= Some(1.0));
+    assert_eq!(value(&first, "kiln_remote_faults_total"), Some(0.0));
+    assert_eq!(value(&first, "kiln_outbox_results"), Some(0.0));
+
+    // Nobody listens there any more.
+    let first = before(&last);
+    last.stop();
+    assert_eq!(first.lookup(&fixture.record).records.len(), 0);
+    assert_eq!(value(&first, "kiln_remote_up"), Some(0.0));
+    assert_eq!(value(&first, "kiln_remote_faults_total"), Some(1.0));
 }
