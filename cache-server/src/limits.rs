@@ -182,6 +182,9 @@ pub const MAX_HEAT_CRATES: usize = 200;
 /// Most units drawn on the page of a run.
 pub const MAX_TIMELINE_BARS: usize = 4000;
 
+/// Longest name in what is shown of a cell or a bar that is pointed at, bytes.
+pub const MAX_TITLE_BYTES: usize = 96;
+
 /// Most units of a job drawn beside each other.
 pub const MAX_LANES: usize = 64;
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use kiln_storage::api::Outcome;
 
 use super::html::Html;
-use super::shown::{count, time, wide};
+use super::shown::{count, short, time, wide};
 use crate::limits::{MAX_HEAT_CRATES, MAX_SHOWN_JOBS};
 use crate::report::Job;
 use crate::tally::is_hit;
@@ -197,7 +197,7 @@ impl<'a> Heat<'a> {
                     html.line("td", &[("class", "c"), ("data-v", "-1")], "");
                     continue;
                 }
-                let title = format!("{} in {job}: {}", row.crate_name, cell.told());
+                let title = format!("{} in {}: {}", short(row.crate_name), short(job), cell.told());
                 let ms = cell.compiled_ms.to_string();
                 let attributes = [("class", cell.class()), ("data-v", &*ms), ("title", &*title)];
                 html.line("td", &attributes, &cell.label());

@@ -4,6 +4,8 @@ use kiln_storage::api::Outcome;
 use kiln_storage::record::UnitName;
 
 use super::html::Html;
+use crate::history::chunk::cut;
+use crate::limits::MAX_TITLE_BYTES;
 pub(super) use crate::report::markdown::{count, percent};
 pub(super) use crate::report::verdict::time;
 
@@ -117,6 +119,11 @@ pub(super) fn trend(
             html.element("rect", &attributes, |html| html.line("title", &[], title));
         }
     });
+}
+
+/// A name where it is said over and over.
+pub(super) fn short(name: &str) -> String {
+    cut(name, MAX_TITLE_BYTES)
 }
 
 /// A word of a command line, as a shell takes it.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::html::Html;
-use super::shown::{count, outcome, time};
+use super::shown::{count, outcome, short, time};
 use crate::history::chunk::Kept;
 use crate::limits::{MAX_LANES, MAX_SHOWN_JOBS, MAX_TIMELINE_BARS};
 use crate::report::Job;
@@ -131,8 +131,8 @@ fn draw(html: &mut Html, job: &str, lanes: &Lanes<'_>) {
             html.element("rect", &attributes, |html| {
                 let unit = &bar.event.unit;
                 let wall = time(bar.event.wall_ms);
-                let title =
-                    format!("{} {} {}: {told}, {wall}", unit.crate_name, unit.version, unit.kind);
+                let name = [&unit.crate_name, &unit.version, &unit.kind].map(|text| short(text));
+                let title = format!("{}: {told}, {wall}", name.join(" "));
                 html.line("title", &[], &title);
             });
         }

@@ -2,6 +2,7 @@
 
 use kiln_storage::api::Outcome;
 
+use crate::chain::before;
 use crate::harness::{Reply, TestServer};
 use crate::runs::{get, hex, of, send};
 
@@ -83,4 +84,21 @@ fn pages_bring_all_that_they_are_made_with() {
         assert_eq!((reply.status, reply.header("content-type")), (200, Some(kind)));
     }
     assert!(!page.contains("://"), "{page}");
+}
+
+#[test]
+fn the_file_of_a_run_comes_from_the_server_that_has_the_run() {
+    let last = TestServer::start();
+    send(&last, vec![of("r", "far away", 1, Outcome::Miss)]);
+    let first = before(&last);
+    let reply = get(&first, "/v1/runs/r/report.html");
+    assert_eq!(
+        (reply.status, reply.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
+    let policy = reply.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("script"), "{policy}");
+    let file = text(&reply);
+    assert!(file.contains("<bdi>far away</bdi>") && !file.contains("<script"), "{file}");
+    assert_eq!(get(&first, "/v1/runs/x/report.html").status, 404);
 }
