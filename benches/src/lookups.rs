@@ -52,6 +52,7 @@ fn record(n: u64) -> Record {
         parts: Vec::new(),
         members,
         values,
+        variables: Default::default(),
         outputs: vec![Output {
             name: format!("package-{n}.d"),
             executable: false,

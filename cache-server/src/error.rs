@@ -3,6 +3,8 @@
 //!
 //! What went wrong inside stays in [`ApiError::Internal`] and goes to the log only.
 
+use std::fmt;
+
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use kiln_storage::StoreError;
@@ -10,6 +12,7 @@ use kiln_storage::api::Problem;
 
 use crate::index::IndexError;
 use crate::limits::RETRY_AFTER_S;
+use crate::log::Log;
 
 /// Why a request fails.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -184,6 +187,18 @@ impl IntoResponse for ApiError {
         let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
+    }
+}
+
+impl ApiError {
+    /// Logs that something failed. What fails for every unit while the store is full or takes no writes is told once.
+    pub(crate) fn tell(&self, log: &Log, what: fmt::Arguments<'_>) {
+        match self {
+            Self::InsufficientStorage | Self::ReadOnly(_) => {
+                log.warn_of(self.project().0.name, format_args!("{what}: {self}"));
+            }
+            _ => log.warn(format_args!("{what}: {self}")),
+        }
     }
 }
 

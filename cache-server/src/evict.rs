@@ -15,7 +15,7 @@ use crate::service::Service;
 pub(crate) async fn run(service: Service) {
     loop {
         if let Err(error) = once(&service).await {
-            service.log.warn(format_args!("eviction: {error}"));
+            error.tell(&service.log, format_args!("eviction"));
         }
         service.grown.notified().await;
     }
@@ -60,7 +60,7 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
     let blobs = plan.blobs.iter().map(ObjectName::blob);
     for name in records.chain(blobs) {
         if let Err(error) = service.store.delete(&name).await {
-            service.log.warn(format_args!("eviction: {error}"));
+            ApiError::from(error).tell(&service.log, format_args!("eviction"));
         }
     }
     Ok(plan.bytes_after)

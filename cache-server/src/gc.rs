@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use kiln_storage::limits::COLLECTION_TIME;
 use kiln_storage::object::ObjectError;
 use kiln_storage::remote::collect::{self, Collected, Inventory, Policy};
-use kiln_storage::{Backend, ResultKey, Scope, StoreError};
+use kiln_storage::{ObjectBackend, ResultKey, Scope, StoreError};
 
 use crate::clock;
 use crate::config::{self, ConfigError, Place, malformed};
@@ -74,9 +75,29 @@ pub enum GcError {
         /// What it said.
         error: StoreError,
     },
+    /// Ages cannot be told: nothing was deleted.
+    #[error("{place}: {}; set it right, or ages are wrong and what is in use goes", skew(*.ahead_s))]
+    Clock {
+        /// The bucket.
+        place: String,
+        /// So many seconds the clock here is ahead.
+        ahead_s: i64,
+    },
     /// The system failed. When the plan could not be shown, nothing was deleted.
     #[error("standard output or the system: {0}")]
     System(#[from] io::Error),
+}
+
+/// How a clock that is ahead by so many seconds, or behind, is wrong.
+fn skew(ahead_s: i64) -> String {
+    let minutes = ahead_s.unsigned_abs() / 60;
+    let word = if ahead_s > 0 { "ahead of" } else { "behind" };
+    format!("the clock of this machine is {minutes} minutes {word} the one there")
+}
+
+/// Whether ages can be told with a clock that is ahead by so many seconds.
+fn tells_time(ahead_s: i64) -> bool {
+    ahead_s.unsigned_abs() <= COLLECTION_TIME.as_secs()
 }
 
 /// What a bucket said, with its name once.
@@ -225,7 +246,7 @@ pub fn gc(config: &GcConfig, out: &mut dyn Write) -> Result<GcEnd, GcError> {
 
 async fn collect_from(
     config: &GcConfig,
-    bucket: &dyn Backend,
+    bucket: &ObjectBackend,
     out: &mut dyn Write,
 ) -> Result<GcEnd, GcError> {
     let storage = |error| GcError::Storage { place: config.url.display(), error };
@@ -238,6 +259,9 @@ async fn collect_from(
         }
     }
     let mut inventory = Inventory::read(bucket).await.map_err(storage)?;
+    if let Some(ahead_s) = bucket.traffic().clock_ahead_s().filter(|s| !tells_time(*s)) {
+        return Err(GcError::Clock { place: config.url.display(), ahead_s });
+    }
     let unknown = config.apply_pins(&mut inventory);
     let plan = collect::plan(&inventory, &config.policy, clock::now_ms());
     report::planned(config, (&inventory, &plan), &unknown, out)?;

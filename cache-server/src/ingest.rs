@@ -118,7 +118,7 @@ async fn work(service: &Service, job: Job) {
     let outcome = take_over(service, job.candidate, job.files).await;
     match outcome {
         Ok(published) => service.log.debug(format_args!("result {key}: taken over, {published:?}")),
-        Err(error) => service.log.warn(format_args!("result {key}: {error}")),
+        Err(error) => error.tell(&service.log, format_args!("result {key}")),
     }
     drop(job.guard);
 }
@@ -146,7 +146,10 @@ async fn store_blobs(
     for OpenOffer { digest, file, len } in files {
         let body = Body::File { file, len };
         match service.store.put_blob(&digest, body).await {
-            Ok(_) => stored.push((digest, len)),
+            Ok(_) => {
+                service.metrics.received(len);
+                stored.push((digest, len));
+            }
             Err(StoreError::Damaged { .. }) => return Err(ApiError::DigestMismatch),
             Err(error) => return Err(error.into()),
         }

@@ -21,6 +21,8 @@ mod history;
 mod http;
 mod index;
 mod ingest;
+mod metrics;
+mod pages;
 mod pending;
 mod place;
 mod principal;

@@ -170,6 +170,24 @@ pub const MAX_TWICE_GROUPS: usize = 30;
 /// Most units whose keys are compared for a report, the dearest first.
 pub const MAX_COMPARED_UNITS: usize = 2000;
 
+/// Runs on one page of the list.
+pub const PAGE_RUNS: usize = 50;
+
+/// Most jobs on the page of a run whose units are drawn.
+pub const MAX_SHOWN_JOBS: usize = 40;
+
+/// Most crates in the table of jobs by crates.
+pub const MAX_HEAT_CRATES: usize = 200;
+
+/// Most units drawn on the page of a run.
+pub const MAX_TIMELINE_BARS: usize = 4000;
+
+/// Longest name in what is shown of a cell or a bar that is pointed at, bytes.
+pub const MAX_TITLE_BYTES: usize = 96;
+
+/// Most units of a job drawn beside each other.
+pub const MAX_LANES: usize = 64;
+
 /// Largest report in Markdown, bytes.
 pub const MAX_MARKDOWN_BYTES: usize = 64 * 1024;
 
@@ -247,7 +265,7 @@ pub const REMOTE_LEFT_ALONE: Duration = Duration::from_secs(30);
 pub const REMOTE_PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In this time one line is logged of each kind of fault.
-pub const REMOTE_FAULT_PERIOD: Duration = Duration::from_secs(600);
+pub const FAULT_PERIOD: Duration = Duration::from_secs(600);
 
 /// How long an answer about a unit holds, also one that there is nothing: somebody may be making it meanwhile.
 /// Many machines that ask a shared server at once for the same unit cost one question in so long.

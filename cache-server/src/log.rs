@@ -8,9 +8,10 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::clock;
-use crate::limits::MAX_LOG_BYTES;
+use crate::limits::{FAULT_PERIOD, MAX_LOG_BYTES};
 
 /// How much is logged; each level includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -51,12 +52,15 @@ struct Sink {
     file: Option<File>,
     size: u64,
     stderr: bool,
+    /// Kinds of faults that were told of late.
+    told: Vec<(&'static str, Instant)>,
 }
 
 impl Log {
     /// A log that appends to a file, and to standard error if `stderr`.
     pub fn open(path: &Path, level: Level, stderr: bool) -> Self {
-        let mut sink = Sink { path: path.to_owned(), file: None, size: 0, stderr };
+        let mut sink =
+            Sink { path: path.to_owned(), file: None, size: 0, stderr, told: Vec::new() };
         sink.reopen();
         Self { level, sink: Arc::new(Mutex::new(sink)) }
     }
@@ -83,6 +87,19 @@ impl Log {
     /// A line of [`Level::Warn`].
     pub fn warn(&self, text: fmt::Arguments<'_>) {
         self.line(Level::Warn, text);
+    }
+
+    /// A line of [`Level::Warn`] about a fault that everything meets while it lasts: the first of its kind in a period
+    /// is told, and the others to who looks closely.
+    pub fn warn_of(&self, kind: &'static str, text: fmt::Arguments<'_>) {
+        let is_new = {
+            let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+            sink.told.retain(|(_, at)| at.elapsed() < FAULT_PERIOD);
+            let is_new = !sink.told.iter().any(|(told, _)| *told == kind);
+            sink.told.extend(is_new.then(|| (kind, Instant::now())));
+            is_new
+        };
+        self.line(if is_new { Level::Warn } else { Level::Debug }, text);
     }
 
     /// A line of [`Level::Info`].

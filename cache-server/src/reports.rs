@@ -68,9 +68,13 @@ impl Reports {
         let mut kept = Ok(());
         let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
         for (scope, batch) in waiting.events.clone() {
-            let added = service.history.add(scope, batch, move |rows, new| match goes_on {
-                true => outgoing::queue(rows, new),
-                false => Ok(()),
+            let metrics = service.metrics.clone();
+            let added = service.history.add(scope, batch, move |rows, new| {
+                new.iter().for_each(|event| metrics.event(event));
+                match goes_on {
+                    true => outgoing::queue(rows, new),
+                    false => Ok(()),
+                }
             });
             kept = kept.and(added.await);
         }
@@ -93,7 +97,7 @@ pub(crate) async fn run(service: Service) {
         service.reports.wake.notified().await;
         tokio::time::sleep(EVENT_FLUSH_DELAY).await;
         if let Err(error) = service.reports.flush(&service).await {
-            service.log.warn(format_args!("events lost: {error}"));
+            ApiError::from(error).tell(&service.log, format_args!("events lost"));
         }
     }
 }

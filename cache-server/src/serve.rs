@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::config::{Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
-use crate::index::{self, IndexError, open::FILE_NAME};
+use crate::index::{self, IndexError};
 use crate::limits::{
     BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, SHUTDOWN_SETTLE, WATCH_INTERVAL,
     WORKER_THREADS,
@@ -172,15 +172,9 @@ impl Server {
             store.display(),
             before.unwrap_or_default()
         ));
-        Ok(Self {
-            runtime,
-            service: Service::new(config, store, (opened.index, history), log, behind),
-            unix,
-            tcp,
-            signals,
-            fill,
-            place,
-        })
+        let service = Service::new(config, store, (opened.index, history), log, behind);
+        remote::outbox::tell_unsent(&service, opened.unsent);
+        Ok(Self { runtime, service, unix, tcp, signals, fill, place })
     }
 
     /// The address for TCP, with the port that the system chose.
@@ -224,7 +218,7 @@ impl Server {
         runtime.shutdown_timeout(SHUTDOWN_LAST);
         let damaged = service.index.is_damaged();
         if damaged {
-            index::open::throw_away(&service.config.kiln_dir.join(FILE_NAME));
+            index::open::condemn(&service.config.kiln_dir);
         }
         service.log.info(format_args!("left"));
         drop(place);

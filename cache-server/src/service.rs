@@ -14,6 +14,7 @@ use crate::index::Index;
 use crate::ingest::Queue;
 use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
 use crate::log::Log;
+use crate::metrics::Metrics;
 use crate::pending::Pending;
 use crate::principal::Policy;
 use crate::remote::Edge;
@@ -47,6 +48,8 @@ pub(crate) struct Parts {
     pub queue: Queue,
     /// Events that are not written yet.
     pub(crate) reports: Reports,
+    /// What is counted for whoever watches. Shared, since what writes events counts them.
+    pub(crate) metrics: Arc<Metrics>,
     /// Held while a record becomes visible, and while objects are evicted: nothing that is being
     /// published is evicted.
     pub commit: Arc<Mutex<()>>,
@@ -98,6 +101,7 @@ impl Service {
             pending: Pending::default(),
             queue: Queue::default(),
             reports: Reports::default(),
+            metrics: Arc::default(),
             commit: Arc::default(),
             held: AtomicU64::new(0),
             grown: Notify::new(),

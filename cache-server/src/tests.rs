@@ -201,6 +201,7 @@ fn record(unit: &str) -> Record {
         parts: Vec::new(),
         members: Vec::new(),
         values: Vec::new(),
+        variables: Default::default(),
         outputs: vec![Output {
             name: "out".into(),
             executable: false,

@@ -24,7 +24,10 @@ pub const KINDS: &[(&str, &str)] = &[
     ("place", "where something lies: the earlier result holds at its own place only"),
     ("link", "where a symbolic link leads"),
     ("mode", "the permissions of a file"),
-    ("environment", "all variables, for a macro or a build script that may read any of them"),
+    (
+        "environment",
+        "a variable of all that a macro or a build script may read; unnamed where not known which",
+    ),
     ("width", "the width that diagnostics are wrapped at"),
     ("processor", "the processor of the machine, for which code was made"),
     ("script", "the program of a build script"),

@@ -92,6 +92,7 @@ enum Command {
     /// Delete from a bucket what nobody uses any more
     Gc(gc::Arguments),
     /// Print a generated page of the documentation
+    // For who changes Kiln: CONTRIBUTING.md says when.
     #[command(hide = true)]
     Doc {
         /// Which
@@ -197,6 +198,16 @@ fn page_text(page: Page) -> String {
 /// A text from elsewhere that may be shown on a terminal: no control character is left.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// A number of results for people.
+fn results(n: u64) -> String {
+    if n == 1 { "1 result".to_owned() } else { format!("{n} results") }
+}
+
+/// What belongs to that number.
+fn were(n: u64) -> &'static str {
+    if n == 1 { "was" } else { "were" }
 }
 
 /// Bytes for people.

@@ -29,7 +29,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "KILN_SERVER",
         accepts: "`http://host:port` or `unix:///path`",
         default: "a local server, found or started",
-        about: "The server that answers.",
+        about: "The server that answers, in place of a local one. What a local one stands before is \
+                `KILN_UPSTREAM`; remote.md says which of them to set.",
     },
     Setting {
         name: "KILN_DIR",
@@ -39,7 +40,8 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "KILN_CACHE_SIZE",
-        accepts: "bytes, or a number with `KB`, `MB`, `GB`, `KiB`, `MiB`, `GiB`",
+        accepts: "bytes, or a number with `KB`, `MB`, `GB`, `TB` (powers of 1000), `KiB`, `MiB`, `GiB`, `TiB` or `K`, \
+                  `M`, `G`, `T` (powers of 1024)",
         default: "`10GiB`",
         about: "Size budget of the disk store.",
     },
@@ -132,14 +134,14 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "KILN_IDLE",
-        accepts: "seconds, 1 to 2592000",
+        accepts: "seconds, 1 to 31536000",
         default: "`600`",
         about: "Seconds until an idle local server goes.",
     },
     Setting {
         name: "KILN_LOG",
         accepts: "`error`, `warn`, `info` or `debug`",
-        default: "`warn`",
+        default: "`info`",
         about: "What the local server writes to `server.log`.",
     },
 ];

@@ -1,6 +1,6 @@
 //! [`Identity`]: who asks: the run, the job in it, and the cargo process ("build").
 //!
-//! Names come from settings, else from the variables of a CI service ([`services`]), else from the place. They
+//! Names come from settings, else from the variables of a CI service (`services`), else from the place. They
 //! are the same in every unit of a job, and the job's name is the same in every run, so that runs can be
 //! compared and a job finds what it used last time. Others chose them: they are bounded, and nothing in them
 //! moves a terminal. `docs/jobs.md` tells people. Used by [`crate::engine`].

@@ -51,6 +51,7 @@ pub mod stamp;
 pub mod stdin;
 pub mod tool;
 pub mod unit;
+pub mod variables;
 pub mod verify;
 pub mod wrapper;
 

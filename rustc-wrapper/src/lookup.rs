@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use kiln_storage::api::{
     LookupRequest, LookupResponse, NearestRequest, NearestResponse, RejectRequest,
 };
-use kiln_storage::limits;
 use kiln_storage::record::{Member, Record, Variables, result_key};
+use kiln_storage::{ResultKey, limits};
 
 use crate::bring;
+use crate::causes::inputs::Nearest;
 use crate::causes::{self, Causes};
 use crate::engine::Engine;
 use crate::members::Evaluator;
@@ -70,7 +71,7 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
         note(engine, causes);
         return Found::Nothing("new-unit", String::new());
     };
-    let causes = causes::inputs::compare(&mut evaluator, &response.records);
+    let differing = causes::inputs::compare(&mut evaluator, &response.records);
     if let Some(request) = second(&mut evaluator, &request, &response) {
         match again(engine, &request) {
             Ok(Some(found)) => return found,
@@ -78,6 +79,7 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
             Err(fault) => return fault,
         }
     }
+    let causes = differing.map(|nearest| of_inputs(engine, nearest)).unwrap_or_default();
     note(engine, causes);
     Found::Nothing("input-changed", describe(&member))
 }
@@ -93,8 +95,8 @@ fn second(
     if !full && !response.farther {
         return None;
     }
-    // Only where results were left out can one of these input sets answer.
-    let results = if full { expected(evaluator, &response.records) } else { Vec::new() };
+    // Only where results were left out, here or behind the server, can one of these input sets answer.
+    let results = expected(evaluator, &response.records);
     if response.farther {
         let known = response.records.iter().map(|record| record.result_key).collect();
         return Some(LookupRequest { results, known, ..first.clone() });
@@ -107,19 +109,27 @@ fn note(engine: &mut Engine<'_>, causes: Causes) {
     engine.event.more_causes = causes.more;
 }
 
-/// What a unit without records differs in from earlier ones of its crate. A server that does not
-/// tell is no fault: only the explanation is poorer.
+/// What a unit without records differs in from earlier ones of its crate.
 fn nearest(engine: &mut Engine<'_>) -> Causes {
-    let request = NearestRequest { unit_key: engine.named.key, unit: engine.named.name.clone() };
-    let Some(client) = engine.client.as_mut().filter(|client| client.is_alive()) else {
-        return Causes::default();
-    };
-    let timeout = crate::limits::NEAREST_TIMEOUT;
-    let asked = client.json::<_, NearestResponse>("POST", "/v1/nearest", &request, timeout);
-    match asked {
-        Ok(answer) => causes::arguments::compare(&engine.named, &answer.units),
-        Err(_) => Causes::default(),
-    }
+    let answer = ask_nearest(engine, None);
+    answer
+        .map(|answer| causes::arguments::compare(&engine.named, &answer.units))
+        .unwrap_or_default()
+}
+
+/// What differs from the nearest result of a unit.
+fn of_inputs(engine: &mut Engine<'_>, nearest: Nearest) -> Causes {
+    let wanted = nearest.wants_variables();
+    let answer = wanted.and_then(|result| ask_nearest(engine, Some(result))).unwrap_or_default();
+    nearest.causes(&mut engine.evaluator(), &answer.variables)
+}
+
+/// Asks what only an explanation needs. A server that does not tell is no fault: the explanation is poorer.
+fn ask_nearest(engine: &mut Engine<'_>, result: Option<ResultKey>) -> Option<NearestResponse> {
+    let unit = engine.named.name.clone();
+    let request = NearestRequest { unit_key: engine.named.key, unit, result };
+    let client = engine.client.as_mut().filter(|client| client.is_alive())?;
+    client.json("POST", "/v1/nearest", &request, crate::limits::NEAREST_TIMEOUT).ok()
 }
 
 /// A record that holds here, once its blobs are on the server.
@@ -160,7 +170,7 @@ fn difference(
 }
 
 /// The keys of the results that would hold here, one for each distinct input set.
-fn expected(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Vec<kiln_storage::ResultKey> {
+fn expected(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Vec<ResultKey> {
     let mut keys = Vec::new();
     for (i, record) in records.iter().enumerate() {
         if records[..i].iter().any(|other| other.members == record.members) {

@@ -18,8 +18,8 @@ use crate::env::Env;
 use crate::memo::Memo;
 use crate::real_paths::RealPaths;
 use crate::roots::Roots;
-use crate::silent;
 use crate::stamp::changed_ns;
+use crate::variables;
 
 /// Most files in one tree; a larger one makes the unit uncacheable.
 const MAX_TREE_FILES: usize = 20_000;
@@ -152,17 +152,9 @@ impl<'a> Evaluator<'a> {
         self.newest_ns = self.newest_ns.max(changed);
     }
 
-    /// All variables but Kiln's own and the jobserver, which no output may depend on; or those that
-    /// last.
+    /// Many variables at a time, with their names.
     fn environment(&self, encoder: &mut Encoder, which: Variables) {
-        for (name, value) in self.env.iter() {
-            let left_out = name.to_str().is_some_and(|name| {
-                silent::is_neutral(name)
-                    || (which == Variables::Lasting && silent::is_of_session(name))
-            });
-            if left_out {
-                continue;
-            }
+        for (name, value) in variables::covered(self.env, which) {
             encoder.bytes("name", name.as_bytes());
             match value.to_str().filter(|_| which == Variables::Lasting) {
                 Some(text) => encoder.text("tokens", &self.roots.tokenise_text(text)),

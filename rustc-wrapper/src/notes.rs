@@ -194,7 +194,8 @@ mod tests {
         let mode = std::fs::metadata(&outer.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(Notes::within(&Env::default(), dir.path()).is_none());
-        assert!(Notes::within(&Env::of_pairs([("OUT_DIR", "/t")]), dir.path()).is_none());
+        let above = Env::of_pairs([("OUT_DIR", "/t")]);
+        assert!(Notes::within(&above, dir.path()).is_none());
         let members: Vec<Member> = (0..500).map(|n| file(&format!("/ws/{n}"))).collect();
         std::thread::scope(|scope| {
             for _ in 0..8 {

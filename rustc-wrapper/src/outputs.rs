@@ -9,7 +9,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kiln_storage::limits::COPY_BUFFER_BYTES;
 use kiln_storage::record::{Content, Output, Record};
 use kiln_storage::{Digest, disk};
 use memchr::memmem;
@@ -58,38 +57,48 @@ pub fn collect(unit: &Unit, since_ns: i128) -> io::Result<Vec<Made>> {
     Ok(made)
 }
 
+/// Byte strings that are looked for in many files.
+#[derive(Debug)]
+pub struct Needles<'a> {
+    finders: Vec<memmem::Finder<'a>>,
+    /// Bytes that a needle may have in the piece before, at most.
+    overlap: usize,
+}
+
+impl<'a> Needles<'a> {
+    /// Makes ready to look for them.
+    pub fn new(needles: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let finders: Vec<_> = needles.into_iter().map(memmem::Finder::new).collect();
+        let longest = finders.iter().map(|finder| finder.needle().len()).max().unwrap_or(1);
+        Self { finders, overlap: longest.saturating_sub(1) }
+    }
+}
+
 /// Digest and size of a file, and which of some byte strings occur in it.
 ///
 /// # Errors
 /// What reading fails with.
-pub fn hash_and_scan(path: &Path, needles: &[&[u8]]) -> io::Result<(Digest, u64, Vec<bool>)> {
+pub fn hash_and_scan(path: &Path, needles: &Needles<'_>) -> io::Result<(Digest, u64, Vec<bool>)> {
     struct Scan<'a> {
         file: File,
-        finders: Vec<memmem::Finder<'a>>,
+        needles: &'a Needles<'a>,
         found: Vec<bool>,
         tail: Vec<u8>,
-        overlap: usize,
     }
     impl Read for Scan<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let read = self.file.read(buffer)?;
             self.tail.extend_from_slice(&buffer[..read]);
-            for (finder, found) in self.finders.iter().zip(&mut self.found) {
+            for (finder, found) in self.needles.finders.iter().zip(&mut self.found) {
                 *found = *found || finder.find(&self.tail).is_some();
             }
-            let cut = self.tail.len().saturating_sub(self.overlap);
+            let cut = self.tail.len().saturating_sub(self.needles.overlap);
             self.tail.drain(..cut);
             Ok(read)
         }
     }
-    let overlap = needles.iter().map(|n| n.len()).max().unwrap_or(1).saturating_sub(1);
-    let mut scan = Scan {
-        file: File::open(path)?,
-        finders: needles.iter().map(memmem::Finder::new).collect(),
-        found: vec![false; needles.len()],
-        tail: Vec::with_capacity(COPY_BUFFER_BYTES + overlap),
-        overlap,
-    };
+    let found = vec![false; needles.finders.len()];
+    let mut scan = Scan { file: File::open(path)?, needles, found, tail: Vec::new() };
     let (digest, size) = Digest::of_reader(&mut scan)?;
     Ok((digest, size, scan.found))
 }

@@ -20,9 +20,10 @@ use crate::inputs::{self, Inputs, Run, Unknown};
 use crate::linker::LinkPlan;
 use crate::objects::Classes;
 use crate::observe::seen::Seen;
-use crate::outputs::{self, Made};
+use crate::outputs::{self, Made, Needles};
 use crate::roots::Escape;
 use crate::session::Session;
+use crate::variables;
 
 /// What the stages before know of a compile.
 #[derive(Debug)]
@@ -67,6 +68,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
     }
     let members: Vec<Member> = inputs.members.into_iter().collect();
     let values = evaluate(session, &members, compiled.started_ns)?;
+    let variables = variables::list(&mut session.evaluator(), &members);
     let record = Record {
         version: RECORD_VERSION,
         unit_key: session.named.key,
@@ -75,6 +77,7 @@ pub fn publish(session: &mut Session<'_>, compiled: &Compiled<'_>) -> Result<Res
         parts: crate::unit::parts::kept(&session.named.parts),
         members,
         values,
+        variables,
         outputs: record_outputs,
         status: refused.into(),
         stdout,
@@ -231,7 +234,7 @@ fn describe_outputs(
     inputs: &mut Inputs,
 ) -> Result<(Vec<Output>, Vec<Offer>), Unknown> {
     let roots = places(session);
-    let needles: Vec<&[u8]> = roots.iter().map(|(_, path)| path.as_bytes()).collect();
+    let needles = Needles::new(roots.iter().map(|(_, path)| path.as_bytes()));
     let mut pinned = vec![!session.unit.remapped; roots.len()];
     let (mut described, mut offers) = (Vec::new(), Vec::new());
     for file in made {
@@ -269,7 +272,7 @@ fn describe_outputs(
 pub(crate) fn hash(
     engine: &Engine<'_>,
     path: &Path,
-    needles: &[&[u8]],
+    needles: &Needles<'_>,
 ) -> std::io::Result<(Digest, u64, Vec<bool>)> {
     let before = std::fs::metadata(path)?;
     let from_ns = crate::stamp::coarse_now_ns();

@@ -10,24 +10,34 @@ pub struct Reason {
     pub outcome: &'static str,
     /// What it means, and what to change.
     pub note: &'static str,
+    /// Which command says more of it; empty: none.
+    hint: &'static str,
 }
 
 const fn row(word: &'static str, outcome: &'static str, note: &'static str) -> Reason {
-    Reason { word, outcome, note }
+    Reason { word, outcome, note, hint: "" }
+}
+
+impl Reason {
+    const fn hint(self, hint: &'static str) -> Self {
+        Self { hint, ..self }
+    }
+
+    /// What it means, what to change, and which command says more.
+    fn whole(&self) -> String {
+        match self.hint {
+            "" => self.note.to_owned(),
+            hint => format!("{}; {hint}", self.note),
+        }
+    }
 }
 
 /// All reasons.
 pub const REASONS: &[Reason] = &[
-    row(
-        "new-unit",
-        "miss",
-        "nothing is stored for this crate with these arguments; kiln explain says which differ",
-    ),
-    row(
-        "input-changed",
-        "miss",
-        "something that the compile, or the build script, reads differs; kiln explain names it",
-    ),
+    row("new-unit", "miss", "nothing is stored for this crate with these arguments")
+        .hint("kiln explain says which differ"),
+    row("input-changed", "miss", "something that the compile, or the build script, reads differs")
+        .hint("kiln explain names it"),
     row(
         "compile-failed",
         "miss",
@@ -227,6 +237,11 @@ pub fn note(word: &str) -> Option<&'static str> {
     REASONS.iter().find(|r| r.word == word).map(|r| r.note)
 }
 
+/// The same, with the command that says more of it where there is one.
+pub fn note_with_hint(word: &str) -> Option<String> {
+    REASONS.iter().find(|r| r.word == word).map(Reason::whole)
+}
+
 /// The page `docs/reasons.md`.
 pub fn page() -> String {
     let mut page = String::from(
@@ -236,7 +251,12 @@ pub fn page() -> String {
          | reason | outcome | what it means, what to change |\n| --- | --- | --- |\n",
     );
     for reason in REASONS {
-        page.push_str(&format!("| `{}` | {} | {} |\n", reason.word, reason.outcome, reason.note));
+        page.push_str(&format!(
+            "| `{}` | {} | {} |\n",
+            reason.word,
+            reason.outcome,
+            reason.whole()
+        ));
     }
     page
 }

@@ -39,7 +39,7 @@ use crate::observe::seen::Subject;
 use crate::outputs::{RestoreError, Source};
 use crate::roots::Escape;
 use crate::scratch::Scratch;
-use crate::{publish, say, session, stamp};
+use crate::{publish, say, session, stamp, variables};
 
 /// The word that a front calls Kiln with.
 pub const WORD: &str = "run-build-script";
@@ -293,6 +293,7 @@ fn record(
     outputs: Vec<kiln_storage::record::Output>,
     (stdout, stderr): (String, String),
 ) -> Record {
+    let variables = variables::list(&mut run.engine.evaluator(), &members);
     let named = &run.engine.named;
     let record = Record {
         version: RECORD_VERSION,
@@ -302,6 +303,7 @@ fn record(
         parts: crate::unit::parts::kept(&named.parts),
         members,
         values,
+        variables,
         outputs,
         status: 0,
         stdout,

@@ -20,7 +20,7 @@ use crate::compile::Finished;
 use crate::config::{Mode, Percent};
 use crate::inputs::Unknown;
 use crate::limits::{MAX_NAMED_OUTPUTS, MIN_VERIFY_ROOM_BYTES};
-use crate::outputs::{self, Made};
+use crate::outputs::{self, Made, Needles};
 use crate::publish;
 use crate::roots::Escape;
 use crate::session::Session;
@@ -263,7 +263,7 @@ impl Seen {
                 Content::Text(as_restored(session, &text, Escape::DepInfo)?)
             } else {
                 let (digest, size, _) =
-                    publish::hash(session, &file.path, &[]).map_err(unreadable)?;
+                    publish::hash(session, &file.path, &Needles::new([])).map_err(unreadable)?;
                 Content::Blob { digest, size }
             };
             outputs.insert(file.name.clone(), (file.executable, content));

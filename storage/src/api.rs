@@ -146,7 +146,8 @@ pub struct QuarantineResponse {
     pub quarantined: Vec<Quarantined>,
 }
 
-/// `POST /v1/nearest`: which earlier units are most like one that has no record.
+/// `POST /v1/nearest`: which earlier units are most like one that has no record; or more about the result that
+/// is nearest to one that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NearestRequest {
@@ -155,6 +156,10 @@ pub struct NearestRequest {
     pub unit_key: UnitKey,
     /// What people call it.
     pub unit: UnitName,
+    /// A result of the unit, where there is one: then its variables are asked for, and no units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub result: Option<ResultKey>,
 }
 
 /// The answer to a [`NearestRequest`].
@@ -164,6 +169,9 @@ pub struct NearestResponse {
     /// Earlier units of the crate, at most [`crate::limits::MAX_NEAREST_UNITS`]: those of its kind
     /// and target, or any if there are none; of these, those of its version first, then the newest.
     pub units: Vec<NearestUnit>,
+    /// [`Record::variables`] of the result.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
 }
 
 /// An earlier unit. Its results may be gone.

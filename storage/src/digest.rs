@@ -11,6 +11,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 /// Bytes in a digest.
 pub const DIGEST_LEN: usize = 32;
 
+/// The buffer that reading begins with, bytes.
+const FIRST_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Characters in the short form of one.
+const SHORT_LEN: usize = 8;
+
 /// A BLAKE3 digest of 32 bytes; its text form is 64 lower-case hexadecimal characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; DIGEST_LEN]);
@@ -32,9 +38,13 @@ impl Digest {
     /// What the reader fails with.
     pub fn of_reader(reader: &mut impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0_u8; crate::limits::COPY_BUFFER_BYTES];
+        // Most are small, and a buffer is cleared before it is used.
+        let mut buffer = vec![0_u8; FIRST_BUFFER_BYTES];
         let mut total = 0_u64;
         loop {
+            if total == buffer.len() as u64 {
+                buffer.resize(crate::limits::COPY_BUFFER_BYTES, 0);
+            }
             let read = match reader.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
@@ -60,8 +70,13 @@ impl Digest {
     /// The first eight hexadecimal characters, for people.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
-        text.truncate(8);
+        text.truncate(SHORT_LEN);
         text
+    }
+
+    /// Whether a text is the short form of a digest.
+    pub fn is_short(text: &str) -> bool {
+        text.len() == SHORT_LEN && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 

@@ -20,7 +20,7 @@ pub const MAX_OUTPUTS: usize = 10_000;
 /// Most captured bytes of one stream (stdout or stderr) of a unit.
 pub const MAX_STREAM_BYTES: usize = 2 * 1024 * 1024;
 
-/// Most servers that a question for units goes through, one behind the other.
+/// Most servers that pass a question on to the one behind them, one after the other.
 pub const MAX_HOPS: usize = 4;
 
 /// Most keys in one lookup.
@@ -43,6 +43,9 @@ pub const MAX_UNIT_PARTS: usize = 512;
 
 /// Longest text in the description of a unit, bytes.
 pub const MAX_PART_BYTES: usize = 256;
+
+/// Most variables that a record lists one by one, each with a name of at most [`MAX_PART_BYTES`].
+pub const MAX_COUNTED_VARIABLES: usize = 512;
 
 /// Most causes of a miss that an event names.
 pub const MAX_CAUSES: usize = 4;
@@ -132,6 +135,9 @@ pub const OBJECT_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most times that a request to an object store is sent.
 pub const MAX_OBJECT_ATTEMPTS: u32 = 5;
+
+/// Most times that a read is tried when an object store takes no connection.
+pub const MAX_OBJECT_CONNECTS: u32 = 2;
 
 /// The pause before a request to an object store is sent a second time; it doubles from there.
 pub const OBJECT_FIRST_PAUSE: Duration = Duration::from_millis(200);

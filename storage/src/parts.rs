@@ -11,6 +11,8 @@ use crate::record::UnitPart;
 
 /// The compiler: what it says of itself, and its content.
 pub const COMPILER: &str = "compiler";
+/// Which program compiles: rustc or clippy-driver.
+pub const TOOL: &str = "tool";
 /// `--cfg`, features among them.
 pub const CFG: &str = "cfg";
 /// `--check-cfg`.
@@ -68,16 +70,22 @@ pub fn differences(then: &[UnitPart], now: &[UnitPart]) -> Vec<(Rank, Cause)> {
     found
 }
 
+fn value_of<'a>(parts: &'a [UnitPart], group: &str, name: &str) -> Option<&'a str> {
+    let found = parts.iter().find(|part| part.group == group && part.name == name);
+    found.and_then(|part| part.value.as_deref())
+}
+
+/// Whether one program compiled both: what clippy leaves is never what rustc does.
+pub fn is_same_tool(then: &[UnitPart], now: &[UnitPart]) -> bool {
+    value_of(then, TOOL, "") == value_of(now, TOOL, "")
+}
+
 /// Whether two units of one version were made of the same target of the package: a test of the library is none of
 /// the program, and a build script tries many sources under one name. A package has one build script.
 pub fn is_same_target(then: &[UnitPart], now: &[UnitPart]) -> bool {
-    let value = |parts: &[UnitPart], group: &str, name: &str| {
-        let found = parts.iter().find(|part| part.group == group && part.name == name);
-        found.and_then(|part| part.value.clone())
-    };
     let same = |group: &str, name: &str| {
-        let here = value(now, group, name);
-        here.is_some() && here == value(then, group, name)
+        let here = value_of(now, group, name);
+        here.is_some() && here == value_of(then, group, name)
     };
     let is_run = now.iter().any(|part| part.group == PROGRAM);
     is_run || same(INPUT, "") || same(CODEGEN, "metadata")

@@ -4,6 +4,8 @@
 //! was found there. Unit key, members and values make the [`ResultKey`] ([`result_key`]). The
 //! server moves records without knowing what a member means; the wrapper evaluates them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
@@ -174,6 +176,10 @@ pub struct Record {
     /// The value of each member, in the same order.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub values: Vec<Digest>,
+    /// Where a member is many variables at a time: each of them, with the short form of a digest of its
+    /// value, for people. Missing in answers to lookups, and in older records.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
     /// The files.
     pub outputs: Vec<Output>,
     /// The exit status of the tool: 0, but for a compile that was refused for what its source says.
@@ -211,6 +217,9 @@ pub enum RecordError {
     /// An output whose name leads elsewhere, or is there twice.
     #[error("output name {0:?}")]
     OutputName(String),
+    /// A variable with something else than the short form of a digest.
+    #[error("a variable that is no digest")]
+    Variable,
     /// A tool that failed, and left outputs.
     #[error("outputs of a tool that failed")]
     Failed,
@@ -300,6 +309,13 @@ impl Record {
         if self.parts.len() > limits::MAX_UNIT_PARTS || texts.any(long) {
             return Err(RecordError::TooLarge { what: "the description of the unit" });
         }
+        let names = || self.variables.keys();
+        if names().count() > limits::MAX_COUNTED_VARIABLES || names().any(long) {
+            return Err(RecordError::TooLarge { what: "the list of variables" });
+        }
+        if !self.variables.values().all(|value| Digest::is_short(value)) {
+            return Err(RecordError::Variable);
+        }
         if self.status != 0 && !self.outputs.is_empty() {
             return Err(RecordError::Failed);
         }
@@ -345,6 +361,7 @@ mod tests {
             parts: Vec::new(),
             members,
             values,
+            variables: Default::default(),
             outputs: vec![Output {
                 name: "libx.rlib".into(),
                 executable: false,
@@ -384,6 +401,33 @@ mod tests {
         let mut record = record();
         record.values[0] = Digest::of(b"other");
         assert_eq!(record.check(), Err(RecordError::Key));
+    }
+
+    #[test]
+    fn variables_are_listed_by_digests_alone() {
+        let with = |name: &str, value: &str| {
+            let variables = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            Record { variables, ..record() }.check()
+        };
+        assert_eq!(with("A", &Digest::of(b"1").short()), Ok(()));
+        for value in ["", "secret", "secrets!", "0123456", "012345678", "0123456A"] {
+            assert_eq!(with("A", value), Err(RecordError::Variable), "{value}");
+        }
+        let long = "x".repeat(limits::MAX_PART_BYTES + 1);
+        assert!(matches!(with(&long, "01234567"), Err(RecordError::TooLarge { .. })));
+        let mut many = record();
+        let row = |n: usize| (n.to_string(), "01234567".to_owned());
+        many.variables = (0..=limits::MAX_COUNTED_VARIABLES).map(row).collect();
+        assert!(matches!(many.check(), Err(RecordError::TooLarge { .. })));
+        many.variables.pop_last();
+        assert_eq!(many.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_record_without_a_list_of_variables_is_read() {
+        let mut json = serde_json::to_value(record()).unwrap();
+        assert!(json.as_object_mut().unwrap().remove("variables").is_none());
+        assert_eq!(serde_json::from_value::<Record>(json).unwrap(), record());
     }
 
     #[test]

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use crate::backend::{Backend, Body, StoreResult};
 use crate::digest::Digest;
 use crate::key::{ResultKey, Scope, UnitKey};
+use crate::limits::MAX_RECORDS_PER_UNIT;
 use crate::record::Record;
 use events::{EventBatch, EventsThere, KeepsEvents, KnownBatches, Page};
 use together::{Incoming, PackName, ToWrite, Written};
@@ -115,6 +116,8 @@ pub struct RemoteCounters {
     pub bytes_out: u64,
     /// Entries that were damaged or belonged elsewhere, and were treated as absent.
     pub damaged: u64,
+    /// Milliseconds that were waited because the place wants it so: that is no silence of it. Counted as they pass.
+    pub asked_to_wait_ms: u64,
 }
 
 /// A place far away that keeps results.
@@ -127,7 +130,7 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// The place, for people; never with a credential.
     fn display(&self) -> String;
 
-    /// The newest results of units, at most [`crate::limits::MAX_RECORDS_PER_UNIT`] for each, newest first
+    /// The newest results of units, at most [`MAX_RECORDS_PER_UNIT`] for each, newest first
     /// within a unit, from the scopes in the order given. A unit without results is missing from the
     /// answer.
     ///
@@ -147,9 +150,14 @@ pub trait Remote: Send + Sync + fmt::Debug {
         asking: Asking<'_>,
     ) -> StoreResult<Answered> {
         let mut arrived = self.lookup(scopes, units).await?;
-        let Asking { results, .. } = asking;
+        let Asking { results, known } = asking;
         let expected = arrived.iter().any(|one| results.contains(&one.name.result));
-        if let Some(unit) = units.first().filter(|_| !results.is_empty() && !expected) {
+        let of_unit = |unit| arrived.iter().filter(|one| one.name.unit == unit).count();
+        // Fewer are all that there are.
+        let left_out = |unit| of_unit(unit).max(known.len()) >= MAX_RECORDS_PER_UNIT;
+        if let Some(unit) = units.first().filter(|unit| !expected && left_out(**unit))
+            && !results.is_empty()
+        {
             let name = |scope: &Scope, result: &ResultKey| ResultName {
                 scope: scope.clone(),
                 unit: *unit,

@@ -186,6 +186,17 @@ async fn the_services_own_rate_is_waited_for_within_the_time() {
     assert_eq!(found_by_next(&fake, &some(0..2)).await, 2);
 }
 
+/// A server that leaves gives a silent service up; one that says when to come again is not silent meanwhile.
+#[tokio::test]
+async fn what_the_service_asks_to_wait_is_counted_as_it_passes() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    fake.fail(Call::Create, &Fault::RetryAfter(30), 1);
+    let job = job(&fake);
+    store_all(&job, &some(0..1)).await;
+    assert_eq!(job.counters().asked_to_wait_ms, 30_000);
+    assert_eq!(found_by_next(&fake, &some(0..1)).await, 1);
+}
+
 #[tokio::test]
 async fn a_token_that_may_not_write_is_told_once_and_what_is_lost_too() {
     for face in [Face::V2, Face::V1] {

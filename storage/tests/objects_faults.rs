@@ -7,11 +7,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+
 use kiln_storage::object::ObjectBackend;
 use kiln_storage::testing::bodies::{blob_name, list, name, noise, read};
 use kiln_storage::testing::proxy::{HttpFault, When};
 use kiln_storage::{Backend, Body, ObjectName, Put, StoreError, StoreResult, Verified};
-use support::{Bucket, PART_BYTES, options};
+use support::{Bucket, PART_BYTES, fresh_url, options};
 
 async fn put(backend: &dyn Backend, name: &ObjectName, len: usize) -> StoreResult<Put> {
     backend.put_if_absent(name, Body::Bytes(noise(1, len))).await
@@ -82,6 +84,26 @@ async fn faults_that_stay_are_given_up_after_a_few_attempts() {
     bucket.proxy.inject(When::any().always(), HttpFault::Status(501, None));
     assert!(put(&backend, &name("x"), 10).await.is_err());
     assert_eq!(bucket.proxy.injected(), 1);
+}
+
+/// A build waits for what is read, and is told at once that nobody listens; what is written waits behind it.
+#[tokio::test]
+async fn where_nobody_listens_reads_are_given_up_early() {
+    let address = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let backend = ObjectBackend::open(&options(address, &fresh_url())).unwrap();
+    let retries = || backend.traffic().retries();
+    for (what, tries) in [("get", 1), ("size", 1), ("list", 1), ("put", 3)] {
+        let before = retries();
+        let failed = match what {
+            "get" => backend.get(&name("x")).await.err(),
+            "size" => backend.size(&name("x")).await.err(),
+            "list" => backend.list("results/").next().await.unwrap().err(),
+            _ => put(&backend, &name("x"), 10).await.err(),
+        };
+        let Some(StoreError::Unavailable(text)) = failed else { panic!("{what}: {failed:?}") };
+        assert!(text.contains("no connection"), "{what}: {text}");
+        assert_eq!(retries() - before, tries, "{what}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

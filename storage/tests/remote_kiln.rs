@@ -98,6 +98,7 @@ fn record(unit: &str, bytes: &[u8]) -> Record {
         parts: Vec::new(),
         members: Vec::new(),
         values: Vec::new(),
+        variables: Default::default(),
         outputs: vec![Output {
             name: "out".into(),
             executable: false,
@@ -187,6 +188,17 @@ async fn a_blob_of_another_size_is_none() {
     assert!(remote.blob(&digest, 1).await.unwrap().is_none());
     let body = remote.blob(&digest, 1).await.unwrap().unwrap();
     assert_eq!(body.into_bytes(&ObjectName::blob(&digest), 1).await.unwrap(), "x");
+}
+
+/// A body that cannot be expanded is no connection that broke.
+#[tokio::test]
+async fn a_compressed_body_that_is_none_is_damaged() {
+    let digest = Digest::of(b"x");
+    let headers = "content-encoding: zstd\r\nx-kiln-length: 5000\r\n";
+    let server = Scripted::new(vec![answer("200 OK", headers, b"no such body")]);
+    let body = server.remote().blob(&digest, 5000).await.unwrap().unwrap();
+    let failed = body.into_bytes(&ObjectName::blob(&digest), 5000).await;
+    assert!(matches!(failed, Err(StoreError::Damaged { .. })), "{failed:?}");
 }
 
 /// What came before a pack broke off is kept, what was not asked for is not.

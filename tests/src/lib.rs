@@ -3,7 +3,7 @@
 //! A test makes a [`World`] (its own home, cargo home, state directory and stand-in compilers),
 //! puts a [`Project`] into it, runs cargo, rustc or kiln through a [`Call`], and looks at what came
 //! of it ([`Done`]): the status, the output, and which compiles really ran. The tests themselves
-//! are in `tests/tests`, one theme a file.
+//! are in `tests/tests`, a directory for each theme, since linking each file by itself takes minutes.
 //!
 //! Only [`host`] reads the environment of the test process; nothing changes it.
 

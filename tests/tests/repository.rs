@@ -145,6 +145,16 @@ fn the_description_of_the_api_is_up_to_date() {
     assert!(text.trim() == read("docs/openapi.json").trim(), "docs/openapi.json is out of date");
 }
 
+/// Else `kiln` would be compiled again in each target directory.
+#[test]
+fn kiln_itself_uses_out_dir_to_include_files_only() {
+    let own = sources().into_iter().filter(|file| file.starts_with("rustc-wrapper/src/"));
+    let odd: Vec<String> = own
+        .filter(|file| kiln::envuse::scan("OUT_DIR", &read(file)) == kiln::envuse::Use::Elsewhere)
+        .collect();
+    assert!(odd.is_empty(), "{odd:#?}");
+}
+
 /// Tests are hermetic: none waits by the clock, runs alone or changes its own environment.
 #[test]
 fn tests_do_not_sleep() {

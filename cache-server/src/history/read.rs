@@ -143,6 +143,13 @@ pub(crate) fn note_arrived(
     Ok(())
 }
 
+/// How many runs and jobs there are.
+pub(crate) fn counts(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    connection
+        .prepare_cached("SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM jobs)")?
+        .query_row([], |row| Ok((uint(row.get(0)?), uint(row.get(1)?))))
+}
+
 /// The jobs of a run, by name.
 pub(crate) fn jobs(connection: &Connection, run: i64) -> rusqlite::Result<Vec<JobRow>> {
     connection

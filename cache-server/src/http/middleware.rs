@@ -36,11 +36,13 @@ pub(crate) async fn outer(
     let error = response.extensions_mut().remove::<ApiError>();
     let status = response.status().as_u16();
     if let Some(error) = error {
-        let line = format_args!("{id} {method} {path:.200} {status}: {error}").to_string();
-        if status == 500 {
-            service.log.error(format_args!("{line}"));
-        } else {
-            service.log.info(format_args!("{line}"));
+        let what = format!("{id} {method} {path:.200} {status}");
+        match &error {
+            ApiError::InsufficientStorage | ApiError::ReadOnly(_) => {
+                error.tell(&service.log, format_args!("{what}"));
+            }
+            _ if status == 500 => service.log.error(format_args!("{what}: {error}")),
+            _ => service.log.info(format_args!("{what}: {error}")),
         }
         response = problem(&error, &id, response);
     }

@@ -13,6 +13,7 @@ pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod units;
 pub(crate) mod usage;
+pub(crate) mod variables;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

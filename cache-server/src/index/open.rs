@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Index, IndexError};
+use super::{Index, IndexError, uint};
 use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 
 /// Name of the file in the server's directory.
-pub(crate) const FILE_NAME: &str = "index.sqlite";
+const FILE_NAME: &str = "index.sqlite";
+
+/// Suffix of a file beside it that says that it is to be thrown away.
+const CONDEMNED: &str = "sqlite-condemned";
 
 /// Version of the schema; an index of another one is rebuilt.
 const SCHEMA_VERSION: &str = "7";
@@ -35,6 +38,11 @@ CREATE TABLE records (
 CREATE TABLE bodies (
     record INTEGER PRIMARY KEY REFERENCES records (id) ON DELETE CASCADE,
     body BLOB NOT NULL
+);
+-- What explanations alone read.
+CREATE TABLE variables (
+    record INTEGER PRIMARY KEY REFERENCES records (id) ON DELETE CASCADE,
+    list TEXT NOT NULL
 );
 CREATE INDEX records_of_unit ON records (scope, unit_key, created_ms DESC, id DESC);
 CREATE TABLE record_blobs (
@@ -130,6 +138,8 @@ pub(crate) struct Opened {
     pub(crate) unclean: bool,
     /// What the log should say about it.
     pub notes: Vec<String>,
+    /// Results that waited to be sent in an index that was thrown away; none: nobody knows.
+    pub(crate) unsent: Option<u64>,
 }
 
 /// Opens the index of a directory for a store.
@@ -140,10 +150,14 @@ pub(crate) struct Opened {
 /// Not even an index in memory can be had.
 pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
     let path = dir.join(FILE_NAME);
-    let mut notes = Vec::new();
-    let mut opened = open_file(&path, store_id);
+    let (mut notes, mut unsent) = (Vec::new(), Some(0));
+    let mut opened = match path.with_extension(CONDEMNED).exists() {
+        true => Err(IndexError::Damaged("it was found damaged".into())),
+        false => open_file(&path, store_id),
+    };
     if let Err(IndexError::Damaged(why)) = &opened {
         notes.push(format!("index thrown away: {why}"));
+        unsent = count_unsent(&path);
         throw_away(&path);
         opened = open_file(&path, store_id);
     }
@@ -158,16 +172,39 @@ pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
                 fresh: true,
                 unclean: false,
                 notes: Vec::new(),
+                unsent: Some(0),
             }
         }
     };
-    Ok(Opened { notes, ..opened })
+    Ok(Opened { notes, unsent, ..opened })
+}
+
+/// Has the next start throw an index away that was found damaged, and say what was in it.
+pub(crate) fn condemn(dir: &Path) {
+    let path = dir.join(FILE_NAME);
+    if fs::write(path.with_extension(CONDEMNED), "").is_err() {
+        throw_away(&path);
+    }
+}
+
+/// How many results waited to be sent in an index that cannot be used, where that can be read.
+fn count_unsent(path: &Path) -> Option<u64> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).ok()?;
+    let count = |of: &str| {
+        let count =
+            connection.query_row(&format!("SELECT count(*) FROM {of}"), [], |row| row.get(0));
+        count.ok().map(uint)
+    };
+    match count("sqlite_master WHERE name = 'outbox'")? {
+        0 => Some(0),
+        _ => count("outbox"),
+    }
 }
 
 /// Removes a file that cannot be used, with SQLite's own files beside it.
 pub(crate) fn throw_away(path: &Path) {
     let _ = fs::remove_file(path);
-    for suffix in ["sqlite-wal", "sqlite-shm", "sqlite-journal"] {
+    for suffix in ["sqlite-wal", "sqlite-shm", "sqlite-journal", CONDEMNED] {
         let _ = fs::remove_file(path.with_extension(suffix));
     }
 }
@@ -200,7 +237,8 @@ fn open_file(path: &Path, store_id: &str) -> Result<Opened, IndexError> {
     }
     set(&connection, "in-use", &boot).map_err(in_file)?;
     let reader = connect(path).map_err(in_file)?;
-    Ok(Opened { index: Index::new(connection, Some(reader)), fresh, unclean, notes: Vec::new() })
+    let (index, unsent) = (Index::new(connection, Some(reader)), Some(0));
+    Ok(Opened { index, fresh, unclean, notes: Vec::new(), unsent })
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
@@ -315,6 +353,30 @@ mod tests {
         drop(foreign);
         let opened = open(dir.path(), "b").unwrap();
         assert!(opened.fresh && opened.notes.len() == 1, "{opened:?}");
+    }
+
+    #[tokio::test]
+    async fn what_waited_in_an_index_that_is_thrown_away_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        let unsent = || open(dir.path(), "a").unwrap().unsent;
+        assert_eq!(unsent(), Some(0), "nothing was thrown away");
+        let rows = "PRAGMA foreign_keys = off;
+             INSERT INTO outbox VALUES (1, 1, 0, 0, 0, 0, 0, 0, 0), (2, 2, 0, 0, 0, 0, 0, 0, 0);";
+        let waits = || connect(&path).unwrap().execute_batch(rows).unwrap();
+        waits();
+        assert_eq!(unsent(), Some(0), "it is kept");
+        connect(&path)
+            .unwrap()
+            .execute_batch("UPDATE meta SET value = '0' WHERE key = 'schema'")
+            .unwrap();
+        assert_eq!(unsent(), Some(2));
+        waits();
+        condemn(dir.path());
+        assert_eq!(unsent(), Some(2));
+        assert_eq!(unsent(), Some(0), "it is told once");
+        fs::write(&path, vec![7_u8; 8192]).unwrap();
+        assert_eq!(unsent(), None);
     }
 
     #[tokio::test]

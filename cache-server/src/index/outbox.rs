@@ -224,6 +224,7 @@ mod tests {
             body: vec![n],
             blobs: vec![(Digest::of(&[n, 2]), size)],
             unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
+            variables: Default::default(),
             afar: None,
         }
     }

@@ -7,6 +7,7 @@ use kiln_storage::{Digest, ObjectName, Record, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::units::{self, UnitRow, span};
+use super::variables::{self, Variables};
 use super::{int, json, uint};
 
 /// A record as the index keeps it.
@@ -26,12 +27,14 @@ pub(crate) struct RecordRow {
     pub used_ms: u64,
     /// What it cost to compile.
     pub cost_ms: u64,
-    /// The encoded record, without the description of its unit.
+    /// The encoded record, without what explanations alone read.
     pub body: Vec<u8>,
     /// Its blobs with their sizes.
     pub blobs: Vec<(Digest, u64)>,
     /// The description of its unit, which lookups do not read.
     pub unit: UnitRow,
+    /// The variables that counted, which lookups do not read either.
+    pub variables: Variables,
     /// What it is called in the place behind the server, when it came from there.
     pub afar: Option<ResultName>,
 }
@@ -58,6 +61,7 @@ impl RecordRow {
     ) -> Result<Self, serde_json::Error> {
         let unit = UnitRow::of(&record);
         record.parts.clear();
+        let variables = std::mem::take(&mut record.variables);
         Ok(Self {
             scope,
             unit_key: record.unit_key,
@@ -69,6 +73,7 @@ impl RecordRow {
             body: serde_json::to_vec(&record)?,
             blobs: record.blobs(),
             unit,
+            variables,
             afar: None,
         })
     }
@@ -201,24 +206,26 @@ pub(crate) fn stored(
     Ok(Some(Stored { id, unit_key: UnitKey::new(unit), generation, blobs, afar }))
 }
 
-/// The encoded record of a row, with the description of its unit.
+/// The encoded record of a row, whole: with the description of its unit and its variables.
 pub(crate) fn body(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
-    let found: Option<(Vec<u8>, Option<String>)> = connection
+    type Row = (Vec<u8>, Option<String>, Option<String>);
+    let found: Option<Row> = connection
         .prepare_cached(
-            "SELECT body, u.parts FROM bodies JOIN records r ON r.id = record
+            "SELECT body, u.parts, v.list FROM bodies b JOIN records r ON r.id = b.record
              LEFT JOIN units u ON u.scope = r.scope AND u.unit_key = r.unit_key
-             WHERE record = ?1",
+             LEFT JOIN variables v ON v.record = r.id
+             WHERE b.record = ?1",
         )?
-        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    Ok(found.map(|(body, parts)| {
-        let parts = parts.and_then(|parts| serde_json::from_str(&parts).ok());
-        let record = serde_json::from_slice::<Record>(&body);
-        match (parts, record) {
-            (Some(parts), Ok(record)) => {
-                serde_json::to_vec(&Record { parts, ..record }).unwrap_or(body)
+    Ok(found.map(|(body, parts, list)| {
+        let parts = parts.and_then(|parts| serde_json::from_str(&parts).ok()).unwrap_or_default();
+        let variables = list.as_deref().map(variables::read).unwrap_or_default();
+        match serde_json::from_slice::<Record>(&body) {
+            Ok(record) => {
+                serde_json::to_vec(&Record { parts, variables, ..record }).unwrap_or(body)
             }
-            _ => body,
+            Err(_) => body,
         }
     }))
 }
@@ -287,6 +294,7 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             .prepare_cached("INSERT OR IGNORE INTO record_blobs VALUES (?1, ?2)")?
             .execute(params![id, digest.as_bytes()])?;
     }
+    variables::insert(connection, id, &row.variables)?;
     units::insert(connection, &row.scope, &row.unit_key, &row.unit, row.created_ms)?;
     Ok(id)
 }
@@ -392,6 +400,7 @@ mod tests {
             body: vec![b'0' + result],
             blobs: vec![(*blob, 10)],
             unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
+            variables: Variables::new(),
             afar: None,
         }
     }

@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn ask(connection: &Connection, n: u64, unit: &UnitName) -> Vec<String> {
-        let asked = NearestRequest { unit_key: key(n), unit: unit.clone() };
+        let asked = NearestRequest { unit_key: key(n), unit: unit.clone(), result: None };
         let found = nearest(connection, "s", &asked).unwrap();
         found.into_iter().map(|unit| unit.parts[0].name.clone()).collect()
     }

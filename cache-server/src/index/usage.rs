@@ -62,6 +62,14 @@ pub(crate) fn state(connection: &Connection) -> rusqlite::Result<State<i64>> {
     Ok(State { results, blobs })
 }
 
+/// When the result that was used least recently was used.
+pub(crate) fn least_recent_ms(connection: &Connection) -> rusqlite::Result<Option<u64>> {
+    let oldest: Option<i64> = connection
+        .prepare_cached("SELECT min(last_used_ms) FROM records")?
+        .query_row([], |row| row.get(0))?;
+    Ok(oldest.map(uint))
+}
+
 /// Forgets what a plan removes; where the records were.
 pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Result<Vec<Place>> {
     let mut places = Vec::with_capacity(plan.results.len());

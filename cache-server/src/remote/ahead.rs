@@ -18,7 +18,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::batches::Batches;
 use super::breaker::FaultKind;
-use super::fetch::{self, Claim};
+use super::fetch;
+use super::flights::Claim;
 use super::prefetch::{self, Note, Yield};
 use super::together::{self, Opened};
 use super::{Edge, Side, lock, through};
@@ -102,23 +103,24 @@ pub(crate) fn note_name(job: &str) -> String {
     format!("ahead-{}", &digest[..32])
 }
 
-/// A lookup of a job: starts fetching ahead with the first, and waits until the records are here.
+/// A lookup of a job: starts fetching ahead with the first, and waits until the records are here. Whether it did
+/// not wait in vain.
 pub(crate) async fn touch(
     service: &Service,
     principal: &Principal,
     (job, units): (&str, &[UnitKey]),
     deadline: Instant,
-) {
-    let Some(edge) = &service.edge else { return };
+) -> bool {
+    let Some(edge) = &service.edge else { return true };
     if job.len() > MAX_JOB_BYTES {
-        return;
+        return true;
     }
     let key = (principal.scope_id.clone(), job.to_owned());
     let ready = {
         let mut jobs = lock(&edge.ahead.jobs);
         if !jobs.contains_key(&key) {
             if jobs.len() >= MAX_AHEAD_JOBS {
-                return;
+                return true;
             }
             let ready = watch::Sender::new(false);
             let job = Job {
@@ -139,14 +141,16 @@ pub(crate) async fn touch(
             jobs.insert(key.clone(), job);
             tokio::spawn(via::carry(run(service.clone(), principal.clone(), key.clone())));
         }
-        let Some(job) = jobs.get(&key) else { return };
+        let Some(job) = jobs.get(&key) else { return true };
         (!job.late).then(|| job.ready.subscribe())
     };
     let is_left_alone = || edge.side(Side::Reads).left_alone(Instant::now()).is_some();
+    let mut in_time = true;
     if let Some(mut ready) = ready.filter(|_| !is_left_alone()) {
         let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
         let waited = tokio::time::timeout(within, ready.wait_for(|ready| *ready)).await;
-        if waited.is_err()
+        in_time = waited.is_ok();
+        if !in_time
             && edge.ahead.with(&key, |job| std::mem::replace(&mut job.late, true)) == Some(false)
         {
             let why = "what a job used last time was not here in time";
@@ -158,6 +162,7 @@ pub(crate) async fn touch(
         job.asked_expected +=
             units.iter().filter(|unit| job.expected.contains(unit)).count() as u64;
     });
+    in_time
 }
 
 /// Notes what events tell of results that jobs used.
@@ -309,7 +314,7 @@ async fn records_of(
     }
     for arrived in answers {
         if let Err(error) = through::arrive(service, edge, principal, arrived).await {
-            service.log.warn(format_args!("results from afar: {error}"));
+            error.tell(&service.log, format_args!("results from afar"));
             return None;
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use crate::limits::{REMOTE_FAULT_PERIOD, REMOTE_FAULTS, REMOTE_LEFT_ALONE, REMOTE_PROBE_TIMEOUT};
+use crate::limits::{FAULT_PERIOD, REMOTE_FAULTS, REMOTE_LEFT_ALONE, REMOTE_PROBE_TIMEOUT};
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) enum FaultKind {
     Refused,
     /// A question came back to this server.
     Loop,
+    /// A question came through too many servers.
+    Far,
 }
 
 impl FaultKind {
@@ -35,6 +37,7 @@ impl FaultKind {
             Self::ReadOnly => "it takes no results",
             Self::Refused => "a result is never sent",
             Self::Loop => "it leads back to this server",
+            Self::Far => "questions are not passed on to it",
         };
         if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") }
     }
@@ -47,7 +50,7 @@ pub(crate) struct Told(Vec<(FaultKind, Instant)>);
 impl Told {
     /// Whether a fault is the first of its kind in a period; it is told then.
     pub(crate) fn tells(&mut self, kind: FaultKind, now: Instant) -> bool {
-        self.0.retain(|(_, at)| now.duration_since(*at) < REMOTE_FAULT_PERIOD);
+        self.0.retain(|(_, at)| now.duration_since(*at) < FAULT_PERIOD);
         let new = !self.0.iter().any(|(told, _)| *told == kind);
         if new {
             self.0.push((kind, now));
@@ -189,6 +192,6 @@ mod tests {
         assert!(told.tells(FaultKind::Slow, now));
         assert!(!told.tells(FaultKind::Slow, now));
         assert!(told.tells(FaultKind::Damaged, now));
-        assert!(told.tells(FaultKind::Slow, now + REMOTE_FAULT_PERIOD));
+        assert!(told.tells(FaultKind::Slow, now + FAULT_PERIOD));
     }
 }

@@ -1,11 +1,10 @@
 //! Bringing the blobs of results that are known here and lie afar: each blob is fetched once, whoever
-//! waits for it, and goes on when nobody does any more.
+//! waits for it, and goes on when nobody does any more. One that is to come in a pack is waited for half of the time.
 //!
 //! The store verifies every blob on its way in. A result of which a blob is damaged or gone there is
 //! refused: forgotten here, and told to the remote.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,10 +13,10 @@ use kiln_storage::backend::{Body, StoreError};
 use kiln_storage::limits::MAX_PACKED_BLOB_BYTES;
 use kiln_storage::remote::{ResultName, via};
 use kiln_storage::{Digest, Record, ResultKey, Scope};
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
+use super::flights::{By, Claim, Other};
 use super::{Edge, Side, count, kind_of, lock};
 use crate::error::ApiError;
 use crate::index::{self, quarantine, records};
@@ -62,60 +61,6 @@ impl From<BringError> for ApiError {
     }
 }
 
-/// Blobs on their way, with what tells that they have ended.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<Digest, watch::Receiver<()>>>);
-
-/// The right to fetch some blobs; ends when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    service: Service,
-    digests: Vec<Digest>,
-    // Dropped after the digests are out of the map: whoever waits looks again then.
-    _ended: watch::Sender<()>,
-}
-
-impl Claim {
-    /// Takes those of some blobs that nobody fetches, and what tells when the others have ended.
-    pub(crate) fn take(
-        service: &Service,
-        edge: &Edge,
-        wanted: &[Digest],
-    ) -> (Option<Self>, Vec<watch::Receiver<()>>) {
-        let mut flights = lock(&edge.flights.0);
-        let (sender, receiver) = watch::channel(());
-        let (mut mine, mut others) = (Vec::new(), Vec::new());
-        for digest in wanted {
-            match flights.get(digest) {
-                Some(other) => others.push(other.clone()),
-                None => {
-                    flights.insert(*digest, receiver.clone());
-                    mine.push(*digest);
-                }
-            }
-        }
-        drop(flights);
-        let claim = Self { service: service.clone(), digests: mine, _ended: sender };
-        ((!claim.digests.is_empty()).then_some(claim), others)
-    }
-
-    /// Whether a blob is among them.
-    pub(crate) fn holds(&self, digest: &Digest) -> bool {
-        self.digests.contains(digest)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(edge) = &self.service.edge {
-            let mut flights = lock(&edge.flights.0);
-            for digest in &self.digests {
-                flights.remove(digest);
-            }
-        }
-    }
-}
-
 /// A result whose blobs lie afar, or are here by now.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
@@ -138,7 +83,8 @@ pub(crate) async fn bring(
     within: Duration,
 ) -> Result<(), BringError> {
     let Some(edge) = &service.edge else { return Err(BringError::Unknown) };
-    match timeout(within.min(REMOTE_BRING), bring_whole(service, edge, scope, key)).await {
+    let within = within.min(REMOTE_BRING);
+    match timeout(within, bring_whole(service, edge, (scope, key), within)).await {
         Ok(brought) => brought,
         Err(_) => {
             edge.late(&service.log, "a result was not here in time");
@@ -150,9 +96,11 @@ pub(crate) async fn bring(
 async fn bring_whole(
     service: &Service,
     edge: &Edge,
-    scope: &Scope,
-    key: &ResultKey,
+    (scope, key): (&Scope, &ResultKey),
+    within: Duration,
 ) -> Result<(), BringError> {
+    // What a pack does not bring by then is fetched alone, as long as there is time for that.
+    let packs_until = Instant::now() + within / 2;
     for _ in 0..ROUNDS {
         let wanted = wanted(service, scope, key).await?.ok_or(BringError::Unknown)?;
         if wanted.blobs.is_empty() {
@@ -161,28 +109,54 @@ async fn bring_whole(
         }
         let digests: Vec<Digest> = wanted.blobs.iter().map(|(digest, _)| *digest).collect();
         let (claim, others) = Claim::take(service, edge, &digests);
-        if let Some(claim) = claim {
-            let blobs = claimed(service, &wanted.blobs, &claim).await?;
-            if !blobs.is_empty() {
-                if !edge.may(Side::Reads) {
-                    return Err(BringError::Unavailable("it is left alone for a while".into()));
-                }
-                let wanted = Wanted { blobs, ..wanted };
-                let fetched = tokio::spawn(via::carry(fetch(service.clone(), wanted, claim))).await;
-                fetched.map_err(|error| ApiError::Internal(error.to_string()))??;
-            }
-        }
+        fetch_claimed(service, edge, &wanted, claim).await?;
+        let (in_packs, others): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|other| other.by == By::Pack);
+        let late = late_of(in_packs, packs_until).await;
+        let (claim, more) = Claim::take_over(service, edge, &late);
+        fetch_claimed(service, edge, &wanted, claim).await?;
         let left_alone = edge.side(Side::Reads).left_alone(Instant::now()).is_some();
+        let others: Vec<Other> = others.into_iter().chain(more).collect();
         if left_alone && !others.is_empty() {
             // What is on its way may come; nobody waits for it.
             return Err(BringError::Unavailable("it is left alone for a while".into()));
         }
         for mut other in others {
-            // Nothing is ever sent: it ends when the sender is dropped.
-            let _ = other.changed().await;
+            other.ends().await;
         }
     }
     Err(BringError::Damaged)
+}
+
+/// Waits for what is to come in packs; what has not come by then.
+async fn late_of(mut in_packs: Vec<Other>, until: Instant) -> Vec<Digest> {
+    let mut late = Vec::new();
+    for other in &mut in_packs {
+        if timeout(until.saturating_duration_since(Instant::now()), other.ends()).await.is_err() {
+            late.push(other.digest);
+        }
+    }
+    late
+}
+
+/// Fetches what was claimed of a result, and is not here by now.
+async fn fetch_claimed(
+    service: &Service,
+    edge: &Edge,
+    wanted: &Wanted,
+    claim: Option<Claim>,
+) -> Result<(), BringError> {
+    let Some(claim) = claim else { return Ok(()) };
+    let blobs = claimed(service, &wanted.blobs, &claim).await?;
+    if blobs.is_empty() {
+        return Ok(());
+    }
+    if !edge.may(Side::Reads) {
+        return Err(BringError::Unavailable("it is left alone for a while".into()));
+    }
+    let wanted = Wanted { blobs, ..wanted.clone() };
+    let fetched = tokio::spawn(via::carry(fetch(service.clone(), wanted, claim))).await;
+    fetched.map_err(|error| ApiError::Internal(error.to_string()))?
 }
 
 /// Those of some blobs that are claimed and not here. They were looked for before they were claimed, and what
@@ -287,7 +261,7 @@ pub(crate) async fn fetch_ahead(
         Err(_) => edge.fault(&service.log, Side::Reads, FaultKind::Slow, "blobs fetched ahead"),
     }
     if let Err(error) = publish::note_blobs(service, stored.clone()).await {
-        service.log.warn(format_args!("blobs from afar: {error}"));
+        error.tell(&service.log, format_args!("blobs from afar"));
     }
     stored
 }
@@ -372,7 +346,7 @@ async fn refuse(service: &Service, edge: &Edge, wanted: &Wanted) {
         Ok(())
     });
     if let Err(error) = forgotten.await {
-        service.log.warn(format_args!("result {}: {error}", wanted.name.result));
+        ApiError::from(error).tell(&service.log, format_args!("result {}", wanted.name.result));
     }
     reject(service, wanted.name.clone());
 }
@@ -411,7 +385,7 @@ pub(crate) async fn keep_blobs(
         }
     }
     if let Err(error) = publish::note_blobs(&service, stored).await {
-        service.log.warn(format_args!("blobs from afar: {error}"));
+        error.tell(&service.log, format_args!("blobs from afar"));
     }
     drop(claim);
 }
@@ -437,6 +411,6 @@ async fn keep(service: Service, wanted: Wanted) {
             }
         }
         Ok(None) => {}
-        Err(error) => service.log.warn(format_args!("result {key}: {error}")),
+        Err(error) => ApiError::from(error).tell(&service.log, format_args!("result {key}")),
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod batches;
 pub(crate) mod breaker;
 pub(crate) mod events;
 pub(crate) mod fetch;
+pub(crate) mod flights;
 pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod prefetch;
@@ -26,7 +27,8 @@ use std::time::Instant;
 
 use axum::http::HeaderMap;
 use kiln_storage::api::RemoteStatus;
-use kiln_storage::remote::via;
+use kiln_storage::limits::MAX_HOPS;
+use kiln_storage::remote::via::{self, Onward};
 use kiln_storage::{Remote, Scope, StoreError};
 use tokio::sync::Semaphore;
 
@@ -58,13 +60,15 @@ pub(crate) struct Edge {
     /// Results in a row that were waited for in vain, while no blob came.
     late: AtomicU32,
     asked: Mutex<Asked>,
-    flights: fetch::Flights,
+    flights: flights::Flights,
     lanes: Semaphore,
     outbox: outbox::Outbox,
     /// Events on their way there.
     pub(crate) events: events::Outgoing,
     ahead: ahead::Ahead,
     counts: Counts,
+    /// Faults since the server started.
+    pub(crate) faults: AtomicU64,
 }
 
 /// What happened since the server started.
@@ -107,12 +111,13 @@ impl Edge {
             told: Mutex::default(),
             late: AtomicU32::new(0),
             asked: Mutex::default(),
-            flights: fetch::Flights::default(),
+            flights: flights::Flights::default(),
             lanes: Semaphore::new(REMOTE_FETCHES),
             outbox: outbox::Outbox::default(),
             events: events::Outgoing::default(),
             ahead: ahead::Ahead::default(),
             counts: Counts::default(),
+            faults: AtomicU64::new(0),
         }
     }
 
@@ -160,6 +165,7 @@ impl Edge {
         why: &str,
         note: impl FnOnce(&mut Breaker, Instant),
     ) {
+        count(&self.faults, 1);
         let why = self.without_place(why);
         let mut breaker = self.side(side);
         note(&mut breaker, Instant::now());
@@ -168,16 +174,23 @@ impl Edge {
         self.tell(log, kind, why);
     }
 
-    /// What a question goes on with to what is behind the server; none: it came from there, and is answered with
-    /// what is here. Then it leads nowhere to ask there at all.
+    /// What a question goes on with to what is behind the server; none: it is answered with what is here. One that
+    /// came from there means that it leads nowhere to ask there at all.
     pub(crate) fn via(&self, log: &Log, headers: &HeaderMap) -> Option<String> {
         let header = headers.get(via::HEADER).and_then(|value| value.to_str().ok());
-        let goes_on = via::on(header, &self.id);
-        if goes_on.is_none() {
-            let why = "servers are behind one another in a circle: one of them has to have nothing behind it";
-            self.fault(log, Side::Reads, FaultKind::Loop, why);
+        match via::on(header, &self.id) {
+            Onward::Through(through) => return Some(through),
+            Onward::Circle => {
+                let why = "servers are behind one another in a circle: one of them has to have nothing behind it";
+                self.fault(log, Side::Reads, FaultKind::Loop, why);
+            }
+            // Others, that came through fewer servers, are asked there.
+            Onward::TooFar => {
+                let why = format!("they came through {MAX_HOPS} servers, one behind the other");
+                self.tell(log, FaultKind::Far, &why);
+            }
         }
-        goes_on
+        None
     }
 
     /// Blobs came.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kiln_storage::StoreError;
 use kiln_storage::remote::events::KeepsEvents;
-use kiln_storage::remote::{ResultName, Stored};
+use kiln_storage::remote::{RemoteCounters, ResultName, Stored};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -113,18 +113,32 @@ pub(crate) fn tell_dropped(service: &Service, dropped: Dropped) {
     edge.outbox.wake();
 }
 
+/// Says what waited to be sent in an index that was thrown away; none: nobody knows.
+pub(crate) fn tell_unsent(service: &Service, unsent: Option<u64>) {
+    let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
+    let why = match unsent {
+        Some(0) => return,
+        Some(_) => "the index in which they waited was thrown away",
+        None => "an index was thrown away: if results waited in it to be sent, they are lost",
+    };
+    count(&edge.counts.lost, unsent.unwrap_or(0));
+    *lock(&edge.counts.lost_why) = Some(why.to_owned());
+    let count = unsent.map(|count| format!("{count} results are never sent: ")).unwrap_or_default();
+    service.log.warn(format_args!("remote {}: {count}{why}", edge.remote.display()));
+}
+
 /// Sends what is queued, until the task is dropped.
 pub(crate) async fn run(service: Service) {
     let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
     if let Err(error) = service.index.write(rows::restart).await {
-        service.log.warn(format_args!("outbox: {error}"));
+        ApiError::from(error).tell(&service.log, format_args!("outbox"));
     }
     let mut senders = Senders::default();
     loop {
         let pause = match senders.step(&service, edge).await {
             Ok(pause) => pause,
             Err(error) => {
-                service.log.warn(format_args!("outbox: {error}"));
+                error.tell(&service.log, format_args!("outbox"));
                 REMOTE_LEFT_ALONE
             }
         };
@@ -233,7 +247,7 @@ async fn send(service: &Service, queued: Queued) {
         }
     };
     if let Err(error) = written {
-        service.log.warn(format_args!("outbox: {error}"));
+        ApiError::from(error).tell(&service.log, format_args!("outbox"));
     }
 }
 
@@ -352,7 +366,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         if begins {
             edge.side(Side::Writes).try_now();
             if let Err(error) = service.index.write(rows::hurry).await {
-                service.log.warn(format_args!("outbox: {error}"));
+                ApiError::from(error).tell(&service.log, format_args!("outbox"));
             }
         }
         edge.outbox.wake();
@@ -390,9 +404,11 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
     drained
 }
 
-/// A number that grows with whatever comes of sending.
+/// A number that grows with whatever comes of sending, and while the place wants it to wait.
 fn seen(edge: &Edge) -> u64 {
-    edge.outbox.taken.load(Ordering::Relaxed).saturating_add(edge.remote.counters().bytes_in)
+    let RemoteCounters { bytes_in, asked_to_wait_ms, .. } = edge.remote.counters();
+    let taken = edge.outbox.taken.load(Ordering::Relaxed);
+    taken.saturating_add(bytes_in).saturating_add(asked_to_wait_ms)
 }
 
 /// Ends when nothing came of sending for a while: the place is left alone then.

@@ -6,13 +6,13 @@
 
 use std::time::Instant;
 
-use kiln_storage::limits::MAX_HOPS;
 use kiln_storage::remote::{Answered, Arrived, Asking, via};
 use kiln_storage::{Digest, ResultKey, StoreResult, UnitKey};
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
-use super::fetch::{self, Claim, Wanted};
+use super::fetch::{self, Wanted};
+use super::flights::Claim;
 use super::{Edge, Side, count, kind_of, lock};
 use crate::clock;
 use crate::error::ApiError;
@@ -58,9 +58,6 @@ pub(crate) async fn look(
     deadline: Instant,
 ) {
     let Some(edge) = &service.edge else { return };
-    if via::hops() >= MAX_HOPS {
-        return;
-    }
     let deep = !question.known.is_empty();
     question.units = open_questions(edge, &principal.scope_id, &question.units, deep);
     if question.units.is_empty() || !edge.may(Side::Reads) {
@@ -85,7 +82,7 @@ async fn ask(service: Service, principal: Principal, question: Question) {
         Ok(()) => {
             lock(&edge.asked).note(&principal.scope_id, &units, farther, Instant::now());
         }
-        Err(error) => service.log.warn(format_args!("results from afar: {error}")),
+        Err(error) => error.tell(&service.log, format_args!("results from afar")),
     }
 }
 

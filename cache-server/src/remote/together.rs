@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::breaker::FaultKind;
-use super::fetch::Claim;
+use super::flights::Claim;
 use super::{Edge, Side, ahead, count, through};
 use crate::index::records;
 use crate::limits::{JOB_UNPACK_LANES, MAX_JOB_PACKED_BYTES};
@@ -108,7 +108,7 @@ async fn claim(
         if *size > left {
             break;
         }
-        if let (Some(claim), _) = Claim::take(service, edge, &[*digest]) {
+        if let Some(claim) = Claim::take_for_pack(service, edge, *digest) {
             left -= size;
             claims.insert(*digest, claim);
         }
@@ -220,7 +220,7 @@ async fn store(
         }
     }
     if let Err(error) = publish::note_blobs(&service, stored.clone()).await {
-        service.log.warn(format_args!("blobs of a pack: {error}"));
+        error.tell(&service.log, format_args!("blobs of a pack"));
     }
     drop(claims);
     failed.map_or(Ok(stored), Err)

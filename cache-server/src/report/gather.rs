@@ -24,6 +24,19 @@ pub(crate) async fn report(
     scope: &str,
     run: &str,
 ) -> Result<Option<RunReport>, ApiError> {
+    let Some(input) = input(service, scope, run).await? else { return Ok(None) };
+    Ok(Some(blocking(move || make(&input)).await?))
+}
+
+/// What the report of a run is made of; none: there is no such run.
+///
+/// # Errors
+/// What history or index fail with.
+pub(crate) async fn input(
+    service: &Service,
+    scope: &str,
+    run: &str,
+) -> Result<Option<Input>, ApiError> {
     let (of, name) = (scope.to_owned(), run.to_owned());
     let found = service.history.read(move |rows| {
         let Some(run) = read::run(rows, &of, &name)? else { return Ok(None) };
@@ -43,8 +56,7 @@ pub(crate) async fn report(
     })
     .await?;
     let known = known(service, scope, wanted).await?;
-    let report = blocking(move || make(&Input { run, jobs, base, known })).await?;
-    Ok(Some(report))
+    Ok(Some(Input { run, jobs, base, known }))
 }
 
 /// One job of a run, with its trend.
@@ -67,7 +79,11 @@ pub(crate) async fn job(
     Ok(found.await?)
 }
 
-async fn blocking<T: Send + 'static>(
+/// Work that takes a while, where it keeps nobody waiting.
+///
+/// # Errors
+/// It panicked.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -73,7 +73,7 @@ fn inline(text: &str) -> String {
     out
 }
 
-fn percent(share: Option<f64>) -> String {
+pub(crate) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "–".into(), |share| format!("{share:.1} %"))
 }
 
@@ -97,7 +97,7 @@ fn some<T>(all: &[T], left_out: u64, show: impl Fn(&T) -> String) -> String {
     text
 }
 
-fn count(n: u64, what: &str) -> String {
+pub(crate) fn count(n: u64, what: &str) -> String {
     let end = match (n, what) {
         (1, _) => "",
         (_, "miss" | "bypass") => "es",

@@ -10,7 +10,7 @@ pub(crate) mod gather;
 pub mod markdown;
 pub(crate) mod sums;
 mod twice;
-mod verdict;
+pub(crate) mod verdict;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};

@@ -254,14 +254,18 @@ fn of_three_jobs_the_nearest_is_compared_and_one_job_alone_repeats_nothing() {
 
 #[test]
 fn tests_of_other_targets_are_no_work_done_twice() {
-    let known = Known {
-        parts: HashMap::from([
-            (chunk::brief_unit(&key("1")), vec![part("crate root||src/lib.rs")]),
-            (chunk::brief_unit(&key("2")), vec![part("crate root||src/main.rs")]),
-        ]),
-        ..Known::default()
-    };
     let of = |name: &str, key: &str, at: u64| job(name, &[miss("x", (key, key), at, 10)]);
-    let twice = make(&input(vec![of("a", "1", 1), of("b", "2", 2)], known)).twice;
-    assert_eq!(twice, Default::default());
+    let library = "crate root||src/lib.rs";
+    for (one, other) in [
+        (&[library][..], &["crate root||src/main.rs"][..]),
+        (&[library, "tool||rustc"], &[library, "tool||clippy-driver"]),
+    ] {
+        let made_of = |text: &str, lines: &[&str]| {
+            (chunk::brief_unit(&key(text)), lines.iter().map(|l| part(l)).collect())
+        };
+        let parts = HashMap::from([made_of("1", one), made_of("2", other)]);
+        let known = Known { parts, ..Known::default() };
+        let twice = make(&input(vec![of("a", "1", 1), of("b", "2", 2)], known)).twice;
+        assert_eq!(twice, Default::default());
+    }
 }

@@ -236,7 +236,7 @@ fn other_key(then: &Compile<'_>, now: &Compile<'_>, known: &Known) -> Option<(us
     let (Some(then), Some(now)) = (known.parts.get(then.key), known.parts.get(now.key)) else {
         return Some((usize::MAX, Why::Unknown));
     };
-    if !parts::is_same_target(then, now) {
+    if !parts::is_same_target(then, now) || !parts::is_same_tool(then, now) {
         return None;
     }
     let found = parts::differences(then, now);

@@ -70,6 +70,7 @@ pub(crate) async fn get(
         Asked::Part { first, last } => (first, last),
         Asked::Whole if takes_compressed(&headers) && size >= squeeze::MIN_BYTES => {
             let body = squeeze::compress(stream_of(blob))?;
+            service.metrics.sent(size);
             let head = [
                 (CONTENT_TYPE, "application/octet-stream".to_owned()),
                 (CONTENT_ENCODING, squeeze::ENCODING.to_owned()),
@@ -80,11 +81,13 @@ pub(crate) async fn get(
         }
         Asked::Whole => {
             let body = section(blob, 0, size)?;
+            service.metrics.sent(size);
             return Ok((StatusCode::OK, head_of(&digest, size), body).into_response());
         }
     };
     let len = last - first + 1;
     let body = section(blob, first, len)?;
+    service.metrics.sent(len);
     let range = [(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))];
     let status = StatusCode::PARTIAL_CONTENT;
     Ok((status, head_of(&digest, len), range, body).into_response())
@@ -228,10 +231,14 @@ pub(crate) async fn put(
     let stream = request.into_body().into_data_stream().map(|chunk| {
         chunk.map_err(|error| StoreError::Unavailable(format!("upload broke off: {error}")))
     });
-    let stream = if compressed { squeeze::expand(stream, len)? } else { stream.boxed() };
+    let stream = match compressed {
+        true => squeeze::expand(stream, (digest, len))?,
+        false => stream.boxed(),
+    };
     let put = service.store.put_blob(&digest, Body::Stream { stream, len }).await;
     match put {
         Ok(put) => {
+            service.metrics.received(len);
             note(&service, digest).await?;
             Ok(match put {
                 Put::Created => StatusCode::CREATED,
@@ -307,6 +314,7 @@ pub(crate) async fn packed(
         bytes += size;
         chosen.push(digest);
     }
+    service.metrics.sent(bytes);
     let magic = futures_util::stream::once(async { Ok(Bytes::from_static(pack::MAGIC)) });
     let entries = futures_util::stream::iter(chosen).then(move |digest| {
         let service = service.clone();

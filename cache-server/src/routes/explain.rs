@@ -1,5 +1,6 @@
 //! `POST /v1/nearest` and `GET /v1/explain`: what an explanation of misses is made from. The wrapper
-//! asks the first when a unit has no record; `kiln explain` the second.
+//! asks the first when a unit has no record, or none that holds where many variables count; `kiln explain` the
+//! second.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,17 +10,17 @@ use serde::Deserialize;
 
 use crate::error::ApiError;
 use crate::http::body;
-use crate::index::{events, units};
+use crate::index::{events, units, variables};
 use crate::principal::Principal;
 use crate::service::Service;
 
-/// Earlier units of the crate, with what their keys were made of.
+/// Earlier units of the crate, with what their keys were made of; or the variables that counted for a result.
 #[utoipa::path(
     post,
     path = "/v1/nearest",
     request_body = NearestRequest,
     responses(
-        (status = 200, description = "The units most like it", body = NearestResponse),
+        (status = 200, description = "The units most like it, or the variables", body = NearestResponse),
         (status = "4XX", description = "Malformed", body = Problem,
          content_type = "application/problem+json"),
     )
@@ -31,8 +32,17 @@ pub(crate) async fn nearest(
 ) -> Result<Json<NearestResponse>, ApiError> {
     let asked: NearestRequest = body::json(request).await?;
     let scope = principal.scope_id;
-    let read = move |index: &_| units::nearest(index, &scope, &asked);
-    Ok(Json(NearestResponse { units: service.index.read_few(read).await? }))
+    let read = move |index: &_| match &asked.result {
+        None => Ok(NearestResponse {
+            units: units::nearest(index, &scope, &asked)?,
+            ..NearestResponse::default()
+        }),
+        Some(result) => Ok(NearestResponse {
+            variables: variables::of_result(index, &scope, result)?,
+            ..NearestResponse::default()
+        }),
+    };
+    Ok(Json(service.index.read_few(read).await?))
 }
 
 /// Which build is asked for.

@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
-use kiln_storage::limits::{MAX_HOPS, MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
 use kiln_storage::remote::via;
 use kiln_storage::{ResultKey, UnitKey};
 use rusqlite::Connection;
@@ -45,10 +45,15 @@ pub(crate) async fn lookup(
     let through = edge.and_then(|edge| edge.via(&service.log, request.headers()));
     let request: LookupRequest = body::json(request).await?;
     let answered = answer(&service, &principal, request, through.is_some());
-    match through {
+    let begun = Instant::now();
+    let answer = match through {
         Some(through) => via::within(through, answered).await,
         None => answered.await,
+    };
+    if answer.is_ok() {
+        service.metrics.lookup(begun.elapsed());
     }
+    answer
 }
 
 /// The answer; `farther`: what is behind the server is asked, too.
@@ -58,7 +63,7 @@ async fn answer(
     request: LookupRequest,
     farther: bool,
 ) -> Result<Response, ApiError> {
-    let edge = service.edge.as_ref().filter(|_| farther);
+    let mut edge = service.edge.as_ref().filter(|_| farther);
     let keys = request.units.len() + request.results.len();
     if keys > MAX_LOOKUP_KEYS || request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
@@ -66,7 +71,9 @@ async fn answer(
     let deadline = Instant::now() + LOOKUP_ANSWER;
     wait(service, principal, &request).await;
     if let Some(job) = request.job.as_ref().filter(|_| edge.is_some()) {
-        ahead::touch(service, principal, (job, &request.units), deadline).await;
+        let in_time = ahead::touch(service, principal, (job, &request.units), deadline).await;
+        // Whoever has waited for one question in vain does not wait for another one.
+        edge = edge.filter(|_| in_time);
     }
     let request = Arc::new(request);
     let mut answer = read(service, principal, &request).await?;
@@ -90,7 +97,7 @@ async fn answer(
         }
         let open = through::open_questions(edge, &principal.scope_id, &request.units, true);
         let more = !answer.units.is_empty() && !open.is_empty();
-        answer.farther = !deep && more && via::hops() < MAX_HOPS;
+        answer.farther = !deep && more;
     }
     let local = principal.local.then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());

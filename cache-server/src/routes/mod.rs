@@ -5,8 +5,10 @@ pub(crate) mod blobs;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod lookup;
+pub(crate) mod metrics;
 pub(crate) mod notes;
 pub(crate) mod openapi;
+pub(crate) mod pages;
 pub(crate) mod quarantine;
 pub(crate) mod range;
 pub(crate) mod results;
@@ -55,9 +57,14 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/runs/{run}/jobs/{job}", &["get"], get(runs::job)),
         ("/v1/runs/{run}/report.json", &["get"], get(runs::report)),
         ("/v1/runs/{run}/report.md", &["get"], get(runs::markdown)),
+        ("/v1/runs/{run}/report.html", &["get"], get(pages::file)),
+        ("/", &["get"], get(pages::list)),
+        ("/runs/{run}", &["get"], get(pages::run)),
+        ("/pages/{name}", &["get"], get(pages::asset)),
         ("/v1/server", &["get"], get(server::info)),
         ("/v1/drain", &["post"], post(server::drain)),
         ("/v1/shutdown", &["post"], post(server::shutdown)),
+        ("/metrics", &["get"], get(metrics::metrics)),
         ("/healthz", &["get"], get(server::healthz)),
         ("/readyz", &["get"], get(server::readyz)),
         ("/openapi.json", &["get"], get(openapi::document)),

@@ -25,17 +25,17 @@ const JSON: &str = "application/json";
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
 
 /// What was asked, to ask it again.
-type Asked = (Uri, HeaderMap);
+pub(super) type Asked = (Uri, HeaderMap);
 
 /// Which part of the list is asked for.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
-    before: Option<String>,
-    limit: Option<usize>,
+    pub(super) before: Option<String>,
+    pub(super) limit: Option<usize>,
 }
 
 /// What another server behind this one says to the same question.
-async fn told_behind(
+pub(super) async fn told_behind(
     service: &Service,
     (uri, headers): &Asked,
     kind: &'static str,
@@ -44,7 +44,8 @@ async fn told_behind(
     Some(([(CONTENT_TYPE, kind)], page).into_response())
 }
 
-fn name<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
+/// The names in a path.
+pub(super) fn name<T>(path: Result<Path<T>, PathRejection>) -> Result<T, ApiError> {
     let Path(names) = path.map_err(|_| ApiError::BadRequest("the path is malformed".into()))?;
     Ok(names)
 }
@@ -78,12 +79,27 @@ pub(crate) async fn list(
     if let Some(told) = told_behind(&service, &asked, JSON).await {
         return Ok(told);
     }
-    let malformed = || ApiError::BadRequest("the query is malformed".into());
     let Query(page) = page.map_err(|_| malformed())?;
+    Ok(Json(listed(&service, principal, page).await?).into_response())
+}
+
+pub(super) fn malformed() -> ApiError {
+    ApiError::BadRequest("the query is malformed".into())
+}
+
+/// A part of the list.
+///
+/// # Errors
+/// It is asked for in no way that is known; what the history fails with.
+pub(super) async fn listed(
+    service: &Service,
+    principal: Principal,
+    page: Page,
+) -> Result<RunsResponse, ApiError> {
     let before = page.before.as_deref().map(|text| cursor(text).ok_or_else(malformed));
     let before = before.transpose()?;
     let limit = page.limit.unwrap_or(MAX_LISTED_RUNS).clamp(1, MAX_LISTED_RUNS);
-    service.reports.flush(&service).await?;
+    service.reports.flush(service).await?;
     let read = move |rows: &_| {
         let runs = read::runs(rows, &principal.scope_id, before, limit)?;
         let next = runs.last().filter(|_| runs.len() == limit);
@@ -92,7 +108,7 @@ pub(crate) async fn list(
         let runs = runs.into_iter().map(told).collect::<rusqlite::Result<_>>()?;
         Ok(RunsResponse { runs, next })
     };
-    Ok(Json(service.history.read(read).await?).into_response())
+    Ok(service.history.read(read).await?)
 }
 
 /// A run with its jobs.
@@ -155,7 +171,11 @@ pub(crate) async fn job(
 }
 
 /// Has all that is known of a run written here.
-async fn gathered(service: &Service, principal: &Principal, run: &str) -> Result<(), ApiError> {
+pub(super) async fn gathered(
+    service: &Service,
+    principal: &Principal,
+    run: &str,
+) -> Result<(), ApiError> {
     service.reports.flush(service).await?;
     events::bring(service, &principal.scope_id, run).await;
     Ok(())

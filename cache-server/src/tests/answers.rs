@@ -60,6 +60,21 @@ async fn a_store_without_writes_still_answers() {
     assert_eq!(fixture.service.store.read_only(), None);
 }
 
+/// What each unit meets while the disk is full is one line.
+#[tokio::test]
+async fn a_full_store_is_told_once() {
+    let fixture = Fixture::new();
+    *fixture.backend.fault.lock().unwrap() = Some("No space left on device");
+    for unit in ["a", "b", "c"] {
+        fixture.publish(unit).await;
+        fixture.service.queue.drain().await;
+    }
+    let log = std::fs::read_to_string(fixture.dir.path().join("server.log")).unwrap();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("insufficient storage")).collect();
+    let told = said.iter().filter(|line| !line.contains(" debug ")).count();
+    assert!(said.len() > 2 && told == 1, "{said:#?}");
+}
+
 #[tokio::test]
 async fn other_users_are_refused_on_the_socket() {
     let fixture = Fixture::new();

@@ -13,6 +13,7 @@ use tower::ServiceExt as _;
 use super::{Fixture, problem, record};
 use crate::limits::REMOTE_FAULTS;
 use crate::principal::Peer;
+use crate::remote::flights::Claim;
 
 pub(super) fn scope() -> Scope {
     crate::config::RemoteConfig::default().scopes.remove(0)
@@ -134,6 +135,27 @@ async fn a_blob_is_fetched_once_whoever_waits_for_it() {
         (204.try_into().unwrap(), 204.try_into().unwrap())
     );
     assert_eq!(remote.calls().blobs, 1);
+}
+
+/// A pack that has a blob and is slow: whoever needs the blob now gets it alone.
+#[tokio::test]
+async fn a_blob_that_a_slow_pack_is_to_bring_is_fetched_alone() {
+    let remote = remote(&["a"]);
+    let fixture = edge(&remote);
+    let a = record("a");
+    fixture.ask(&a, &[]).await;
+    let edge = fixture.service.edge.as_ref().unwrap();
+    let digest = Digest::of(b"a");
+    let pack = Claim::take_for_pack(&fixture.service, edge, digest).unwrap();
+    assert_eq!(fixture.bring(&a, 1000).await.status(), 204);
+    assert!(fixture.has("a").await);
+    assert_eq!(remote.calls().blobs, 1);
+    // What was taken over is nobody's any more, and no longer the pack's.
+    let (mine, _) = Claim::take(&fixture.service, edge, &[digest]);
+    drop(pack);
+    let (none, others) = Claim::take(&fixture.service, edge, &[digest]);
+    assert!(mine.is_some() && none.is_none() && others.len() == 1);
+    assert_eq!(fixture.told(), [""; 0]);
 }
 
 /// Whoever waited has gone; the blob comes all the same, for the next one.
@@ -263,6 +285,20 @@ async fn a_remote_that_does_not_answer_is_a_miss() {
     assert_eq!(fixture.told().len(), 1, "{:?}", fixture.told());
     remote.open();
     assert_eq!(fixture.ask(&record("a"), &[]).await.records.len(), 1);
+}
+
+/// A lookup that waited for the note of its job in vain does not wait for another question as well.
+#[tokio::test]
+async fn a_remote_that_does_not_answer_is_waited_for_once_a_lookup() {
+    let remote = remote(&["a"]);
+    remote.close();
+    let fixture = edge(&remote);
+    let units = vec![record("a").unit_key];
+    let request = LookupRequest { units, job: Some("j".to_owned()), ..LookupRequest::default() };
+    assert!(fixture.ask_for(request.clone()).await.records.is_empty());
+    assert_eq!((remote.calls().notes, remote.calls().lookups), (1, 0));
+    remote.open();
+    assert_eq!(fixture.ask_for(request).await.records.len(), 1);
 }
 
 #[tokio::test]

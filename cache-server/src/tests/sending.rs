@@ -331,3 +331,21 @@ async fn notes_are_kept_by_scope_and_bounded() {
         assert_eq!(get(bad).await.status(), 400, "{bad}");
     }
 }
+
+/// What waited in an index that was thrown away is told as lost, with the number where that is known.
+#[tokio::test]
+async fn what_waited_in_a_lost_index_is_told() {
+    for (unsent, lost, said) in [
+        (Some(0), 0, None),
+        (Some(2), 2, Some("2 results are never sent: the index in which they waited")),
+        (None, 0, Some("an index was thrown away: if results waited")),
+    ] {
+        let fixture = edge(&remote(&[]));
+        outbox::tell_unsent(&fixture.service, unsent);
+        let status = status(&fixture).await;
+        assert_eq!((status.lost, status.lost_why.is_some()), (lost, said.is_some()));
+        let told = fixture.told();
+        assert_eq!(told.len(), usize::from(said.is_some()), "{told:?}");
+        assert!(said.is_none_or(|said| told[0].contains(said)), "{told:?}");
+    }
+}

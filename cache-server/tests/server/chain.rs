@@ -10,7 +10,7 @@ use kiln_storage::remote::via;
 
 use crate::harness::{Fixture, TestServer, blob_file};
 
-fn before(server: &TestServer) -> TestServer {
+pub(crate) fn before(server: &TestServer) -> TestServer {
     let url = format!("http://{}", server.tcp);
     TestServer::start_with(tempfile::tempdir().unwrap(), |config| {
         config.remote.url =
@@ -113,6 +113,10 @@ fn a_question_goes_through_so_many_servers_and_no_more() {
     assert_eq!(ask(&near, MAX_HOPS - 2).records, std::slice::from_ref(&near.record));
     let info: ServerInfo = middle.unix("GET", "/v1/server", b"").json();
     assert_eq!(info.remote.unwrap().requests, 1, "the far one was asked for in the middle only");
+    let log = fs::read_to_string(middle.kiln_dir().join("server.log")).unwrap();
+    let told: Vec<_> = log.lines().filter(|line| line.contains(" warn ")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("came through 4 servers") && !told[0].contains("circle"), "{told:?}");
 }
 
 /// Jobs of a matrix: what one has just made, the others have from their shared server, though that was told a

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 
 use kiln_server::{Access, RemoteUrl};
@@ -19,6 +20,7 @@ const BLOB: usize = 300_000;
 
 /// A prefix of the bucket.
 struct Bucket {
+    server: SocketAddr,
     url: String,
     variables: Vec<(String, String)>,
 }
@@ -31,7 +33,7 @@ impl Bucket {
             set("AWS_SECRET_ACCESS_KEY", "not-to-be-seen"),
             set("AWS_ENDPOINT_URL", &format!("http://{server}")),
         ];
-        Self { url: format!("s3://{}/{prefix}", moto::BUCKET), variables }
+        Self { server, url: format!("s3://{}/{prefix}", moto::BUCKET), variables }
     }
 
     /// A server on a machine that has nothing.
@@ -190,6 +192,43 @@ fn what_is_unused_goes_unless_it_is_pinned() {
     let unpinned = bucket.json(&[&old[..], &["--unpin", &pinned]].concat());
     assert_eq!(names_of(&unpinned[0]), ["crate2"].into());
     assert_eq!(bucket.counts(), (0, 0));
+}
+
+/// With a wrong clock all would be old, or announcements would count for nobody.
+#[test]
+fn a_collection_by_a_wrong_clock_is_refused() {
+    for (date, said) in [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", "minutes ahead of"),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", "minutes behind"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bucket = Bucket::new(listener.local_addr().unwrap(), "gc-clock");
+        let server = std::thread::spawn(move || {
+            let body = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+            let head = format!("HTTP/1.1 200 OK\r\ndate: {date}\r\nconnection: close\r\n");
+            let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+            while let Ok((mut client, _)) = listener.accept() {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if client.read(&mut byte).unwrap() == 0 {
+                        return;
+                    }
+                    request.push(byte[0]);
+                }
+                client.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        for flags in [&["--dry-run"][..], &[]] {
+            let output = bucket.gc(flags);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{error}");
+            assert!(error.contains(said) && output.stdout.is_empty(), "{error}");
+        }
+        // A connection without a request ends it.
+        drop(TcpStream::connect(bucket.server).unwrap());
+        server.join().unwrap();
+    }
 }
 
 #[test]

@@ -221,6 +221,7 @@ impl Fixture {
             parts: Vec::new(),
             members,
             values,
+            variables: Default::default(),
             outputs: files,
             status: 0,
             stdout: "out".into(),

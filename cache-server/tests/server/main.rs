@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod blobs;
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod chain;
 #[cfg(test)]
 mod explain;
@@ -14,9 +16,13 @@ mod harness;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 #[path = "../../../storage/tests/support/moto.rs"]
 #[allow(unreachable_pub, reason = "the tests of another package have it, too")]
 mod moto;
+#[cfg(test)]
+mod pages;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]

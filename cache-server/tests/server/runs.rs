@@ -8,22 +8,22 @@ use kiln_storage::limits::MAX_RUN_BYTES;
 use crate::harness::{Reply, TestServer};
 use crate::stats::event;
 
-fn of(run: &str, job: &str, n: usize, outcome: Outcome) -> Event {
+pub(crate) fn of(run: &str, job: &str, n: usize, outcome: Outcome) -> Event {
     let mut event = event(n, &format!("{run}/{job}"), outcome);
     (event.run, event.job) = (run.into(), job.into());
     event.at_ms = 1000 + n as u64;
     event
 }
 
-fn send(server: &TestServer, events: Vec<Event>) {
+pub(crate) fn send(server: &TestServer, events: Vec<Event>) {
     assert_eq!(server.send("POST", "/v1/events", &EventsRequest { events }).status, 204);
 }
 
-fn get(server: &TestServer, path: &str) -> Reply {
+pub(crate) fn get(server: &TestServer, path: &str) -> Reply {
     server.unix("GET", path, b"")
 }
 
-fn hex(name: &str) -> String {
+pub(crate) fn hex(name: &str) -> String {
     name.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 

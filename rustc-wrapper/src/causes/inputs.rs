@@ -6,9 +6,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kiln_storage::Digest;
 use kiln_storage::api::Cause;
-use kiln_storage::record::{EnvForm, Member, Record, TokenPath, TreeFilter};
+use kiln_storage::record::{EnvForm, Member, Record, TokenPath, TreeFilter, Variables};
+use kiln_storage::{Digest, ResultKey};
 
 use super::Causes;
 use crate::closure::is_crate_file;
@@ -17,6 +17,7 @@ use crate::limits::COMPARE_TIME;
 use crate::members::Evaluator;
 use crate::memo::Memo;
 use crate::roots::Roots;
+use crate::variables;
 
 /// A place at which there can be nothing: below a device.
 const NOWHERE: &str = "/dev/null/kiln";
@@ -32,25 +33,76 @@ struct Difference {
     now: Option<Digest>,
 }
 
+/// A result of the unit, and what differs from it here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nearest {
+    result: ResultKey,
+    found: Vec<Difference>,
+}
+
 /// What differs from the nearest of some records of the unit, none of which holds here.
-pub fn compare(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Causes {
+pub fn compare(evaluator: &mut Evaluator<'_>, records: &[Record]) -> Option<Nearest> {
     let began = Instant::now();
-    let mut nearest: Option<Vec<Difference>> = None;
+    let mut nearest: Option<Nearest> = None;
     for record in records {
         let (found, whole) = differences(evaluator, record, began);
-        let nearer = nearest.as_ref().is_none_or(|best| whole && found.len() < best.len());
+        let nearer = nearest.as_ref().is_none_or(|best| whole && found.len() < best.found.len());
         if nearer && !found.is_empty() {
-            nearest = Some(found);
+            nearest = Some(Nearest { result: record.result_key, found });
         }
         if !whole {
             break;
         }
     }
-    let mut found = nearest.unwrap_or_default();
-    drop_covered(&mut found, evaluator.roots);
-    found.sort_by_key(|difference| rank(&difference.member));
-    let roots = evaluator.roots;
-    Causes::new(found.iter().map(|difference| describe(difference, roots)).collect())
+    nearest
+}
+
+impl Nearest {
+    /// The result, when it has to be asked which variables counted for it: many at a time differ.
+    pub fn wants_variables(&self) -> Option<ResultKey> {
+        self.environment().map(|_| self.result)
+    }
+
+    fn environment(&self) -> Option<Variables> {
+        let members = self.found.iter().map(|difference| &difference.member);
+        members.filter_map(variables::of_member).min()
+    }
+
+    /// What differs, given the variables that counted for the result, as far as they are known.
+    pub fn causes(mut self, evaluator: &mut Evaluator<'_>, then: &variables::List) -> Causes {
+        let named = self.variables(evaluator, then);
+        let Self { found, .. } = &mut self;
+        if named.is_some() {
+            found.retain(|difference| variables::of_member(&difference.member).is_none());
+        }
+        drop_covered(found, evaluator.roots);
+        found.sort_by_key(|difference| rank(&difference.member));
+        let crates = found.partition_point(|difference| rank(&difference.member) < CRATES);
+        let mut all: Vec<Cause> =
+            found.iter().map(|difference| describe(difference, evaluator.roots)).collect();
+        all.splice(crates..crates, named.unwrap_or_default());
+        Causes::new(all)
+    }
+
+    /// The variables of many that differ, but for those that are inputs themselves and named as such. None when
+    /// it cannot be told which they are.
+    fn variables(
+        &self,
+        evaluator: &mut Evaluator<'_>,
+        then: &variables::List,
+    ) -> Option<Vec<Cause>> {
+        let mut causes = variables::differences(evaluator, self.environment()?, then);
+        if causes.is_empty() {
+            return None;
+        }
+        causes.retain(|cause| !self.found.iter().any(|difference| is(&difference.member, cause)));
+        Some(causes)
+    }
+}
+
+/// Whether a member is the variable that a cause names.
+fn is(member: &Member, cause: &Cause) -> bool {
+    matches!(member, Member::Env(name, _) if *name == cause.name)
 }
 
 /// The members of a record that differ, and whether there was time for all.
@@ -90,10 +142,13 @@ fn drop_covered(found: &mut Vec<Difference>, roots: &Roots) {
     });
 }
 
-/// How much a difference tells; less is more. Crates come last: they lead to other units.
+/// The rank of crates. They come last: they lead to other units.
+const CRATES: u8 = 5;
+
+/// How much a difference tells; less is more.
 fn rank(member: &Member) -> u8 {
     match member {
-        Member::File(path) if is_crate(path) => 5,
+        Member::File(path) if is_crate(path) => CRATES,
         Member::File(path) if path.0.starts_with("<target>") => 2,
         Member::File(_) => 0,
         Member::Env(..) => 1,
@@ -193,7 +248,7 @@ fn word(member: &Member, value: &Digest) -> String {
         Member::Listing(_) => vec![Known::new("absent", Member::Listing(nowhere()))],
         Member::Tree(..) => vec![Known::new("absent", Member::Tree(nowhere(), TreeFilter::All))],
         Member::Env(..) => vec![
-            Known::new("unset", variable(EnvForm::Raw)),
+            Known::new(variables::UNSET, variable(EnvForm::Raw)),
             Known { word: "empty", member: variable(EnvForm::Raw), env: &[("X", "")] },
             Known { word: "empty", member: variable(EnvForm::Tokens), env: &[("X", "")] },
         ],
@@ -264,6 +319,7 @@ mod tests {
                 parts: Vec::new(),
                 members: members.to_vec(),
                 values,
+                variables: Default::default(),
                 outputs: Vec::new(),
                 status: 0,
                 stdout: String::new(),
@@ -272,6 +328,13 @@ mod tests {
                 producer: Producer::default(),
                 conservative: Vec::new(),
             }
+        }
+
+        /// What differs, when so much is known of the variables that counted.
+        fn causes(&self, records: &[Record], then: &[(&str, &str)]) -> Causes {
+            let then = then.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+            self.with(|e| compare(e, records).map(|found| found.causes(e, &then.collect())))
+                .unwrap_or_default()
         }
 
         /// Kind, name and values of the causes; digests are `#`.
@@ -283,7 +346,7 @@ mod tests {
             };
             let line =
                 |c: Cause| format!("{} {}: {} > {}", c.kind, c.name, show(c.then), show(c.now));
-            self.with(|e| compare(e, records)).named.into_iter().map(line).collect()
+            self.causes(records, &[]).named.into_iter().map(line).collect()
         }
     }
 
@@ -300,7 +363,7 @@ mod tests {
         std::fs::remove_file(here.dir.path().join("b")).unwrap();
         here.write("c", "2");
         here.env = vec![("X", ""), ("Y", "1")];
-        let causes = here.with(|e| compare(e, std::slice::from_ref(&record)));
+        let causes = here.causes(std::slice::from_ref(&record), &[]);
         assert_eq!(causes.more, 2);
         assert_eq!(
             here.told(&[record]),
@@ -368,6 +431,43 @@ mod tests {
             here.told(&[far]),
             ["file <workspace>/b.rs: # > #", "file <workspace>/liblow-1.rmeta: # > #",]
         );
+    }
+
+    #[test]
+    fn variables_of_many_are_named() {
+        let mut here = Here::new();
+        let all = Member::Environment(Variables::Lasting);
+        here.env = vec![("GONE", "1"), ("OTHER", "1"), ("SAME", "1"), ("TERM", "1")];
+        let record = here.record(&[all.clone(), variable("READ"), file("liblow-1.rmeta")]);
+        let then = here.with(|e| variables::list(e, &record.members));
+        let then: Vec<(&str, &str)> = then.iter().map(|(n, v)| (&**n, &**v)).collect();
+        assert_eq!(then.iter().map(|(n, _)| *n).collect::<Vec<_>>(), ["GONE", "OTHER", "SAME"]);
+        here.env = vec![("NEW", "1"), ("OTHER", "2"), ("READ", "1"), ("SAME", "1")];
+        here.write("liblow-1.rmeta", "2");
+        let told = |record: &Record, then: &[(&str, &str)]| {
+            let causes = here.causes(std::slice::from_ref(record), then);
+            let named = causes.named.iter();
+            let lines = named.map(|c| format!("{} {}", c.kind, c.name)).collect::<Vec<_>>();
+            (lines.join(", "), causes.more)
+        };
+        assert_eq!(
+            told(&record, &then),
+            ("variable READ, environment GONE, environment NEW, environment OTHER".to_owned(), 1),
+            "one that is an input itself is named once, and crates come last"
+        );
+        let untold = "variable READ, environment , file <workspace>/liblow-1.rmeta";
+        assert_eq!(told(&record, &[]), (untold.to_owned(), 0), "an older record has no list");
+        // What differs is an input itself.
+        here.env = vec![("GONE", "1"), ("OTHER", "1"), ("SAME", "1"), ("READ", "1")];
+        let record = here.record(&[all, variable("READ")]);
+        here.env[3].1 = "2";
+        assert_eq!(here.told(std::slice::from_ref(&record)).len(), 2);
+        let then = here.with(|e| variables::list(e, &record.members));
+        let mut then: Vec<(&str, &str)> = then.iter().map(|(n, v)| (&**n, &**v)).collect();
+        then.retain(|(name, _)| *name != "READ");
+        then.push(("READ", "01234567"));
+        let causes = here.causes(&[record], &then).named;
+        assert_eq!(causes.iter().map(|c| &*c.kind).collect::<Vec<_>>(), ["variable"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use kiln_server::RemoteUrl;
 use kiln_storage::api::RemoteStatus;
 
-use super::{bytes, server, stats};
+use super::{bytes, results, server, stats};
 use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
 use crate::local::{self, Faults};
@@ -216,7 +216,7 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         if stats.quarantined > 0 {
             lines.add(
                 Mark::Note,
-                &format!("{} results proved wrong and are quarantined", stats.quarantined),
+                &format!("{} proved wrong: quarantined", results(stats.quarantined)),
                 "kiln verify --quarantined lists them",
             );
         }
@@ -253,7 +253,7 @@ fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
             "results stay queued; docs/remote.md",
         ),
         (None, None) => {
-            let fact = format!("before {}; {} results to be sent", status.place, status.queued);
+            let fact = format!("before {}; {} to be sent", status.place, results(status.queued));
             lines.add(Mark::Good, &fact, "");
         }
     }

@@ -43,6 +43,13 @@ pub(super) fn run(
             return ExitCode::FAILURE;
         }
     };
+    if let Some(build) = build.filter(|_| answer.events.is_empty()) {
+        say::error(
+            &format!("no build {build:?} is known"),
+            &["kiln explain --format json names the last one; events of old builds go"],
+        );
+        return ExitCode::FAILURE;
+    }
     let mut explanation = explain(&answer);
     if let Some(name) = name {
         let (known, near) = narrow(&mut explanation, name);

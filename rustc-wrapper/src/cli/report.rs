@@ -53,6 +53,8 @@ enum Form {
     Json,
     /// Markdown.
     Md,
+    /// A page in one file, of the whole run.
+    Html,
 }
 
 /// A percentage, with or without its sign.
@@ -91,18 +93,21 @@ impl From<ClientError> for Failure {
 pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode {
     let asked = arguments.run.clone().or_else(|| under_way(env, config));
     // Events are kept by the server; one is started to read them.
-    let read = local::connect(env, config)
-        .map_err(Failure::from)
-        .and_then(|mut client| read(&mut client, asked));
-    let narrowed = read.and_then(|report| narrow(report, arguments.job.as_deref()));
-    let report = match narrowed {
-        Ok(report) => report,
+    let read = local::connect(env, config).map_err(Failure::from).and_then(|mut client| {
+        let report = narrow(read(&mut client, asked)?, arguments.job.as_deref())?;
+        let html = arguments.format == Form::Html;
+        let page = html.then(|| page(&mut client, &report.run)).transpose()?;
+        Ok((report, page.unwrap_or_default()))
+    });
+    let (report, page) = match read {
+        Ok(read) => read,
         Err(failure) => return tell(failure),
     };
     say::result(&match arguments.format {
         Form::Json => serde_json::to_string_pretty(&report).unwrap_or_default(),
         Form::Md => markdown::markdown(&report, &Known),
         Form::Text => text::text(&report),
+        Form::Html => page,
     });
     if let Some(file) = &arguments.append
         && let Err(error) = append(file, &markdown::markdown(&report, &Known))
@@ -170,6 +175,13 @@ fn read(client: &mut Client, asked: Option<String>) -> Result<RunReport, Failure
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The report as a page; the server makes it, since it has the events.
+fn page(client: &mut Client, run: &str) -> Result<String, ClientError> {
+    let path = format!("/v1/runs/{}/report.html", in_query(run));
+    let page = client.request("GET", &path, &[], limits::REPORT_TIMEOUT)?;
+    String::from_utf8(page.to_vec()).map_err(|_| ClientError::Foreign("a page"))
 }
 
 /// Leaves out what is of other jobs, when one is asked for.

@@ -9,7 +9,7 @@ use kiln_server::limits::DEFAULT_DRAIN;
 use kiln_storage::api::{DrainRequest, RemoteStatus, ServerInfo, ShutdownRequest};
 use kiln_storage::limits;
 
-use super::bytes;
+use super::{bytes, results, were};
 use crate::client::Client;
 use crate::config::{Config, ServerPlace};
 use crate::env::Env;
@@ -121,7 +121,7 @@ fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
                 0 => format!("sending packs of what was used to {}", status.place),
                 queued => {
                     let bytes = bytes(status.queued_bytes);
-                    format!("sending {queued} results ({bytes}) to {}", status.place)
+                    format!("sending {} ({bytes}) to {}", results(queued), status.place)
                 }
             };
             if text != said {
@@ -140,14 +140,15 @@ fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
 fn tell_left(status: &RemoteStatus) {
     let place = &status.place;
     if status.sent > 0 {
-        say::result(&format!("{} results were sent to {place}", status.sent));
+        let (sent, were) = (results(status.sent), were(status.sent));
+        say::result(&format!("{sent} {were} sent to {place}"));
     }
     if status.queued > 0 {
         let why = status.not_sending.as_deref().unwrap_or("the time for it is over");
         say::warning(
             &format!(
-                "{} results ({}) are not sent to {place}: {why}",
-                status.queued,
+                "{} ({}) not sent to {place}: {why}",
+                results(status.queued),
                 bytes(status.queued_bytes)
             ),
             &["they stay queued in KILN_DIR, and are sent when its server runs again"],
@@ -157,11 +158,14 @@ fn tell_left(status: &RemoteStatus) {
         let why = status.lost_why.as_deref().unwrap_or("unknown");
         say::warning(
             &format!(
-                "{} results were not sent to {place} and never will be; the last: {why}",
-                status.lost
+                "{} {} not sent to {place} and never will be; the last: {why}",
+                results(status.lost),
+                were(status.lost)
             ),
             &["they are stored on this machine"],
         );
+    } else if let Some(why) = &status.lost_why {
+        say::warning(why, &["what is lost to the place is stored on this machine"]);
     }
 }
 
@@ -179,19 +183,22 @@ fn tell_remote(status: &RemoteStatus) {
     say::result(&format!("before {}: {state}", status.place));
     let oldest = status.oldest_ms.map(|ms| format!(", the oldest for {} s", ms / 1000));
     say::result(&format!(
-        "to be sent: {} results ({}){}; sent {}, lost {}",
-        status.queued,
+        "to be sent: {} ({}){}; sent {}, lost {}",
+        results(status.queued),
         bytes(status.queued_bytes),
         oldest.unwrap_or_default(),
         status.sent,
         status.lost
     ));
+    if let Some(why) = &status.lost_why {
+        say::result(&format!("lost: {why}"));
+    }
     if let Some(why) = &status.not_sending {
         say::result(&format!("nothing is sent: {why}"));
     }
     say::result(&format!(
-        "came from there: {} results; {} in, {} out, {} requests",
-        status.arrived,
+        "came from there: {}; {} in, {} out, {} requests",
+        results(status.arrived),
         bytes(status.bytes_in),
         bytes(status.bytes_out),
         status.requests

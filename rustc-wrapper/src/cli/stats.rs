@@ -106,7 +106,7 @@ fn reasons_text(out: &mut String, build: &Counts) {
             out.push_str(&format!("\n{heading} of the last build:\n"));
         }
         for (reason, count) in counted {
-            let note = reasons::note(reason).map_or(String::new(), |n| format!(": {n}"));
+            let note = reasons::note_with_hint(reason).map_or(String::new(), |n| format!(": {n}"));
             out.push_str(&format!("  {count:>4}  {reason}{note}\n"));
         }
     }

@@ -122,8 +122,6 @@ fn builds(
     ));
     for unit in second.missed.iter().take(5) {
         let why = reasons::note(&unit.reason).unwrap_or(&unit.reason);
-        // The cache of the trial goes with it: there is nothing to explain then.
-        let why = why.split("; kiln explain").next().unwrap_or(why);
         out.push_str(&format!(
             "made again: {} ({}): {why}\n",
             unit.unit.crate_name, unit.unit.kind

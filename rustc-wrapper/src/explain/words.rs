@@ -1,12 +1,14 @@
 //! The words of an explanation. Pure. Everything that comes out of an event is made to stay on its
 //! line and to leave a terminal alone.
 
+use kiln_storage::Digest;
 use kiln_storage::api::{Cause, Outcome};
 use kiln_storage::record::UnitName;
 use serde::Serialize;
 
 use super::stem_of;
 use crate::say::inline;
+use crate::variables::UNSET;
 
 /// A cause with its words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,10 +62,6 @@ fn is_generated(path: &str) -> bool {
     path.starts_with("<target>/") && path.contains("/build/") && path.contains("/out")
 }
 
-fn is_digest(value: &str) -> bool {
-    value.len() == 8 && value.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 fn text(cause: &Cause) -> String {
     let Cause { kind, name, then, now } = cause;
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".to_owned());
@@ -80,7 +78,12 @@ fn text(cause: &Cause) -> String {
         "nearest-file" => changed(&format!("the file found for {}", path(name)), &before, &after),
         "program" => changed(&format!("program {name}"), &before, &after),
         "variable" => variable(name, &before, &after),
-        "environment" => "other variables than before".to_owned(),
+        "environment" if name.is_empty() => "other variables than before".to_owned(),
+        "environment" => match (before.as_str(), after.as_str()) {
+            (UNSET, _) => format!("variable {name} is new"),
+            (_, UNSET) => format!("variable {name} is gone"),
+            _ => variable(name, &before, &after),
+        },
         "place" => format!("the place of {name}: the earlier result holds at its own place only"),
         "width" => "the width of diagnostics".to_owned(),
         "processor" => "another processor, for which code was made".to_owned(),
@@ -113,11 +116,11 @@ fn changed(what: &str, before: &str, after: &str) -> String {
 }
 
 fn variable(name: &str, before: &str, after: &str) -> String {
-    let shown = |value: &str| match is_digest(value) {
+    let shown = |value: &str| match Digest::is_short(value) {
         true => format!("set ({value})"),
         false => value.to_owned(),
     };
-    match is_digest(before) && is_digest(after) {
+    match Digest::is_short(before) && Digest::is_short(after) {
         true => format!("variable {name} has another value ({before} -> {after})"),
         false => format!("variable {name}: {} -> {}", shown(before), shown(after)),
     }
@@ -164,6 +167,10 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
             "a whole directory counts where libraries are looked for, and for a crate with procedural \
              macros that cannot be observed; keep files that change by themselves outside of it"
         }
+        "variable" if cause.name == "OUT_DIR" => {
+            "the crate uses its place for more than include!, or may, and holds there only; see \
+             docs/portable-results.md"
+        }
         "variable" => {
             "a variable that is another one in each build (a date, a commit) makes each build compile \
              what reads it"
@@ -209,6 +216,13 @@ mod tests {
             (told("variable", "KT", Some("unset"), Some("empty")), "variable KT: unset -> empty"),
             (told("variable", "KT", Some("unset"), b), "variable KT: unset -> set (5e6f7a8b)"),
             (told("variable", "KT", a, b), "variable KT has another value (1a2b3c4d -> 5e6f7a8b)"),
+            (told("environment", "", a, b), "other variables than before"),
+            (told("environment", "KT", Some("unset"), b), "variable KT is new"),
+            (told("environment", "KT", a, Some("unset")), "variable KT is gone"),
+            (
+                told("environment", "KT", a, b),
+                "variable KT has another value (1a2b3c4d -> 5e6f7a8b)",
+            ),
             (told("feature", "x", None, Some("given")), "feature \"x\" added"),
             (told("argument", "-C opt-level", None, Some("3")), "argument -C opt-level=3 added"),
             (

@@ -159,7 +159,8 @@ fn iterates(name: &[u8]) -> bool {
 }
 
 /// Code that copies all variables to look single ones up, as its functions are called: the crate `cc`, which
-/// every build script uses that compiles C.
+/// every build script uses that compiles C, from 1.6 on. Which ones cannot be told: names are put together at run
+/// time, and the copy is handed to whoever asks for it.
 const KEEPERS: &[&[u8]] = &[b"cc..build_env..EnvSnapshot", b"2cc9build_env"];
 
 /// Who is on the ways to `environ`.

@@ -151,9 +151,18 @@ const OF_SYSTEM: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Libraries of such programs that name `environ` for what they start.
-const LIBRARIES: &[&str] =
-    &["libbfd", "libctf", "libctf-nobfd", "libopcodes", "libLLVM", "libclang-cpp", "liblld"];
+/// Libraries of such programs that name `environ` for what they start. The plugin is gcc's, for linkers; `ar` and
+/// `nm` load it wherever it is installed for binutils, on many systems for each archive.
+const LIBRARIES: &[&str] = &[
+    "libbfd",
+    "libctf",
+    "libctf-nobfd",
+    "libopcodes",
+    "liblto_plugin",
+    "libLLVM",
+    "libclang-cpp",
+    "liblld",
+];
 
 /// What every program around rustc loads: they ask for single variables.
 const DRIVER: &str = "librustc_driver-";
@@ -283,6 +292,11 @@ mod tests {
             ("/usr/lib/x86_64-linux-gnu/libLLVM-14.so.1", true),
             ("/usr/lib/x86_64-linux-gnu/libLLVM.so.19.1", true),
             ("/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0", false),
+            ("/usr/lib/bfd-plugins/liblto_plugin.so", true),
+            ("/usr/bin/../bin/../lib/bfd-plugins/liblto_plugin.so", true),
+            ("/usr/libexec/gcc/x86_64-linux-gnu/13/liblto_plugin.so.0.0.0", true),
+            ("/usr/lib/bfd-plugins/libother.so", false),
+            ("/home/ann/gcc/liblto_plugin.so", false),
             ("/opt/lib/libbfd-2.40-system.so", false),
         ] {
             assert_eq!(is_known_library(Path::new(path)), want, "{path}");

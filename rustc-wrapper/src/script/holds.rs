@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use kiln_storage::record::{Member, TokenPath};
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
 
 use super::Run;
 use super::inputs::Inputs;
@@ -212,6 +212,9 @@ impl<'a> Told<'a> {
         inputs: &Inputs,
     ) -> (BTreeSet<&'static str>, BTreeSet<&'d str>) {
         let roots = publish::places(&self.run.engine);
+        // Made once: a script may have read thousands of files.
+        let roots: Vec<_> = roots.iter().map(|(root, place)| (*root, Finder::new(place))).collect();
+        let dirs: Vec<_> = dirs.iter().map(|dir| (*dir, Finder::new(*dir))).collect();
         let (mut found, mut named) = (BTreeSet::new(), BTreeSet::new());
         for member in &inputs.members {
             let Member::File(token) = member else { continue };
@@ -222,20 +225,22 @@ impl<'a> Told<'a> {
             let is_code = self.code.contains(&path);
             let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_TEXT_BYTES);
             let Some(bytes) = small.then(|| std::fs::read(&path).ok()).flatten() else { continue };
-            let has = |place: &str| memmem::find(&bytes, place.as_bytes()).is_some();
+            let has = |place: &Finder<'_>| place.find(&bytes).is_some();
             let written = roots.iter().filter(|(_, place)| has(place));
             let among: &[&'static str] = if is_code { &TOLD_BY_CARGO } else { &ROOTS };
             let written = written.filter_map(|(root, _)| among.iter().find(|name| *name == root));
             found.extend(written);
-            named.extend(dirs.iter().filter(|dir| has(dir)));
+            named.extend(dirs.iter().filter(|(_, place)| has(place)).map(|(dir, _)| *dir));
         }
         // The script may have a place in its own code.
         let program = (!dirs.is_empty()).then(|| std::fs::read(&self.run.program.real).ok());
         if let Some(bytes) = program.flatten() {
             // Texts in code follow each other with nothing between them.
             let ends = |at: usize, dir: &str| bytes.get(at + dir.len()) != Some(&b'/');
-            let has = |dir: &&&str| memmem::find_iter(&bytes, *dir).any(|at| ends(at, dir));
-            named.extend(dirs.iter().filter(has));
+            let has = |(dir, place): &&(&str, Finder<'_>)| {
+                place.find_iter(&bytes).any(|at| ends(at, dir))
+            };
+            named.extend(dirs.iter().filter(has).map(|(dir, _)| *dir));
         }
         (found, named)
     }

@@ -5,7 +5,7 @@
 //! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
 //! cannot be told that the script would ask for the same file there, the result is pinned to its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
@@ -95,6 +95,7 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         compilers: BTreeSet::new(),
         links: Links::default(),
         above: BTreeSet::new(),
+        taken: HashSet::new(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         finder.take(fact)?;
@@ -135,6 +136,8 @@ struct Finder<'a> {
     links: Links<'a>,
     /// Directories that hold the checkout and were looked at, not into.
     above: BTreeSet<&'a str>,
+    /// What is an input by now: each C compiler asks for the same headers.
+    taken: HashSet<(Origin, Kind, u8, &'a str)>,
 }
 
 impl<'a> Finder<'a> {
@@ -160,6 +163,10 @@ impl<'a> Finder<'a> {
         let lost = !effects::is_change(fact) && self.links.are_lost(name, !fact.has(flags::LINK));
         if lost || rules::is_of_other_process(name) {
             return Err(unknown("not-observed", format!("{name} cannot be told")));
+        }
+        let asked = (fact.origin, fact.kind, fact.flags, name);
+        if self.taken.contains(&asked) {
+            return Ok(());
         }
         let is_code = matches!(fact.kind, Kind::Object | Kind::Process);
         if is_code && name.starts_with('/') && !self.run.is_program(name) {
@@ -193,7 +200,12 @@ impl<'a> Finder<'a> {
             Lies::Elsewhere(real) => {
                 // The path as it was asked for is what counts; where it leads tells who made it.
                 let is_made = self.made.covers(name) || real.is_some_and(|r| self.made.covers(&r));
-                if is_made { Ok(()) } else { self.path(fact, name) }
+                if is_made {
+                    return Ok(());
+                }
+                self.path(fact, name)?;
+                self.taken.insert(asked);
+                Ok(())
             }
         }
     }

@@ -14,7 +14,7 @@ use kiln_storage::record::{Content, Output, Record};
 use super::inputs::Inputs;
 use super::{Places, Run, unknown};
 use crate::inputs::Unknown;
-use crate::outputs::{self, EXECUTABLE_MODE, FILE_MODE, RestoreError, Restored, Source};
+use crate::outputs::{self, EXECUTABLE_MODE, FILE_MODE, Needles, RestoreError, Restored, Source};
 use crate::publish;
 use crate::roots::Roots;
 
@@ -49,7 +49,7 @@ pub fn collect(run: &Run<'_>, places: &Places<'_>, inputs: &mut Inputs) -> Resul
         places,
         inputs,
         umask: umask(),
-        needles: needles.iter().map(|(_, needle)| needle.as_slice()).collect(),
+        needles: Needles::new(needles.iter().map(|(_, needle)| needle.as_slice())),
         found: vec![run.engine.config.paths == crate::config::Paths::Exact; needles.len()],
         made: Made::default(),
     };
@@ -97,7 +97,7 @@ struct Collector<'a> {
     places: &'a Places<'a>,
     inputs: &'a mut Inputs,
     umask: u32,
-    needles: Vec<&'a [u8]>,
+    needles: Needles<'a>,
     found: Vec<bool>,
     made: Made,
 }

@@ -19,6 +19,8 @@ use crate::memo::Memo;
 use crate::roots::{Places, Roots, find_target};
 use crate::unit::{Named, parts};
 
+/// What kind of unit a run is.
+pub(crate) const KIND: &str = "build-script run";
 /// Most directories that are looked through for the one that holds all packages.
 const MAX_ABOVE: usize = 24;
 
@@ -27,7 +29,7 @@ pub fn name(env: &Env) -> UnitName {
     UnitName {
         crate_name: env.text("CARGO_PKG_NAME").unwrap_or("build_script_build").to_owned(),
         version: env.text("CARGO_PKG_VERSION").unwrap_or("").to_owned(),
-        kind: "build-script run".to_owned(),
+        kind: KIND.to_owned(),
         target: env.text("TARGET").unwrap_or("host").to_owned(),
     }
 }

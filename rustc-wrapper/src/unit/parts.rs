@@ -16,7 +16,7 @@ use crate::args::Parsed;
 use crate::roots::Roots;
 
 pub use kiln_storage::parts::{
-    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH,
+    CFG, CHECK_CFG, CODEGEN, COMPILER, EXTERN, FLAG, INPUT, OUTPUT_DIRECTORY, SEARCH, TOOL,
     WORKING_DIRECTORY,
 };
 
@@ -80,7 +80,7 @@ pub(super) fn list(identity: &Identity<'_>, cwd: &Path, remapped: bool) -> Vec<U
     let mut parts = Parts { roots, list: Vec::with_capacity(64) };
     parts.one(KILN_FORMAT, FORMAT);
     parts.one(COMPILER, format!("{} {}", tool.version, tool.digest));
-    parts.one("tool", if identity.clippy { "clippy-driver" } else { "rustc" });
+    parts.one(TOOL, if identity.clippy { "clippy-driver" } else { "rustc" });
     parts.one("paths", if remapped { "remapped" } else { "as they are" });
     parts.one("crate name", &parsed.crate_name);
     parts.names("crate type", &parsed.crate_types);

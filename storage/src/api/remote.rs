@@ -63,7 +63,7 @@ pub struct RemoteStatus {
     pub sent: u64,
     /// Results that were not sent and are no longer queued, since the server started.
     pub lost: u64,
-    /// Why the last of them was lost.
+    /// Why the last of them was lost; without a number: what may have been lost, when nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_why: Option<String>,
     /// Results that came from there since the server started.

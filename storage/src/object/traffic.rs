@@ -1,18 +1,45 @@
 //! [`Traffic`]: what went over the wire, counted. Called by [`super::wire`], which counts, and by whoever
 //! reports it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Counters that only go up; shared by everything that speaks to one place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
     requests: AtomicU64,
     retries: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    clock_ahead_s: AtomicI64,
+}
+
+/// Nobody told the time.
+const UNTOLD: i64 = i64::MIN;
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            clock_ahead_s: AtomicI64::new(UNTOLD),
+        }
+    }
 }
 
 impl Traffic {
+    /// An answer told the time there, when it was `now` here; both in seconds since 1970.
+    pub(crate) fn told_time(&self, there: u64, now: u64) {
+        let seconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        self.clock_ahead_s.store(seconds(now).saturating_sub(seconds(there)), Ordering::Relaxed);
+    }
+
+    /// So many seconds the clock here is ahead of the one there; none: no answer told the time.
+    pub fn clock_ahead_s(&self) -> Option<i64> {
+        Some(self.clock_ahead_s.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNTOLD)
+    }
+
     /// A request with this many bytes in its body.
     pub(crate) fn sent(&self, bytes: u64) {
         self.requests.fetch_add(1, Ordering::Relaxed);

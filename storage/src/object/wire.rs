@@ -79,8 +79,8 @@ impl HttpService for Wire {
                 Verdict::Again(failure, asked) => (failure, asked),
             };
             let chance = RandomState::new().build_hasher().finish();
-            let Some(pause) = self.shared.patience.pause(done, began.elapsed(), asked, chance)
-            else {
+            let pause = self.shared.patience.pause(done, began.elapsed(), asked, chance);
+            let Some(pause) = pause.filter(|_| !in_vain(&request, &failure, done)) else {
                 return Err(final_error(failure));
             };
             tokio::time::sleep(pause).await;
@@ -92,6 +92,13 @@ impl HttpService for Wire {
 /// Of a kind that `object_store` does not retry once more.
 fn final_error(failure: Failure) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, failure)
+}
+
+/// Whether somebody may be waiting for what nobody takes the connection for: a build waits for reads, and what is
+/// written waits behind it.
+fn in_vain(request: &HttpRequest, failure: &Failure, done: u32) -> bool {
+    let reads = matches!(request.method().as_str(), "GET" | "HEAD");
+    reads && *failure == Failure::NoConnection && done >= limits::MAX_OBJECT_CONNECTS
 }
 
 fn completes_upload(request: &HttpRequest) -> bool {
@@ -109,7 +116,10 @@ impl Wire {
         self.shared.traffic.sent(request.body().content_length() as u64);
         let for_credentials = gives_credentials(request.uri().path());
         match self.inner.execute(request).await {
-            Ok(answer) => judge(answer).await,
+            Ok(answer) => {
+                self.note_time(&answer);
+                judge(answer).await
+            }
             Err(error) if let Some(why) = tls::refusal(&error) => {
                 Verdict::Refuse(Failure::Tls(why))
             }
@@ -121,6 +131,21 @@ impl Wire {
             },
         }
     }
+}
+
+impl Wire {
+    /// Notes what time it is there, unless the answer was kept by somebody on the way.
+    fn note_time(&self, answer: &HttpResponse) {
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let there = header("date").filter(|_| header("age").is_none()).and_then(patience::date);
+        if let Some(there) = there {
+            self.shared.traffic.told_time(there, now_s());
+        }
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether this is what a machine asks for the credentials of its role: at Amazon, Google, Azure.
@@ -139,8 +164,7 @@ async fn judge(answer: HttpResponse) -> Verdict {
         return Verdict::Take(answer);
     }
     let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let asked = header.and_then(|header| patience::asked(header, now));
+    let asked = header.and_then(|header| patience::asked(header, now_s()));
     let (answer, code) = with_code(answer).await;
     let failure = Failure::Status { status, code };
     match (status, failure.code()) {

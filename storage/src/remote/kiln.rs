@@ -257,7 +257,7 @@ impl Remote for KilnRemote {
             Ok(chunk)
         });
         let stream = match compressed {
-            true => squeeze::expand(stream, size)?,
+            true => squeeze::expand(stream, (*digest, size))?,
             false => stream.boxed(),
         };
         Ok(Some(Body::Stream { stream, len: size }))

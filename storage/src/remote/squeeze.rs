@@ -10,6 +10,8 @@ use futures_util::{Stream, StreamExt as _};
 use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::backend::{StoreError, StoreResult};
+use crate::digest::Digest;
+use crate::key::ObjectName;
 use crate::limits::COPY_BUFFER_BYTES;
 
 /// What `content-encoding` and `accept-encoding` say.
@@ -78,41 +80,47 @@ pub fn compress(
     Ok(compressed.filter(move |chunk| std::future::ready(is_some(chunk))).boxed())
 }
 
-/// A compressed body as it was, at most as long as it says.
+/// The compressed body of a blob as it was, as long as it says. One that is no such body, or ends in order and is
+/// shorter or longer, is damaged.
 ///
 /// # Errors
 /// No decompressor is to be had.
 pub fn expand(
     body: impl Stream<Item = StoreResult<Bytes>> + Send + 'static,
-    len: u64,
+    (digest, len): (Digest, u64),
 ) -> StoreResult<BoxStream<'static, StoreResult<Bytes>>> {
     let decoder = Decoder::new().map_err(failed)?;
-    let state = (body.boxed(), (decoder, false), Bytes::new(), len);
+    let name = ObjectName::blob(&digest);
+    let damaged = move |why: &dyn std::fmt::Display| StoreError::Damaged {
+        name: name.clone(),
+        why: format!("its compressed body: {why}"),
+    };
+    let state = (body.boxed(), (decoder, damaged, false), Bytes::new(), len);
     let expanded = stream::try_unfold(state, async |(mut body, decoder, mut chunk, left)| {
         // Whether there may be more in it than came out of it last.
-        let (mut decoder, mut is_full) = decoder;
+        let (mut decoder, damaged, mut is_full) = decoder;
         loop {
             if chunk.is_empty() && !is_full {
                 chunk = match body.next().await.transpose()? {
                     Some(chunk) => chunk,
                     None if left == 0 => return Ok(None),
-                    None => return Err(failed("it broke off")),
+                    None => return Err(damaged(&"it is shorter than it says")),
                 };
             }
             // One buffer at a time: a few bytes may stand for very many.
             let mut bytes = Vec::with_capacity(COPY_BUFFER_BYTES);
             let mut input = InBuffer::around(&chunk);
             let mut output = OutBuffer::around(&mut bytes);
-            decoder.run(&mut input, &mut output).map_err(failed)?;
+            decoder.run(&mut input, &mut output).map_err(|error| damaged(&error))?;
             let read = input.pos();
             let made = bytes.len() as u64;
             if made > left {
-                return Err(failed("it is longer than it says"));
+                return Err(damaged(&"it is longer than it says"));
             }
             is_full = bytes.len() == COPY_BUFFER_BYTES;
             let _ = chunk.split_to(read);
             if made > 0 {
-                let state = (body, (decoder, is_full), chunk, left - made);
+                let state = (body, (decoder, damaged, is_full), chunk, left - made);
                 return Ok(Some((Bytes::from(bytes), state)));
             }
         }
@@ -126,6 +134,10 @@ mod tests {
 
     fn body(chunks: Vec<Bytes>) -> BoxStream<'static, StoreResult<Bytes>> {
         stream::iter(chunks.into_iter().map(Ok)).boxed()
+    }
+
+    fn blob(len: u64) -> (Digest, u64) {
+        (Digest::of(b"a blob"), len)
     }
 
     async fn all(mut body: BoxStream<'static, StoreResult<Bytes>>) -> StoreResult<Vec<u8>> {
@@ -157,7 +169,7 @@ mod tests {
             assert!(len < 5000 || small.len() < len * 2 / 3, "{len}: {}", small.len());
             for chunk in [1000, 1 << 22] {
                 let chunks = small.chunks(chunk).map(Bytes::copy_from_slice).collect();
-                let found = all(expand(body(chunks), len as u64).unwrap()).await.unwrap();
+                let found = all(expand(body(chunks), blob(len as u64)).unwrap()).await.unwrap();
                 assert_eq!(found, plain);
             }
         }
@@ -169,12 +181,17 @@ mod tests {
         let small = all(compress(body(vec![plain.into()])).unwrap()).await.unwrap();
         assert!(small.len() < 10_000);
         let expand_as = async |bytes: &[u8], len| {
-            all(expand(body(vec![Bytes::copy_from_slice(bytes)]), len).unwrap()).await
+            all(expand(body(vec![Bytes::copy_from_slice(bytes)]), blob(len)).unwrap()).await
         };
         assert!(expand_as(&small, 10_000_000).await.is_ok());
-        assert!(expand_as(&small, 9_999_999).await.is_err());
-        assert!(expand_as(&small, 10_000_001).await.is_err());
-        assert!(expand_as(&small[..small.len() / 2], 10_000_000).await.is_err());
-        assert!(expand_as(b"no such body", 10).await.is_err());
+        for (bytes, len) in [
+            (&small[..], 9_999_999),
+            (&small, 10_000_001),
+            (&small[..small.len() / 2], 10_000_000),
+            (b"no such body", 10),
+        ] {
+            let refused = expand_as(bytes, len).await;
+            assert!(matches!(refused, Err(StoreError::Damaged { .. })), "{refused:?}");
+        }
     }
 }

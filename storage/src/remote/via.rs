@@ -4,11 +4,10 @@
 //! The server says for a question where it came through ([`within`]), and hands that on to tasks of its own
 //! ([`carry`]); [`super::kiln`] sends it. Other places have no use for it.
 
+use crate::limits::MAX_HOPS;
+
 /// The header: random names of servers, joined by commas.
 pub const HEADER: &str = "x-kiln-via";
-
-/// Most servers one behind another.
-pub const MAX_SERVERS: usize = 8;
 
 tokio::task_local! {
     static VIA: String;
@@ -35,17 +34,28 @@ pub(crate) fn current() -> Option<String> {
     VIA.try_with(Clone::clone).ok()
 }
 
-/// How many servers passed the question on that this work is for, before this one.
-pub fn hops() -> usize {
-    current().map_or(0, |via| via.split(',').count().saturating_sub(1))
+/// Whether a question may be passed on to what is behind a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Onward {
+    /// It may, and came through these servers then.
+    Through(String),
+    /// It came through this server before.
+    Circle,
+    /// [`MAX_HOPS`] servers have passed it on.
+    TooFar,
 }
 
-/// What a question that came with such a header goes on with; none: it came through this server, or too many.
-pub fn on(header: Option<&str>, own: &str) -> Option<String> {
-    let Some(header) = header else { return Some(own.to_owned()) };
+/// What becomes of a question that came with such a header at the server of a name.
+pub fn on(header: Option<&str>, own: &str) -> Onward {
+    let Some(header) = header else { return Onward::Through(own.to_owned()) };
     let through = header.split(',').map(str::trim);
-    let goes_on = !through.clone().any(|name| name == own) && through.count() < MAX_SERVERS;
-    goes_on.then(|| format!("{header},{own}"))
+    if through.clone().any(|name| name == own) {
+        Onward::Circle
+    } else if through.count() >= MAX_HOPS {
+        Onward::TooFar
+    } else {
+        Onward::Through(format!("{header},{own}"))
+    }
 }
 
 #[cfg(test)]
@@ -57,15 +67,18 @@ mod tests {
         assert_eq!(current(), None);
         let asked = async { tokio::spawn(carry(async { current() })).await.unwrap() };
         assert_eq!(within("a,b".to_owned(), asked).await.as_deref(), Some("a,b"));
-        assert_eq!((hops(), within("a,b".to_owned(), async { hops() }).await), (0, 1));
     }
 
     #[test]
     fn a_question_goes_on_unless_it_was_here() {
-        assert_eq!(on(None, "a").as_deref(), Some("a"));
-        assert_eq!(on(Some("b"), "a").as_deref(), Some("b,a"));
-        assert_eq!(on(Some("a"), "a"), None);
-        assert_eq!(on(Some("b, a,c"), "a"), None);
-        assert_eq!(on(Some(&["b"; MAX_SERVERS].join(",")), "a"), None);
+        let through = |names: &str| Onward::Through(names.to_owned());
+        assert_eq!(on(None, "a"), through("a"));
+        assert_eq!(on(Some("b"), "a"), through("b,a"));
+        assert_eq!(on(Some("a"), "a"), Onward::Circle);
+        assert_eq!(on(Some("b, a,c"), "a"), Onward::Circle);
+        let others = |count| vec!["b"; count].join(",");
+        assert_eq!(on(Some(&others(MAX_HOPS - 1)), "a"), through("b,b,b,a"));
+        assert_eq!(on(Some(&others(MAX_HOPS)), "a"), Onward::TooFar);
+        assert_eq!(on(Some(&(others(9) + ",a")), "a"), Onward::Circle);
     }
 }

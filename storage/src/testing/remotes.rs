@@ -77,6 +77,7 @@ fn made(scope: &Scope, unit: u64, value: u64) -> Made {
         parts: Vec::new(),
         members,
         values,
+        variables: Default::default(),
         outputs: blobs.iter().map(output).collect(),
         status: 0,
         stdout: String::new(),

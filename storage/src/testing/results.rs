@@ -53,6 +53,7 @@ pub fn result(unit_name: &str, value: &str, blobs: &[Bytes]) -> (ResultName, Rec
         parts: Vec::new(),
         members,
         values,
+        variables: Default::default(),
         outputs: outputs.collect(),
         status: 0,
         stdout: String::new(),

@@ -88,6 +88,7 @@ pub fn made(reference: &str, number: u64, sizes: &[usize]) -> Made {
         parts: Vec::new(),
         members,
         values,
+        variables: Default::default(),
         outputs: blobs.iter().enumerate().map(output).collect(),
         status: 0,
         stdout: String::new(),

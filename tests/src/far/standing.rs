@@ -16,7 +16,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Starts one by a call of `kiln serve --listen 127.0.0.1:0`.
+    /// Starts one by a call of `kiln serve --listen ADDRESS`, with an address of this machine.
     pub fn start(serve: Call) -> Self {
         let running = serve.spawn();
         let pid = running.pid();
@@ -49,7 +49,7 @@ impl Drop for Standing {
     }
 }
 
-/// The port that a process listens on, as `/proc` tells.
+/// The address that a process listens on, as `/proc` tells.
 fn listens(pid: u32) -> Option<SocketAddr> {
     if !std::path::Path::new(&format!("/proc/{pid}/fd")).exists() {
         return None;
@@ -66,8 +66,10 @@ fn listens(pid: u32) -> Option<SocketAddr> {
         let words: Vec<&str> = line.split_whitespace().collect();
         // The own address, the state (0A: listening), the number of the socket.
         let (own, state, socket) = (words.get(1)?, words.get(3)?, words.get(9)?);
-        let port = u16::from_str_radix(own.rsplit_once(':')?.1, 16).ok()?;
+        let (host, port) = own.rsplit_once(':')?;
+        let host = u32::from_str_radix(host, 16).ok()?.to_ne_bytes();
+        let port = u16::from_str_radix(port, 16).ok()?;
         (*state == "0A" && sockets.iter().any(|one| one == socket))
-            .then(|| SocketAddr::from(([127, 0, 0, 1], port)))
+            .then(|| SocketAddr::from((host, port)))
     })
 }

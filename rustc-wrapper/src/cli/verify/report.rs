@@ -7,6 +7,7 @@ use kiln_storage::api::{Event, Outcome};
 use kiln_storage::record::UnitName;
 
 use crate::cli::plain;
+use crate::script;
 
 /// A unit and what was found about it.
 type Found = (UnitName, String);
@@ -20,6 +21,8 @@ pub(super) struct Report {
     pub(super) wrong: Vec<Found>,
     not_compared: Vec<Found>,
     unchecked: usize,
+    /// Those among them that are runs of build scripts, which no sample covers.
+    scripts: usize,
     /// Units that the cache did not answer, by reason.
     others: BTreeMap<String, usize>,
 }
@@ -40,6 +43,7 @@ impl Report {
     fn add(&mut self, event: Event) {
         if let Outcome::HitLocal | Outcome::HitRemote | Outcome::Joined = event.outcome {
             self.unchecked += 1;
+            self.scripts += usize::from(event.unit.kind == script::unit::KIND);
             return;
         }
         let reason = event.reason.unwrap_or_default();
@@ -69,6 +73,9 @@ impl Report {
             ("other units", others),
         ] {
             out.push_str(&format!("{name:<22}{count:>8}\n"));
+        }
+        if self.scripts > 0 {
+            out.push_str(&format!("(runs of build scripts, never checked: {})\n", self.scripts));
         }
         let reasons: Vec<String> = self
             .others
@@ -137,6 +144,12 @@ mod tests {
         }
     }
 
+    fn run_of_script() -> Event {
+        let mut event = event("s", Outcome::HitLocal, "", true);
+        event.unit.kind = script::unit::KIND.into();
+        event
+    }
+
     #[test]
     fn every_unit_is_counted_once_and_the_bad_ones_are_named() {
         let miss = Outcome::Miss;
@@ -150,6 +163,7 @@ mod tests {
                 event("f", miss, "compile-failed", false),
                 event("g", miss, "not-verified", false),
                 event("h", Outcome::Bypass, "incremental", false),
+                run_of_script(),
             ]
             .into_iter(),
         );
@@ -162,7 +176,8 @@ mod tests {
         assert_eq!(count("equal"), 1);
         assert_eq!(count("not reproducible"), 1);
         assert_eq!(count("wrong"), 2);
-        assert_eq!(count("hits not checked"), 2);
+        assert_eq!(count("hits not checked"), 3);
+        assert!(text.contains("(runs of build scripts, never checked: 1)"), "{text}");
         assert_eq!(count("other units"), 2);
         for name in ["c", "d", "e", "g"] {
             assert!(text.contains(&format!("  {name} 1 (lib): detail of {name}\n")), "{text}");

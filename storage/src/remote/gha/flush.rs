@@ -167,7 +167,9 @@ impl GhaRemote {
             let taken = self.budget().take(clock.now_ms());
             match taken {
                 Ok(()) => return Ok(()),
-                Err(wait) if wait < until.left(clock) => clock.sleep(wait).await,
+                Err(wait) if wait < until.left(clock) => {
+                    self.counters.wait_as_asked(clock, wait).await;
+                }
                 Err(wait) => return Err(CacheError::RateLimited(wait)),
             }
         }

@@ -11,6 +11,9 @@ pub const RETRY_BASE: Duration = Duration::from_millis(250);
 /// Longest `Retry-After` that is waited for; a longer one ends the request.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(65);
 
+/// Such a wait is counted in steps of this.
+pub const WAIT_STEP: Duration = Duration::from_secs(1);
+
 /// Slowest upload that is waited for, bytes a second, on top of the time of a request.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 512 * 1024;
 

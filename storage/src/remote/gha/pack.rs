@@ -342,6 +342,7 @@ mod tests {
             parts: Vec::new(),
             members: Vec::new(),
             values: Vec::new(),
+            variables: Default::default(),
             outputs: Vec::new(),
             status: 0,
             stdout: String::new(),

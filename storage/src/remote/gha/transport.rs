@@ -28,6 +28,7 @@ pub(super) struct Counters {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     damaged: AtomicU64,
+    asked_to_wait_ms: AtomicU64,
 }
 
 impl Counters {
@@ -39,11 +40,23 @@ impl Counters {
             bytes_in: of(&self.bytes_in),
             bytes_out: of(&self.bytes_out),
             damaged: of(&self.damaged),
+            asked_to_wait_ms: of(&self.asked_to_wait_ms),
         }
     }
 
     pub(super) fn damaged(&self) {
         self.damaged.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits, because the service wants it so.
+    pub(super) async fn wait_as_asked(&self, clock: &dyn Clock, mut time: Duration) {
+        while !time.is_zero() {
+            let step = time.min(limits::WAIT_STEP);
+            clock.sleep(step).await;
+            let millis = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
+            self.asked_to_wait_ms.fetch_add(millis.max(1), Ordering::Relaxed);
+            time = time.saturating_sub(step);
+        }
     }
 }
 
@@ -141,7 +154,10 @@ impl Transport {
             if attempt == limits::ATTEMPTS || !fits {
                 return Err(error);
             }
-            self.clock.sleep(wait).await;
+            match wanted {
+                Some(wait) => self.counters.wait_as_asked(&*self.clock, wait).await,
+                None => self.clock.sleep(wait).await,
+            }
             self.counters.retries.fetch_add(1, Ordering::Relaxed);
             attempt += 1;
         }

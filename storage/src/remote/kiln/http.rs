@@ -241,6 +241,7 @@ impl Http {
             bytes_in: read(bytes_in),
             bytes_out: read(bytes_out),
             damaged: read(damaged),
+            asked_to_wait_ms: 0,
         }
     }
 }

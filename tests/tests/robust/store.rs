@@ -217,6 +217,9 @@ fn a_full_disk() {
             let said = done.stderr.matches("kiln: ").count();
             assert!(said <= 1, "at most one warning: {}", done.stderr);
         }
+        let log = std::fs::read_to_string(dir.join("server.log")).unwrap_or_default();
+        let told = log.lines().filter(|line| line.contains("insufficient storage")).count();
+        assert!(told <= 1, "one line for what each unit meets: {log}");
         std::fs::remove_file(dir.join("ballast")).unwrap();
         build_app(&world, &project);
         world.stop_server();

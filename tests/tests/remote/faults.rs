@@ -163,12 +163,12 @@ fn a_bucket_that_goes_silent_at_the_end() {
     let said = stop(&world, "600");
     println!("a silent bucket: {:?}\n{said}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(300));
-    assert!(said.contains("1 results") && said.contains("stay queued"), "{said}");
+    assert!(said.contains("1 result (") && said.contains("stay queued"), "{said}");
     assert!(said.contains("it is too slow: it said nothing for 15 s"), "{said}");
     told(&world, &["too slow"]);
     bucket.proxy().clear();
     bucket.before(world.kiln(&["server", "start"])).run().ok();
-    assert!(stop(&world, "60").contains("1 results were sent to s3://"));
+    assert!(stop(&world, "60").contains("1 result was sent to s3://"));
 }
 
 /// Nothing there is known to the account, or the credentials are wrong.

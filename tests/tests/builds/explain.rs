@@ -429,8 +429,8 @@ fn one_crate_and_an_unknown_one() {
         "{}",
         done.stderr
     );
-    let done = chain.world.kiln(&["explain", "--build", "none"]).run().ok();
-    assert!(done.stdout.contains("no units are known"), "{}", done.stdout);
+    let done = chain.world.kiln(&["explain", "--build", "none"]).run().fails();
+    assert!(done.stderr.contains("no build \"none\" is known"), "{}", done.stderr);
     let build = chain.explain()["build"].as_str().unwrap().to_owned();
     assert_eq!(chain.text(&["app", "--build", &build]), text);
 }

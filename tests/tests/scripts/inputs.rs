@@ -306,6 +306,15 @@ fn what_a_script_with_a_c_compiler_does_not_read() {
     does_not_matter(code, NOTHING_OF_IT);
 }
 
+/// The tools for archives load what is installed for a linker of gcc.
+#[test]
+fn what_a_script_that_makes_an_archive_does_not_read() {
+    let code = "fs::write(out(\"a.c\"), \"int a;\").unwrap(); \
+         run(Command::new(\"cc\").args([\"-c\", \"a.c\"]).current_dir(out(\"\"))) \
+         + &run(Command::new(\"ar\").args([\"crs\", \"liba.a\", \"a.o\"]).current_dir(out(\"\")))";
+    does_not_matter(code, NOTHING_OF_IT);
+}
+
 #[test]
 fn another_number_of_jobs() {
     let place = Scripted::new(world!(), "read(at(\"data/n\"))").args(&["build", "-j1"]);

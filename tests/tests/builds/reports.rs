@@ -225,6 +225,10 @@ fn six_jobs_on_one_shared_server_give_one_report() {
     let sentence = format!("kiln: error: the hit rate is {rate:.1} %, under 99.9 %\n");
     assert_eq!(fails.stderr, sentence);
 
+    let page = kiln(&["report", "2", "--format", "html"]).run().ok().stdout;
+    assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"), "{page}");
+    assert!(JOBS.iter().all(|(job, _)| page.contains(job)) && !page.contains("<script"), "{page}");
+
     let unknown = kiln(&["report", "3"]).run().fails().stderr;
     assert!(
         unknown.contains("no run \"3\" is known") && unknown.contains("there is 2, 1"),

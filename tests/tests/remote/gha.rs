@@ -5,13 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln_server::limits::REMOTE_FAULTS;
+use kiln_storage::limits::MAX_RECORDS_PER_UNIT;
 use kiln_storage::remote::gha::limits::{MAX_READ_BYTES, PACK_TARGET_BYTES};
 use kiln_storage::testing::gha::{Call as Kind, Fault, READ, READ_WRITE};
 use kiln_tests::far::bucket::warnings;
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::left::Tally;
 use kiln_tests::samples::{build_all_kinds, of_all_kinds, of_all_kinds_with_tally};
+use kiln_tests::server::{kill, wait_until};
 use kiln_tests::{Call, Done, Project, World, registry, skip, world};
+use rustix::process::Signal;
 use serde_json::Value;
 
 const MAIN: &[(&str, u8)] = &[("refs/heads/main", READ_WRITE)];
@@ -214,4 +217,57 @@ fn a_service_that_is_gone_at_the_end() {
     assert!(asked <= u64::from(REMOTE_FAULTS) * 2 * 4, "{asked}");
     let lines = warnings(&world.kiln_dir());
     assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+/// A job is cancelled while it sends: what is begun at the service stays there, the number of a manifest too.
+#[test]
+fn a_job_that_is_killed_while_it_sends() {
+    let (killed, last) = (world!(), world!());
+    let cache = Cache::start(Face::V2);
+    build(&killed, &of_all_kinds(&killed, "app"), &cache, MAIN);
+    // That of the pack is answered, that of the manifest never.
+    cache.fake().script(Kind::Finalize, [None, Some(Fault::Stall)]);
+    let stopping = killed.kiln(&["server", "stop"]).spawn();
+    wait_until("the manifest is claimed", || cache.fake().counted().of(Kind::Finalize) == 2);
+    kill(stopping.pid(), Signal::INT);
+    killed.server().unwrap().kill();
+    stopping.wait();
+    cache.fake().heal();
+    assert_eq!(cache.fake().counted().reserved, 2);
+
+    let project = of_all_kinds(&last, "elsewhere/app");
+    build(&last, &project, &cache, MAIN);
+    assert_eq!(newest(&last)["miss"], 5, "nobody was told of the pack");
+    // What the killed server did not see through is queued.
+    cache.job(killed.kiln(&["server", "start"]), MAIN).run().ok();
+    stop(&killed, "5 results were sent");
+    last.stop_server();
+    std::fs::remove_dir_all(last.kiln_dir()).unwrap();
+    last.assert_all_hit(&build(&last, &project, &cache, MAIN));
+    assert_eq!(newest(&last)["hit_remote"], 5);
+    for world in [&killed, &last] {
+        assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
+    }
+}
+
+/// More jobs with other sources each than a lookup gives results of a unit: the note names that of the last one, and
+/// who needs the oldest finds it all the same.
+#[test]
+fn a_result_that_neither_note_nor_lookup_brings() {
+    let (one, two) = (world!(), world!());
+    let cache = Cache::start(Face::V2);
+    let check = |world: &World, (name, job): (&str, &str), variant: usize| {
+        let project = world.project(name);
+        let source = format!("pub const VARIANT: usize = {variant};\n");
+        project.package("small", "").write("src/lib.rs", source);
+        project.wipe();
+        cache.job(world.cargo(&project, &["check"]), MAIN).env("KILN_JOB", job).run().ok()
+    };
+    for variant in 0..MAX_RECORDS_PER_UNIT {
+        check(&one, ("app", "others"), variant);
+    }
+    check(&one, ("app", "dev"), MAX_RECORDS_PER_UNIT);
+    stop(&one, "7 results were sent");
+    two.assert_all_hit(&check(&two, ("elsewhere", "dev"), 0));
+    assert_eq!(newest(&two)["hit_remote"], 1, "{:#}", newest(&two));
 }

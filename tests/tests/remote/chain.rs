@@ -1,7 +1,9 @@
 //! Theme: a machine's server before a shared one, and that before a bucket. What the shared one has is not all
-//! that there is.
+//! that there is. Servers that have one another behind themselves are of use as well.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::net::{SocketAddr, TcpListener};
 
 use kiln_tests::far::bucket::{Bucket, warnings};
 use kiln_tests::far::standing::Standing;
@@ -48,4 +50,48 @@ fn what_a_shared_server_has_and_does_not_hold_sends_the_question_on_to_the_bucke
     for world in [&a, &b, &one, &two, &three] {
         assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
     }
+}
+
+/// Addresses that nobody listens on. Other tests have ports of another address.
+fn free<const N: usize>() -> [SocketAddr; N] {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.41:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
+}
+
+/// Each of so many shared servers has the next one behind itself, and the last one the first. A machine before the
+/// first builds, and so does a second one.
+fn circle<const N: usize>() {
+    let worlds = [(); N].map(|()| world!());
+    let at: [SocketAddr; N] = free();
+    let ring: Vec<Standing> = (0..N)
+        .map(|i| {
+            let serve = worlds[i].kiln(&["serve", "--listen", &at[i].to_string()]);
+            Standing::start(serve.env("KILN_UPSTREAM", format!("http://{}", at[(i + 1) % N])))
+        })
+        .collect();
+    let (one, two) = (world!(), world!());
+    build(&one, &of_all_kinds(&one, "app"), &ring[0]);
+    assert_eq!(one.stats()["build"]["miss"], 5, "{:#}", one.stats());
+    let said = one.kiln(&["server", "stop"]).run().ok().stdout;
+    assert!(said.contains("5 results were sent"), "{said}");
+    let project = of_all_kinds(&two, "elsewhere/app");
+    two.assert_all_hit(&build(&two, &project, &ring[0]));
+    assert_eq!(two.stats()["build"]["hit_remote"], 5, "{:#}", two.stats());
+    // Who is asked first learns of it; it is nobody else's fault.
+    let told = warnings(&worlds[0].kiln_dir());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("leads back") && told[0].contains("circle"), "{told:?}");
+    for world in worlds[1..].iter().chain([&one, &two]) {
+        assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
+    }
+}
+
+#[test]
+fn two_servers_behind_one_another() {
+    circle::<2>();
+}
+
+#[test]
+fn three_servers_in_a_circle() {
+    circle::<3>();
 }

@@ -1,0 +1,9 @@
+//! Places behind a server.
+
+mod chain;
+mod faults;
+mod gc;
+mod gha;
+mod kiln;
+mod s3;
+mod tls;

@@ -1,0 +1,5 @@
+//! What goes wrong beside a build: the server, the store, the disk.
+
+mod connections;
+mod server;
+mod store;
