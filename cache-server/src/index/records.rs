@@ -1,12 +1,11 @@
 //! Rows of records and blobs.
 
 use kiln_storage::limits::{MAX_LOOKUP_UNIT_BYTES, MAX_RECORDS_PER_UNIT};
-use kiln_storage::record::Member;
 use kiln_storage::remote::ResultName;
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::units::{self, UnitRow, span};
+use super::units::{self, UnitRow};
 use super::variables::{self, Variables};
 use super::{int, json, uint};
 
@@ -228,26 +227,6 @@ pub(crate) fn body(connection: &Connection, id: i64) -> rusqlite::Result<Option<
             Err(_) => body,
         }
     }))
-}
-
-/// Members and values of a result, by the beginnings (hexadecimal) of its unit's key and its own.
-pub(crate) fn inputs_of(
-    connection: &Connection,
-    scope: &str,
-    (unit, result): (&str, &str),
-) -> rusqlite::Result<Option<Vec<(Member, Digest)>>> {
-    let (Some((first, last)), Some((least, most))) = (span(unit), span(result)) else {
-        return Ok(None);
-    };
-    let body: Option<Vec<u8>> = connection
-        .prepare_cached(
-            "SELECT body FROM records r JOIN bodies ON record = r.id WHERE scope = ?1
-                 AND unit_key BETWEEN ?2 AND ?3 AND result_key BETWEEN ?4 AND ?5 LIMIT 1",
-        )?
-        .query_row(params![scope, first, last, least, most], |row| row.get(0))
-        .optional()?;
-    let record = body.and_then(|body| serde_json::from_slice::<Record>(&body).ok());
-    Ok(record.map(|record| record.members.into_iter().zip(record.values).collect()))
 }
 
 /// Writes a record and its blobs, over an older generation if there is one. Its row, and the bytes that

@@ -6,7 +6,7 @@
 use kiln_storage::api::{NearestRequest, NearestUnit};
 use kiln_storage::digest::DIGEST_LEN;
 use kiln_storage::limits::MAX_NEAREST_UNITS;
-use kiln_storage::record::{UnitName, UnitPart};
+use kiln_storage::record::{Member, UnitName, UnitPart};
 use kiln_storage::{Digest, Record, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -142,7 +142,7 @@ pub(crate) fn known_parts(
 }
 
 /// The least and the greatest digest that begin so; none: it is no beginning of one.
-pub(super) fn span(hex: &str) -> Option<([u8; DIGEST_LEN], [u8; DIGEST_LEN])> {
+fn span(hex: &str) -> Option<([u8; DIGEST_LEN], [u8; DIGEST_LEN])> {
     let whole = |fill: &str| -> Option<[u8; DIGEST_LEN]> {
         let rest = (2 * DIGEST_LEN).checked_sub(hex.len())?;
         let digest: Digest = format!("{hex}{}", fill.repeat(rest)).parse().ok()?;
@@ -164,6 +164,26 @@ fn unit(row: &Row<'_>) -> rusqlite::Result<NearestUnit> {
         // A row of another version of the program tells nothing.
         parts: serde_json::from_str(&parts).unwrap_or_default(),
     })
+}
+
+/// Members and values of a result, by the beginnings (hexadecimal) of its unit's key and its own.
+pub(crate) fn inputs_of(
+    connection: &Connection,
+    scope: &str,
+    (unit, result): (&str, &str),
+) -> rusqlite::Result<Option<Vec<(Member, Digest)>>> {
+    let (Some((first, last)), Some((least, most))) = (span(unit), span(result)) else {
+        return Ok(None);
+    };
+    let body: Option<Vec<u8>> = connection
+        .prepare_cached(
+            "SELECT body FROM records r JOIN bodies ON record = r.id WHERE scope = ?1
+                 AND unit_key BETWEEN ?2 AND ?3 AND result_key BETWEEN ?4 AND ?5 LIMIT 1",
+        )?
+        .query_row(params![scope, first, last, least, most], |row| row.get(0))
+        .optional()?;
+    let record = body.and_then(|body| serde_json::from_slice::<Record>(&body).ok());
+    Ok(record.map(|record| record.members.into_iter().zip(record.values).collect()))
 }
 
 #[cfg(test)]

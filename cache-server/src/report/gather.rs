@@ -11,7 +11,7 @@ use super::{Base, Input, Job, Known, job_report, make, twice};
 use crate::error::ApiError;
 use crate::history::read::{self, RunRow};
 use crate::history::rows::series;
-use crate::index::{records, units};
+use crate::index::units;
 use crate::limits::{COMPARED_AT_ONCE, MAX_TREND_RUNS};
 use crate::service::Service;
 
@@ -135,7 +135,7 @@ async fn known(
             let mut known = Known::default();
             for (key, results) in piece {
                 for result in results {
-                    if let Some(inputs) = records::inputs_of(index, &scope, (&key, &result))? {
+                    if let Some(inputs) = units::inputs_of(index, &scope, (&key, &result))? {
                         known.inputs.insert((key.clone(), result), inputs);
                     }
                 }

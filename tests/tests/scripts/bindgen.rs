@@ -34,7 +34,10 @@ fn libclang() -> Option<PathBuf> {
         let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
         names.map(|entry| entry.file_name()).any(|name| {
             let name = name.to_string_lossy();
-            name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")
+            // `libclang-cpp` is another library.
+            let numbered = name.strip_prefix("libclang-").filter(|rest| rest.contains(".so"));
+            name.starts_with("libclang.so")
+                || numbered.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         })
     };
     dirs.filter(|dir| dir.starts_with("/usr/lib64") || dir.components().count() > 3).find(has)
