@@ -10,8 +10,8 @@ use crate::limits::MAX_REASONS;
 /// [`Counts`] in the making; kept between batches, so that fractions of milliseconds add up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    pub(crate) counts: Counts,
-    pub(crate) restore_us: u64,
+    counts: Counts,
+    restore_us: u64,
 }
 
 impl Tally {
@@ -44,6 +44,43 @@ impl Tally {
         }
     }
 
+    /// Adds what another one counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let (to, from) = (&mut self.counts, &other.counts);
+        let Counts {
+            units,
+            hit_local,
+            hit_remote,
+            joined,
+            miss,
+            bypass,
+            error,
+            miss_reasons,
+            bypass_reasons,
+            error_reasons,
+            saved_ms,
+            restore_ms: _,
+            restored_bytes,
+        } = from;
+        for (to, more) in [
+            (&mut to.units, units),
+            (&mut to.hit_local, hit_local),
+            (&mut to.hit_remote, hit_remote),
+            (&mut to.joined, joined),
+            (&mut to.miss, miss),
+            (&mut to.bypass, bypass),
+            (&mut to.error, error),
+            (&mut to.saved_ms, saved_ms),
+            (&mut to.restored_bytes, restored_bytes),
+            (&mut self.restore_us, &other.restore_us),
+        ] {
+            add(to, *more);
+        }
+        add_all(&mut to.miss_reasons, miss_reasons, MAX_REASONS);
+        add_all(&mut to.bypass_reasons, bypass_reasons, MAX_REASONS);
+        add_all(&mut to.error_reasons, error_reasons, MAX_REASONS);
+    }
+
     /// The counts.
     pub(crate) fn counts(mut self) -> Counts {
         self.counts.restore_ms = self.restore_us / 1000;
@@ -60,9 +97,24 @@ pub(crate) fn is_hit(outcome: Outcome) -> bool {
 }
 
 fn count(reasons: &mut BTreeMap<String, u64>, reason: &str) {
-    let known = reasons.contains_key(reason) || reasons.len() < MAX_REASONS;
-    let name = if known { reason } else { "other" };
-    *reasons.entry(name.to_owned()).or_default() += 1;
+    add_named(reasons, reason, 1, MAX_REASONS);
+}
+
+pub(crate) fn add(to: &mut u64, more: u64) {
+    *to = to.saturating_add(more);
+}
+
+/// Adds figures by name; those beyond so many names count as `other`.
+pub(crate) fn add_all(to: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>, most: usize) {
+    for (name, value) in more {
+        add_named(to, name, *value, most);
+    }
+}
+
+fn add_named(to: &mut BTreeMap<String, u64>, name: &str, value: u64, most: usize) {
+    let known = to.contains_key(name) || to.len() < most;
+    let name = if known { name } else { "other" };
+    add(to.entry(name.to_owned()).or_default(), value);
 }
 
 #[cfg(test)]

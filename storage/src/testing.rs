@@ -5,6 +5,7 @@
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference;
 //! - [`moto`]: a server of S3's API;
+//! - [`npm`]: programs in node with their packages;
 //! - [`proxy`]: an HTTP proxy that injects faults between a client and a real server;
 //! - [`results`]: records with blobs, as remotes store them;
 //! - [`gha`]: the GitHub Actions cache service;
@@ -20,6 +21,7 @@ pub mod faults;
 pub mod gha;
 pub mod model;
 pub mod moto;
+pub mod npm;
 pub mod proxy;
 pub mod remote;
 pub mod remotes;

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use kiln_storage::testing::bodies::noise;
 use kiln_storage::testing::gha::{Behaviour, Call, FakeCache, Fault, READ, READ_WRITE, token};
+use kiln_storage::testing::npm;
 use serde_json::{Value, json};
 
 const MAIN: &str = "refs/heads/main";
@@ -25,26 +26,7 @@ fn installed() -> Result<&'static Path, &'static str> {
 fn install() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/actions-cache");
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("actions-cache");
-    std::fs::create_dir_all(&place).unwrap();
-    let files = ["package.json", "package-lock.json", "drive.mjs"];
-    let lock = std::fs::read(source.join(files[1])).unwrap();
-    let done = place.join("installed");
-    let current = std::fs::read(&done).is_ok_and(|of| of == lock);
-    for file in files {
-        std::fs::copy(source.join(file), place.join(file)).unwrap();
-    }
-    if current {
-        return Ok(place);
-    }
-    let run = Command::new("npm")
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(&place)
-        .output()
-        .map_err(|error| format!("npm cannot be started: {error}"))?;
-    if !run.status.success() {
-        return Err(format!("npm ci: {}", String::from_utf8_lossy(&run.stderr)));
-    }
-    std::fs::write(done, lock).unwrap();
+    npm::install(&source, &place)?;
     Ok(place)
 }
 

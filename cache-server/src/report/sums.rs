@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use kiln_storage::api::report::Measures;
-use kiln_storage::api::{Counts, Event, Outcome};
+use kiln_storage::api::{Event, Outcome};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{MAX_PHASES, MAX_REASONS};
-use crate::tally::{Tally, is_hit};
+use crate::limits::MAX_PHASES;
+use crate::tally::{Tally, add, add_all, is_hit};
 
 /// The phase in which the tool ran: all others are Kiln's own.
 const COMPILE: &str = "compile";
@@ -23,18 +23,6 @@ pub(crate) struct Sums {
     kiln_us: u64,
     stored_bytes: u64,
     phases_us: BTreeMap<String, u64>,
-}
-
-fn add(to: &mut u64, more: u64) {
-    *to = to.saturating_add(more);
-}
-
-fn add_all(to: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>, most: usize) {
-    for (name, value) in more {
-        let known = to.contains_key(name) || to.len() < most;
-        let name = if known { name } else { "other" };
-        add(to.entry(name.to_owned()).or_default(), *value);
-    }
 }
 
 impl Sums {
@@ -87,45 +75,6 @@ impl Sums {
             phases_ms: self.phases_us.into_iter().map(|(name, us)| (name, us / 1000)).collect(),
             counts,
         }
-    }
-}
-
-impl Tally {
-    /// Adds what another one counted.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        let (to, from) = (&mut self.counts, &other.counts);
-        let Counts {
-            units,
-            hit_local,
-            hit_remote,
-            joined,
-            miss,
-            bypass,
-            error,
-            miss_reasons,
-            bypass_reasons,
-            error_reasons,
-            saved_ms,
-            restore_ms: _,
-            restored_bytes,
-        } = from;
-        for (to, more) in [
-            (&mut to.units, units),
-            (&mut to.hit_local, hit_local),
-            (&mut to.hit_remote, hit_remote),
-            (&mut to.joined, joined),
-            (&mut to.miss, miss),
-            (&mut to.bypass, bypass),
-            (&mut to.error, error),
-            (&mut to.saved_ms, saved_ms),
-            (&mut to.restored_bytes, restored_bytes),
-            (&mut self.restore_us, &other.restore_us),
-        ] {
-            add(to, *more);
-        }
-        add_all(&mut to.miss_reasons, miss_reasons, MAX_REASONS);
-        add_all(&mut to.bypass_reasons, bypass_reasons, MAX_REASONS);
-        add_all(&mut to.error_reasons, error_reasons, MAX_REASONS);
     }
 }
 

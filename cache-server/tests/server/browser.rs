@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kiln_storage::api::{Event, Outcome};
+use kiln_storage::testing::npm;
 use serde_json::{Value, json};
 
 use crate::harness::TestServer;
@@ -18,24 +19,7 @@ fn installed() -> Result<(PathBuf, PathBuf), String> {
     let program = CHROMIUM.iter().find(starts).ok_or("there is no chromium")?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
-    std::fs::create_dir_all(&place).unwrap();
-    let lock = std::fs::read(source.join("package-lock.json")).unwrap();
-    let done = place.join("installed");
-    let current = std::fs::read(&done).is_ok_and(|of| of == lock);
-    for file in ["package.json", "package-lock.json", "drive.mjs"] {
-        std::fs::copy(source.join(file), place.join(file)).unwrap();
-    }
-    if !current {
-        let run = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&place)
-            .output()
-            .map_err(|error| format!("npm cannot be started: {error}"))?;
-        if !run.status.success() {
-            return Err(format!("npm ci: {}", String::from_utf8_lossy(&run.stderr)));
-        }
-        std::fs::write(done, lock).unwrap();
-    }
+    npm::install(&source, &place)?;
     Ok((program.into(), place))
 }
 
