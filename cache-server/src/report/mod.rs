@@ -26,6 +26,7 @@ use crate::history::chunk::{Kept, More};
 use crate::history::read::{JobRow, RunRow};
 use crate::limits::{MAX_NAMED_IN_GROUP, MAX_REPORTED_UNITS};
 use sums::{Sums, is_compiled};
+pub use verdict::time;
 
 /// What a report is made of.
 #[derive(Debug)]

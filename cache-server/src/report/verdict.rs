@@ -58,7 +58,7 @@ fn longest(measures: &Measures) -> String {
 }
 
 /// Milliseconds for people.
-pub(crate) fn time(ms: u64) -> String {
+pub fn time(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
