@@ -3,6 +3,7 @@
 //! All bodies are JSON. Sizes are bytes, times milliseconds since 1970 unless a name ends in
 //! another unit.
 
+mod lease;
 mod remote;
 pub mod report;
 mod run;
@@ -15,6 +16,9 @@ use crate::digest::Digest;
 use crate::key::{ResultKey, UnitKey};
 use crate::record::{Record, UnitName, UnitPart};
 
+pub use lease::{
+    HoldRequest, Holder, Lease, LeaseRequest, LeaseResponse, LeasesResponse, ReleaseRequest, Waiter,
+};
 pub use remote::{BringRequest, DrainRequest, RemoteStatus, ShutdownRequest};
 pub use run::{RunAbout, bounded_name};
 

@@ -48,6 +48,11 @@ digest_key! {
     UnitKey
 }
 digest_key! {
+    /// Names what is about to be compiled, as far as that is known before the compiler has read it: two jobs with
+    /// the same key most likely make the same result. Nothing but waiting depends on it.
+    LeaseKey
+}
+digest_key! {
     /// Names a result: the unit key and the value of every member of one input set.
     ResultKey
 }

@@ -26,7 +26,7 @@ pub mod verify;
 pub use backend::{Backend, Body, Listed, Put, StoreError, StoreResult};
 pub use digest::Digest;
 pub use disk::{DiskBackend, DiskOptions, DiskStore};
-pub use key::{ObjectName, ResultKey, Scope, UnitKey};
+pub use key::{LeaseKey, ObjectName, ResultKey, Scope, UnitKey};
 pub use memory::MemoryBackend;
 pub use object::{ObjectBackend, ObjectOptions};
 pub use record::Record;

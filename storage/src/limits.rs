@@ -265,3 +265,31 @@ pub const MAX_RUN_BATCHES: usize = 5000;
 pub const MAX_LISTED_RUNS: usize = 100;
 /// Longest that a command waits for a report: the server may have to bring its events from afar.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// So long a holder of a lease may be silent between two questions that say it lives, and after the lease was
+/// granted.
+pub const LEASE_GRACE: Duration = Duration::from_secs(10);
+
+/// So long the server keeps a holder's question that says it lives.
+pub const LEASE_HOLD: Duration = Duration::from_secs(10);
+
+/// Longest that the server lets one question wait for another's lease.
+pub const MAX_LEASE_WAIT: Duration = Duration::from_secs(20);
+
+/// Longest that a lease lasts, however alive its holder.
+pub const MAX_LEASE_AGE: Duration = Duration::from_secs(30 * 60);
+
+/// Failures and losses of holders after which nobody waits for a unit.
+pub const MAX_LEASE_FAILURES: u32 = 2;
+
+/// So long a server remembers how a lease ended.
+pub const LEASE_MEMORY: Duration = Duration::from_secs(10 * 60);
+
+/// Most units that a server knows the leases of, in all scopes, those that ended counted.
+pub const MAX_LEASES: usize = 16 * 1024;
+
+/// Most that wait for one unit.
+pub const MAX_LEASE_WAITERS: usize = 1024;
+
+/// Most leases that are listed.
+pub const MAX_SHOWN_LEASES: usize = 500;
