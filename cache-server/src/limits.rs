@@ -10,8 +10,9 @@ pub const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 /// waits for large copies.
 pub const BLOCKING_THREADS: usize = 48;
 
-/// Most open connections; further ones wait in the listener's backlog.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Most open connections; further ones wait in the listener's backlog. Enough for all that wait for leases
+/// ([`MAX_LEASE_QUESTIONS`]) or hold them ([`MAX_HELD_LEASES`]), and as many again for work.
+pub const MAX_CONNECTIONS: usize = 4096;
 
 /// Most requests worked on at once, transfers of blobs aside.
 pub const MAX_REQUESTS: usize = 256;
@@ -367,3 +368,21 @@ pub const AHEAD_ENOUGH_ASKED: u64 = 20;
 /// Jobs that are taken to store in the cache of GitHub Actions in the same minute: the entries that a
 /// repository may make are shared among so many.
 pub const GHA_SHARERS: u32 = 10;
+
+/// Most questions for leases that are open at once; who asks then does not wait.
+pub const MAX_LEASE_QUESTIONS: usize = 2048;
+
+/// Most leases that somebody has at once; who asks then compiles without one.
+pub const MAX_HELD_LEASES: usize = 1024;
+
+/// Results of one unit that are told to those who ask for its lease, the newest.
+pub const MAX_LEASE_RESULTS: usize = 4;
+
+/// Most jobs that are listed as waiting for one unit.
+pub const MAX_SHOWN_WAITERS: usize = 64;
+
+/// Longest body of a question about leases, bytes.
+pub const MAX_LEASE_BODY_BYTES: usize = 128 * 1024;
+
+/// Longest name of who asks for a lease, bytes.
+pub const MAX_ASKER_BYTES: usize = 128;
