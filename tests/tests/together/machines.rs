@@ -9,7 +9,7 @@ use kiln::client::{Address, Client};
 use kiln_storage::api::{Lease, LeasesResponse};
 use kiln_tests::far::Shared;
 use kiln_tests::server::wait_until;
-use kiln_tests::{Done, Project, Run, Running, World};
+use kiln_tests::{Call, Done, Project, Run, Running, World};
 use serde_json::Value;
 
 /// Crates that do not know of each other.
@@ -44,14 +44,23 @@ impl Machine {
 
     /// Starts `cargo build` with so many jobs.
     pub(crate) fn build(&self, jobs: usize) -> Running {
-        self.build_with(jobs, &[])
+        self.call(jobs, &[]).spawn()
     }
 
-    /// The same, with variables.
+    /// Starts the build of one of the crates.
+    pub(crate) fn build_one(&self, krate: &str) -> Running {
+        self.call(1, &[]).args(&["-p", krate]).spawn()
+    }
+
+    /// Starts `cargo build` with variables.
     pub(crate) fn build_with(&self, jobs: usize, variables: &[(&str, &str)]) -> Running {
+        self.call(jobs, variables).spawn()
+    }
+
+    fn call(&self, jobs: usize, variables: &[(&str, &str)]) -> Call {
         let call = self.world.cargo(&self.project, &["build"]).args(&[format!("-j{jobs}")]);
         let call = call.env("KILN_SERVER", &self.server).envs(variables);
-        call.env("KILN_REPORT_FILE", self.world.at("notes.jsonl")).spawn()
+        call.env("KILN_REPORT_FILE", self.world.at("notes.jsonl"))
     }
 
     /// What became of each of its units: crate and kind, outcome, reason.
