@@ -7,7 +7,7 @@ use kiln_tests::server::{Gate, kill, parent_of, processes_with};
 use rustix::process::Signal;
 
 use crate::machine;
-use crate::machines::{LIBRARIES, Machine, SUM, leases, until_they_wait};
+use crate::machines::{LIBRARIES, Machine, SUM, address, leases, until_they_wait};
 
 const KRATE: &str = LIBRARIES[0];
 
@@ -24,7 +24,7 @@ fn a_job_that_is_killed_leaves_its_crate_to_one_that_waits() {
     let job = machines[0].build(1);
     let held = gate.wait();
     let others = [machines[1].build(1), machines[2].build(1)];
-    until_they_wait(&shared, KRATE, 2);
+    until_they_wait(&address(&shared), KRATE, 2);
     processes(&machines[0]).into_iter().for_each(|pid| kill(pid, Signal::KILL));
     let done = others.map(|job| job.wait().ok());
     drop(held);
@@ -33,7 +33,7 @@ fn a_job_that_is_killed_leaves_its_crate_to_one_that_waits() {
     for machine in &machines[1..] {
         assert_eq!(machine.says(), SUM);
     }
-    assert!(leases(&shared).is_empty());
+    assert!(leases(&address(&shared)).is_empty());
 }
 
 /// Its connections are open and it says nothing any more.
@@ -45,7 +45,7 @@ fn a_job_that_is_stopped_is_not_waited_for_for_long() {
     let job = first.build(1);
     let held = gate.wait();
     let other = second.build(1);
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     let stopped = processes(&first);
     stopped.iter().for_each(|pid| kill(*pid, Signal::STOP));
     let done = other.wait().ok();
@@ -68,7 +68,7 @@ fn a_compile_that_fails_in_one_job_is_done_by_another() {
     let job = first.build(1);
     let held = gate.wait();
     let other = second.build(1);
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     // The compiler waits at the gate: it has the arguments of the crate, and the wrapper as its parent.
     let compiler = processes(&first).into_iter().find(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -97,7 +97,7 @@ fn a_crate_that_does_not_compile_fails_in_each_job() {
         assert!(done.stderr.contains("cannot find value `nonsense`"), "{}", done.stderr);
         assert!(done.did_compile(KRATE));
     }
-    assert!(leases(&shared).is_empty());
+    assert!(leases(&address(&shared)).is_empty());
 }
 
 /// A job that only reads does not make others wait for what it cannot store.
@@ -124,7 +124,7 @@ fn a_server_that_leaves_sends_everybody_to_work() {
     let job = first.build(1);
     let held = gate.wait();
     let other = second.build(1);
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     drop(shared);
     assert!(other.wait().ok().did_compile(KRATE));
     assert_eq!(second.says(), SUM);

@@ -133,20 +133,24 @@ pub(crate) fn compiles(jobs: &[Done]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// Who compiles what, as the server says.
-pub(crate) fn leases(shared: &Shared) -> Vec<Lease> {
-    let address = Address::Tcp(shared.address().to_string());
-    let mut client = Client::connect(&address).unwrap();
+/// Where a shared server listens.
+pub(crate) fn address(shared: &Shared) -> Address {
+    Address::Tcp(shared.address().to_string())
+}
+
+/// Who compiles what, as a server says.
+pub(crate) fn leases(server: &Address) -> Vec<Lease> {
+    let mut client = Client::connect(server).unwrap();
     let answer = client.request("GET", "/v1/leases", &[], Duration::from_secs(10)).unwrap();
     serde_json::from_slice::<LeasesResponse>(&answer).unwrap().leases
 }
 
 /// Waits until so many jobs wait for a crate.
 #[track_caller]
-pub(crate) fn until_they_wait(shared: &Shared, krate: &str, jobs: usize) {
+pub(crate) fn until_they_wait(server: &Address, krate: &str, jobs: usize) {
     let waiting = |leases: &[Lease]| {
         let lease = leases.iter().find(|lease| lease.unit.crate_name == krate);
         lease.map_or(0, |lease| lease.waiting.len())
     };
-    wait_until(&format!("{jobs} wait for {krate}"), || waiting(&leases(shared)) == jobs);
+    wait_until(&format!("{jobs} wait for {krate}"), || waiting(&leases(server)) == jobs);
 }

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use kiln::client::Address;
 use kiln_tests::far::Shared;
 use kiln_tests::server::{Gate, wait_until};
 use kiln_tests::{Running, world};
 
 use crate::machine;
-use crate::machines::{LIBRARIES, SUM, compiles, until_they_wait};
+use crate::machines::{LIBRARIES, SUM, address, compiles, until_they_wait};
 
 /// Asserts that each unit was compiled once over all jobs.
 #[track_caller]
@@ -48,7 +49,7 @@ fn while_one_crate_is_waited_for_cargo_compiles_another() {
     for krate in &LIBRARIES[1..] {
         second.until_it_compiles(krate);
     }
-    until_they_wait(&shared, LIBRARIES[0], 1);
+    until_they_wait(&address(&shared), LIBRARIES[0], 1);
     assert!(!second.began("app"));
     drop(held);
     let done = [job.wait().ok(), other.wait().ok()];
@@ -88,6 +89,8 @@ fn two_builds_on_one_machine_compile_each_unit_once() {
     let other = build("two", "app");
     let started = || machine.world.runs_since(0).iter().filter(|run| run.is_compile()).count();
     wait_until("all crates are compiled", || started() == LIBRARIES.len());
+    let local = Address::Unix(machine.world.kiln_dir().join("kiln.sock"));
+    until_they_wait(&local, LIBRARIES[0], 1);
     drop(held);
     let (job, other) = (job.wait().ok(), other.wait().ok());
     let runs = machine.world.runs_since(0);
@@ -126,7 +129,7 @@ fn a_result_that_does_not_hold_here_is_compiled_after_all() {
     let job = first.build_with(1, &[("WHICH", "one")]);
     let held = gate.wait();
     let other = second.build_with(1, &[("WHICH", "three")]);
-    until_they_wait(&shared, LIBRARIES[0], 1);
+    until_they_wait(&address(&shared), LIBRARIES[0], 1);
     drop(held);
     job.wait().ok();
     other.wait().ok();

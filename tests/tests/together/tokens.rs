@@ -14,7 +14,7 @@ use kiln_tests::{Call, Running, skip};
 use rustix::process::Signal;
 
 use crate::machine;
-use crate::machines::{LIBRARIES, Machine, SUM, leases, until_they_wait};
+use crate::machines::{LIBRARIES, Machine, SUM, address, leases, until_they_wait};
 
 const KRATE: &str = LIBRARIES[0];
 
@@ -103,7 +103,7 @@ fn who_waits_gives_its_token_and_leaves_at_once() {
     wait_until("a token is given", || tokens.idle() == 1);
     // Another crate runs in its place, and goes on for longer than the one that is waited for.
     tokens.take();
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     drop(held);
     job.wait().ok();
     waiter.wait().ok();
@@ -126,13 +126,13 @@ fn a_waiter_that_is_killed_owes_its_token() {
     let tokens = Tokens::new(0);
     let waiter = compile(&second, KRATE, &tokens.flags()).spawn();
     wait_until("a token is given", || tokens.idle() == 1);
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     kill(waiter.pid(), Signal::KILL);
     waiter.wait().fails();
     assert_eq!((tokens.idle(), booked(&second)), (1, 1));
     // The next one that waits has its place, and gives nothing more.
     let waiter = compile(&second, KRATE, &tokens.flags()).spawn();
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     drop(held);
     job.wait().ok();
     waiter.wait().ok();
@@ -147,7 +147,7 @@ fn who_compiles_after_all_takes_a_token_again() {
     let tokens = Tokens::new(0);
     let waiter = compile(&second, KRATE, &tokens.flags()).spawn();
     wait_until("a token is given", || tokens.idle() == 1);
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     kill(job.pid(), Signal::KILL);
     drop(held);
     job.wait().fails();
@@ -170,7 +170,7 @@ fn what_is_no_jobserver_gets_no_token() {
     ] {
         let Held { shared, second, first: _first, job, held, _gate } = Held::new();
         let waiter = compile(&second, KRATE, flags).spawn();
-        until_they_wait(&shared, KRATE, 1);
+        until_they_wait(&address(&shared), KRATE, 1);
         assert_eq!(booked(&second), 0);
         drop(held);
         job.wait().ok();
@@ -196,7 +196,7 @@ fn a_jobserver_of_make_is_left_alone() {
     let call = second.world.call("/usr/bin/make", second.project.dir(), &["-j2", "all"]);
     let call = call.env("KILN_SERVER", second.server());
     let other = call.env("KILN_REPORT_FILE", second.world.at("notes.jsonl")).spawn();
-    until_they_wait(&shared, KRATE, 1);
+    until_they_wait(&address(&shared), KRATE, 1);
     assert_eq!(booked(&second), 0);
     drop(held);
     job.wait().ok();
@@ -220,7 +220,7 @@ fn tokens_are_balanced_when_all_is_built() {
     let mut compiled = compiled.into_inner().unwrap();
     compiled.sort_unstable();
     assert_eq!(compiled, LIBRARIES);
-    assert!(leases(&shared).is_empty());
+    assert!(leases(&address(&shared)).is_empty());
 }
 
 /// Compiles all crates, so many at the same time, and counts the tokens at the end.
