@@ -177,6 +177,7 @@ fn make(
     }
     let stored = watched.map(|watched| store(&mut run, &finished, watched)).transpose();
     run.engine.end_phase("publish");
+    lease::took(&run.engine, &finished.cost);
     turn.end(&mut run.engine, &lease::ended(&stored));
     match stored {
         Ok(key) => run.engine.report(outcome, Some((reason, detail)), key),

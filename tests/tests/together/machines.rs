@@ -37,6 +37,11 @@ impl Machine {
         Self { world, project, server }
     }
 
+    /// The same machine, whose way to the server leads over another address.
+    pub(crate) fn over(self, address: std::net::SocketAddr) -> Self {
+        Self { server: format!("http://{address}"), ..self }
+    }
+
     /// The shared server.
     pub(crate) fn server(&self) -> &str {
         &self.server
