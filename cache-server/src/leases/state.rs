@@ -201,7 +201,8 @@ impl State {
     pub(crate) fn ask(&mut self, question: Question, now: Duration) -> Asked {
         self.tick(now);
         let place = question.place.clone();
-        if !self.units.contains_key(&place) && !self.has_room() {
+        let full = self.held() >= MAX_HELD_LEASES;
+        if !self.units.contains_key(&place) && (full || !self.has_room()) {
             return Asked::Now(self.says(LeaseResponse::Free));
         }
         let asked = self.with(&place, now, |state, unit| state.asked(unit, question, now));
@@ -373,12 +374,7 @@ impl State {
         self.by_id.get(&id).filter(|place| &*place.scope == scope).cloned()
     }
 
-    fn heard(
-        &mut self,
-        lease: Named<'_>,
-        now: Duration,
-        note: impl FnOnce(&mut Holding),
-    ) -> bool {
+    fn heard(&mut self, lease: Named<'_>, now: Duration, note: impl FnOnce(&mut Holding)) -> bool {
         self.tick(now);
         let Some(place) = self.place_of(lease) else { return false };
         self.with(&place, now, |_, unit| {
@@ -424,6 +420,7 @@ impl State {
             };
             match (answer, waiting.open()) {
                 (Some(answer), Some(ticket)) => self.tell(ticket, answer),
+                _ if unit.free => {}
                 _ => unit.waiting.push(waiting),
             }
         }
