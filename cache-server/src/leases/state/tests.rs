@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 //! The state against what it promises: every order of the events of three askers up to a depth (`every_order`), and
 //! random ones with random times (`random`).
 
@@ -208,4 +205,3 @@ fn heard(answer: &LeaseResponse, known: &[ResultKey]) -> At {
         LeaseResponse::Held { .. } | LeaseResponse::Free => At::Nowhere,
     }
 }
->>>>>>> lease7
