@@ -76,6 +76,12 @@ pub const LEASE_ANSWER: Duration = Duration::from_secs(2);
 /// Most results that one unit looks up because another job made them; then it compiles.
 pub const MAX_LEASE_LOOKUPS: usize = 4;
 
+/// Most sources of a crate that are in the key of a lease.
+pub const MAX_LEASE_SOURCES: usize = 2000;
+
+/// Deepest directory in which they are looked for, below the crate's own.
+pub const MAX_LEASE_DEPTH: usize = 16;
+
 /// Longest that a compile waits for a token in place of one that was given back; then it runs without.
 pub const TOKEN_WAIT: Duration = Duration::from_millis(200);
 
