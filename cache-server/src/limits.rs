@@ -144,6 +144,12 @@ pub const EVENTS_TO_BUCKET_DELAY: Duration = Duration::from_secs(60);
 /// Longest that a report waits for events, or for an answer, from what is behind the server.
 pub const EVENTS_BROUGHT: Duration = Duration::from_secs(20);
 
+/// Pause before events of a run that is watched are looked for again behind the server.
+pub const EVENTS_BROUGHT_AGAIN: Duration = Duration::from_secs(60);
+
+/// Most runs of which it is known when their events were looked for.
+pub const MAX_BROUGHT_RUNS: usize = 64;
+
 /// Age at which a run goes, counted from when its last event came.
 pub const MAX_RUN_AGE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 

@@ -69,7 +69,7 @@ impl Reports {
         let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
         for (scope, batch) in waiting.events.clone() {
             let metrics = service.metrics.clone();
-            let added = service.history.add(scope, batch, move |rows, new| {
+            let added = service.history.add((scope, false), batch, move |rows, new| {
                 new.iter().for_each(|event| metrics.event(event));
                 match goes_on {
                     true => outgoing::queue(rows, new),

@@ -263,6 +263,10 @@ pub const MAX_ABOUT_BYTES: usize = 256;
 pub const MAX_RUN_BATCHES: usize = 5000;
 /// Most runs in one answer.
 pub const MAX_LISTED_RUNS: usize = 100;
+/// Most jobs of a run that is watched.
+pub const MAX_WATCHED_JOBS: usize = 200;
+/// Last units of a job that are told to who watches it.
+pub const LATEST_UNITS: usize = 3;
 /// Longest that a command waits for a report: the server may have to bring its events from afar.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -162,7 +162,8 @@ struct Columns {
     more: Vec<More>,
 }
 
-fn letter(outcome: Outcome) -> char {
+/// The letter of an outcome.
+pub(crate) fn letter(outcome: Outcome) -> char {
     match outcome {
         Outcome::HitLocal => 'l',
         Outcome::HitRemote => 'r',
@@ -173,7 +174,8 @@ fn letter(outcome: Outcome) -> char {
     }
 }
 
-fn outcome(letter: u8) -> Option<Outcome> {
+/// The outcome of a letter.
+pub(crate) fn outcome(letter: u8) -> Option<Outcome> {
     Some(match letter {
         b'l' => Outcome::HitLocal,
         b'r' => Outcome::HitRemote,
