@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kiln_server::limits::WATCH_INTERVAL;
+use kiln_server::limits::{MAX_SHOWN_WAITERS, WATCH_INTERVAL};
 use kiln_storage::api::{
     HoldRequest, LeaseRequest, LeaseResponse, LeasesResponse, LookupRequest, ReleaseRequest,
 };
@@ -14,6 +14,7 @@ use kiln_storage::record::UnitName;
 use kiln_storage::{Digest, LeaseKey, ResultKey};
 
 use crate::harness::{Reply, TestServer, exchange};
+use crate::metrics::value;
 
 pub(crate) fn request(unit: &str, asker: &str) -> LeaseRequest {
     LeaseRequest {
@@ -150,12 +151,17 @@ fn those_who_wait_keep_nobody_from_work() {
     let id = granted(&ask(&server, &request("u", "a")));
     let others: Vec<_> =
         (0..400).map(|n| asks(&server, request("u", &format!("waiter {n}")))).collect();
-    until(&server, |leases| waiting(leases) >= 64);
+    while value(&server, "kiln_lease_waiters") != Some(400.0) {
+        std::thread::yield_now();
+    }
+    assert_eq!(waiting(&list(&server)), MAX_SHOWN_WAITERS);
     assert_eq!(server.send("POST", "/v1/lookup", &LookupRequest::default()).status, 200);
     assert_eq!(release(&server, &id, ReleaseRequest::NotStored), 204);
     for other in others {
         assert_eq!(other.join().unwrap(), LeaseResponse::Free);
     }
+    assert_eq!(value(&server, "kiln_lease_answers_total{answer=\"free\"}"), Some(400.0));
+    assert_eq!(value(&server, "kiln_leases"), Some(0.0));
 }
 
 #[test]
