@@ -392,3 +392,22 @@ pub const MAX_LEASE_BODY_BYTES: usize = 128 * 1024;
 
 /// Longest name of who asks for a lease, bytes.
 pub const MAX_ASKER_BYTES: usize = 128;
+
+/// Longest that one question for a lease waits at the server behind this one; whoever waits longer asks again. Less than
+/// [`kiln_storage::limits::REMOTE_STALL_TIMEOUT`].
+pub const LEASE_QUESTION: Duration = Duration::from_secs(10);
+
+/// Pause after a question for a lease that waited was cut off.
+pub const LEASE_BROKEN: Duration = Duration::from_millis(500);
+
+/// How long a server that knows no leases is not asked for them again.
+pub const LEASES_UNKNOWN: Duration = Duration::from_secs(600);
+
+/// Longest that those who wait there for a result wait until it is sent.
+pub const LEASE_SENT: Duration = Duration::from_secs(30);
+
+/// Most leases that are held on until their results are sent.
+pub const MAX_LEASE_RELEASES: usize = 1024;
+
+/// Most results of which it is known that they were given up.
+pub const MAX_LOST_KNOWN: usize = 256;

@@ -297,3 +297,6 @@ pub const MAX_LEASE_WAITERS: usize = 1024;
 
 /// Most leases that are listed.
 pub const MAX_SHOWN_LEASES: usize = 500;
+
+/// Longest that another server takes for an answer about leases, over the time that it is given to wait.
+pub const LEASE_ANSWER: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kiln_server::limits::WATCH_INTERVAL;
+use kiln_server::limits::{MAX_SHOWN_WAITERS, WATCH_INTERVAL};
 use kiln_storage::api::{
     HoldRequest, LeaseRequest, LeaseResponse, LeasesResponse, LookupRequest, ReleaseRequest,
 };
@@ -14,6 +14,7 @@ use kiln_storage::record::UnitName;
 use kiln_storage::{Digest, LeaseKey, ResultKey};
 
 use crate::harness::{Reply, TestServer, exchange};
+use crate::metrics::value;
 
 pub(crate) fn request(unit: &str, asker: &str) -> LeaseRequest {
     LeaseRequest {
@@ -87,7 +88,7 @@ pub(crate) fn waiting(leases: &LeasesResponse) -> usize {
     leases.leases.iter().map(|lease| lease.waiting.len()).sum()
 }
 
-fn is_held(leases: &LeasesResponse) -> bool {
+pub(crate) fn is_held(leases: &LeasesResponse) -> bool {
     leases.leases.iter().any(|lease| lease.holder.cpu_ms == 5)
 }
 
@@ -150,12 +151,17 @@ fn those_who_wait_keep_nobody_from_work() {
     let id = granted(&ask(&server, &request("u", "a")));
     let others: Vec<_> =
         (0..400).map(|n| asks(&server, request("u", &format!("waiter {n}")))).collect();
-    until(&server, |leases| waiting(leases) >= 64);
+    while value(&server, "kiln_lease_waiters") != Some(400.0) {
+        std::thread::yield_now();
+    }
+    assert_eq!(waiting(&list(&server)), MAX_SHOWN_WAITERS);
     assert_eq!(server.send("POST", "/v1/lookup", &LookupRequest::default()).status, 200);
     assert_eq!(release(&server, &id, ReleaseRequest::NotStored), 204);
     for other in others {
         assert_eq!(other.join().unwrap(), LeaseResponse::Free);
     }
+    assert_eq!(value(&server, "kiln_lease_answers_total{answer=\"free\"}"), Some(400.0));
+    assert_eq!(value(&server, "kiln_leases"), Some(0.0));
 }
 
 #[test]
@@ -175,22 +181,30 @@ fn a_server_that_leaves_lets_nobody_wait() {
 /// While somebody compiles for others, the server stays, though nobody asks anything.
 #[test]
 fn a_server_with_a_lease_is_not_idle() {
+    let idle = WATCH_INTERVAL / 2;
     loop {
         let dir = tempfile::tempdir().unwrap();
         let begun = Instant::now();
-        let mut server = TestServer::start_with(dir, |config| config.idle = Some(Duration::ZERO));
-        let id = granted(&ask(&server, &request("u", "a")));
+        let mut server = TestServer::start_with(dir, |config| config.idle = Some(idle));
+        let socket = server.socket.clone();
+        let send = |path: &str, body: Vec<u8>| {
+            let stream = UnixStream::connect(&socket).ok()?;
+            Some(exchange(stream, "POST", path, &[], &body))
+        };
+        let asked = send("/v1/leases", body(&request("u", "a")));
+        // On a machine that stands still meanwhile it proves nothing.
+        if begun.elapsed() >= idle {
+            continue;
+        }
+        let id = granted(&asked.unwrap().json());
         // It looks every two seconds whether it is idle.
         while begun.elapsed() < WATCH_INTERVAL * 2 {
             std::thread::sleep(Duration::from_millis(50));
         }
         let path = format!("/v1/leases/{id}/release");
-        let outcome = body(&ReleaseRequest::Abandoned);
-        let released = UnixStream::connect(&server.socket)
-            .map(|stream| exchange(stream, "POST", &path, &[], &outcome).status);
-        // On a machine that stood still the lease may be over.
+        let released = send(&path, body(&ReleaseRequest::Abandoned));
         if begun.elapsed() < LEASE_GRACE {
-            assert_eq!(released.unwrap(), 204);
+            assert_eq!(released.unwrap().status, 204);
             return server.join().unwrap();
         }
     }

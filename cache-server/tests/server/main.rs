@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod leases_behind;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;
