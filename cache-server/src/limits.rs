@@ -99,6 +99,9 @@ pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
 /// Most events kept; the oldest go first.
 pub const MAX_STORED_EVENTS: u64 = 100_000;
 
+/// One of so many events that are kept may be too much before the oldest are deleted together.
+pub const TRIMMED_SHARE: u64 = 32;
+
 /// Most events that wait to be written.
 pub const MAX_WAITING_EVENTS: usize = 16 * 1024;
 

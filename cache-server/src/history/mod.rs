@@ -44,7 +44,7 @@ impl History {
     pub(crate) async fn add<M>(
         &self,
         (scope, brought): (String, bool),
-        events: Vec<Event>,
+        events: Arc<Vec<Event>>,
         more: M,
     ) -> Result<(), IndexError>
     where

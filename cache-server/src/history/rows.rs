@@ -112,9 +112,9 @@ pub(crate) fn add<'a>(
             }
         };
         let heard_ms = arrival.heard_ms(&events);
-        let new = open.take(events);
+        let (new, kept) = open.take(events);
         let series = series(arrival.scope, &run.about, Some(&open.name));
-        let bytes = open.write(connection, (&series, heard_ms), &new)?;
+        let bytes = open.write(connection, (&series, heard_ms), kept)?;
         connection
             .prepare_cached("UPDATE runs SET bytes = bytes + ?2 WHERE id = ?1")?
             .execute(params![run.id, bytes])?;
@@ -267,19 +267,20 @@ fn find_job(connection: &Connection, run: i64, job: &str) -> rusqlite::Result<Op
 }
 
 impl OpenJob {
-    /// Counts the events that are not known; which these are.
-    fn take<'a>(&mut self, events: Vec<&'a Event>) -> Vec<&'a Event> {
-        let is_new = |event: &&Event| {
+    /// Counts the events that are not known; which these are, and what is kept of them.
+    fn take<'a>(&mut self, events: Vec<&'a Event>) -> (Vec<&'a Event>, Vec<Kept>) {
+        let (mut new, mut kept) = (Vec::new(), Vec::new());
+        for event in events {
             let id = chunk::id(event);
-            let new = self.ids.insert(id);
-            if new {
+            if self.ids.insert(id) {
                 self.sums.add(event);
                 self.first_ms = self.first_ms.min(event.at_ms);
                 self.last_ms = self.last_ms.max(event.at_ms);
+                new.push(event);
+                kept.push(Kept::of(event, id));
             }
-            new
-        };
-        events.into_iter().filter(is_new).collect()
+        }
+        (new, kept)
     }
 
     /// Writes new events; by how many bytes the chunks of the job grew.
@@ -287,13 +288,12 @@ impl OpenJob {
         &mut self,
         connection: &Connection,
         (series, heard_ms): (&str, u64),
-        new: &[&Event],
+        new: Vec<Kept>,
     ) -> rusqlite::Result<i64> {
         if new.is_empty() {
             return Ok(0);
         }
         self.heard_ms = self.heard_ms.max(heard_ms);
-        let new: Vec<Kept> = new.iter().map(|event| Kept::of(event, chunk::id(event))).collect();
         self.latest.add(&new, heard_ms);
         self.kept += new.len() as u64;
         let mut grown = 0;

@@ -7,8 +7,8 @@
 //! report is made of what is here.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
@@ -243,7 +243,7 @@ async fn bring_all(
         let (of, run) = (scope.to_owned(), run.to_owned());
         service
             .history
-            .add((scope.to_owned(), true), events, move |rows, _| {
+            .add((scope.to_owned(), true), Arc::new(events), move |rows, _| {
                 read::note_arrived(rows, (&of, &run), &name)
             })
             .await?;
