@@ -356,6 +356,17 @@ pub(crate) async fn list(
 mod tests {
     use super::*;
     use crate::leases::LeaseId;
+    use crate::limits::JSON_REQUEST_TIMEOUT;
+    use kiln_storage::limits;
+
+    /// A question that waits is neither taken for one that nobody answers, nor given up.
+    #[test]
+    fn what_waits_fits_into_what_is_waited() {
+        let longest = LEASE_QUESTION.max(limits::LEASE_HOLD) + limits::LEASE_ANSWER;
+        assert!(longest < limits::REMOTE_STALL_TIMEOUT);
+        let asked = MAX_LEASE_WAIT + limits::LEASE_ANSWER + LEASE_BROKEN + REMOTE_QUESTION;
+        assert!(asked < JSON_REQUEST_TIMEOUT);
+    }
 
     #[test]
     fn ids_say_where_they_are_from() {

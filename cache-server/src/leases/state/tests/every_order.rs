@@ -9,7 +9,7 @@ use kiln_storage::limits::{LEASE_GRACE, LEASE_MEMORY};
 use super::*;
 
 const ASKERS: usize = 3;
-const DEPTH: usize = 10;
+const DEPTH: usize = 9;
 
 fn steps() -> Vec<Step> {
     let mut steps = vec![Step::Later(LEASE_GRACE), Step::Later(LEASE_MEMORY)];
