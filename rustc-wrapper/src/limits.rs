@@ -111,3 +111,6 @@ pub const WATCH_CANDIDATES: usize = 20;
 
 /// So much of a malformed value of a setting is shown, characters.
 pub const MAX_SHOWN_CHARS: usize = 200;
+
+/// Longest that a wrapper waits while another one reads the same toolchain.
+pub const TOOL_WAIT: Duration = Duration::from_secs(10);

@@ -9,6 +9,7 @@
 pub mod effects;
 pub mod holds;
 pub mod inputs;
+pub mod named;
 pub mod paths;
 pub mod tree;
 pub mod unit;
