@@ -10,8 +10,8 @@ pub const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 /// waits for large copies.
 pub const BLOCKING_THREADS: usize = 48;
 
-/// Most open connections; further ones wait in the listener's backlog. Enough for all that wait for leases
-/// ([`MAX_LEASE_QUESTIONS`]) or hold them ([`MAX_HELD_LEASES`]), and as many again for work.
+/// Most open connections; further ones wait in the listener's backlog. Those that wait for leases
+/// ([`MAX_LEASE_QUESTIONS`]) or hold them ([`MAX_HELD_LEASES`]) leave a thousand for work.
 pub const MAX_CONNECTIONS: usize = 4096;
 
 /// Most requests worked on at once, transfers of blobs aside.
