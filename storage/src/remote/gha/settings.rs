@@ -185,7 +185,7 @@ impl Runner {
             }
             (_, Some(cache_url)) => {
                 let well = is_address(&cache_url);
-                well.then(|| Service::V1 { cache_url: Secret(cache_url) })
+                well.then_some(Service::V1 { cache_url: Secret(cache_url) })
                     .ok_or(Missing::NoPlace("ACTIONS_CACHE_URL"))?
             }
             (_, None) => return Err(Missing::Place),
