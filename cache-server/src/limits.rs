@@ -253,6 +253,9 @@ pub const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
 /// Longest that a lookup waits for the place behind the server.
 pub const REMOTE_QUESTION: Duration = Duration::from_secs(2);
 
+/// The same where that place was left alone and is tried again: longer than one that is well takes.
+pub const REMOTE_TRIAL: Duration = Duration::from_millis(300);
+
 /// Longest that a question to that place goes on when nobody waits any more.
 pub const REMOTE_ANSWER: Duration = Duration::from_secs(30);
 

@@ -148,6 +148,9 @@ pub const OBJECT_MAX_PAUSE: Duration = Duration::from_secs(5);
 /// No attempt of a request to an object store begins later than this after the first.
 pub const OBJECT_RETRY_TIME: Duration = Duration::from_secs(20);
 
+/// A pause that a service asks for is counted in steps of this.
+pub const OBJECT_WAIT_STEP: Duration = Duration::from_secs(1);
+
 /// Most requests to an object store at a time.
 pub const MAX_OBJECT_REQUESTS: usize = 32;
 

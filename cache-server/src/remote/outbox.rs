@@ -233,7 +233,8 @@ impl Senders {
             .await?;
         let until_next = next.map(|at| Duration::from_millis(at.saturating_sub(clock::now_ms())));
         // One that may be sent now is only held back by what comes next.
-        let until_next = until_next.map(|pause| pause.max(Duration::from_millis(10)));
+        let until_next =
+            until_next.map(|pause| pause.clamp(Duration::from_millis(10), OUTBOX_MAX_RETRY));
         let until_flush = collected.then_some(if draining { OUTBOX_RETRY } else { OUTBOX_QUIET });
         Ok(until_next.into_iter().chain(until_flush).min().unwrap_or(NOTHING_TO_DO))
     }
