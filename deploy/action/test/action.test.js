@@ -91,6 +91,14 @@ describe('the action', { concurrency: 4 }, () => {
     assert.deepEqual([ended.code, /there is no report, and 1 % were to hit/.test(ended.out)], [1, true])
   })
 
+  test('a gate that cannot be read does not pass', async () => {
+    const job = new Job()
+    const { code, out } = await job.main({ path: '/nowhere', 'fail-under': 'most' })
+    assert.equal(code, 1)
+    assert.match(out, /::error title=Kiln::fail-under is most; it accepts a percentage/)
+    await job.post()
+  })
+
   test('a place that is away costs hits and no job', async () => {
     const away = { ACTIONS_RUNTIME_TOKEN: SECRET, ACTIONS_RESULTS_URL: 'http://127.0.0.1:9/', ACTIONS_CACHE_SERVICE_V2: 'on' }
     const { main, post } = await build(away, { inputs: { drain: '1' } })
