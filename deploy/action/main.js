@@ -55,7 +55,10 @@ function merge(prepared, least) {
 async function main() {
   const mode = input('report') || 'job'
   const least = settings.percent(input('fail-under'))
-  if (input('fail-under') && least === undefined) runner.warning('fail-under is no percentage: there is no gate')
+  if (input('fail-under') && least === undefined) {
+    runner.error(`fail-under is ${input('fail-under')}; it accepts a percentage from 0 to 100, e.g. 80%`)
+    process.exitCode = 1
+  }
   if (!['job', 'merge', 'none'].includes(mode)) runner.warning(`report is ${mode}; it accepts job, merge or none`)
   runner.saveState('report', mode)
 
