@@ -107,6 +107,16 @@ fn send(client: &mut Client, body: &[u8]) -> Outcome<()> {
     }
 }
 
+/// Waits until all is written that was sent: whatever is read is written first.
+fn flush(client: &mut Client, run: u64) -> Outcome<()> {
+    let path = format!("/v1/runs/{}/jobs/x", name(run));
+    match client.request("GET", &path, &[], TIMEOUT) {
+        Err(ClientError::Refused(404, _)) => Ok(()),
+        Err(error) => Err(failed("flushing", &error)),
+        Ok(_) => Err(Failure::NotMeasured("there is a job that was not sent".into())),
+    }
+}
+
 /// Sends runs; how long that took until all was written.
 fn take(server: &RunningServer, runs: Range<u64>) -> Outcome<Duration> {
     let (mut client, mut took) = (server.connect()?, Duration::ZERO);
@@ -118,26 +128,50 @@ fn take(server: &RunningServer, runs: Range<u64>) -> Outcome<Duration> {
             .collect();
         let start = Instant::now();
         bodies.iter().try_for_each(|body| send(&mut client, body))?;
-        // Whatever is read is written first.
-        let path = format!("/v1/runs/{}/jobs/x", name(run));
-        match client.request("GET", &path, &[], TIMEOUT) {
-            Err(ClientError::Refused(404, _)) => {}
-            Err(error) => return Err(failed("flushing", &error)),
-            Ok(_) => return Err(Failure::NotMeasured("there is a job that was not sent".into())),
-        }
+        flush(&mut client, run)?;
         took += start.elapsed();
     }
     Ok(took)
 }
 
+/// Sends a run as the wrappers of its jobs do: each event by itself, all jobs at the same time.
+fn take_singly(server: &RunningServer, run: u64) -> Outcome<Duration> {
+    let bodies = |job: u64| -> Vec<Vec<u8>> {
+        let request = |n| EventsRequest { events: vec![event(run, job, n)] };
+        (0..UNITS).map(|n| serde_json::to_vec(&request(n)).unwrap_or_default()).collect()
+    };
+    let jobs: Vec<Vec<Vec<u8>>> = (0..JOBS).map(bodies).collect();
+    let start = Instant::now();
+    let send_all = |bodies: Vec<Vec<u8>>| {
+        let mut client = server.connect()?;
+        bodies.iter().try_for_each(|body| send(&mut client, body))
+    };
+    std::thread::scope(|scope| {
+        let sending: Vec<_> =
+            jobs.into_iter().map(|job| scope.spawn(move || send_all(job))).collect();
+        let ended = |thread: std::thread::ScopedJoinHandle<'_, Outcome<()>>| {
+            let panicked = |_| Failure::NotMeasured("a thread panicked".into());
+            thread.join().map_err(panicked)?
+        };
+        sending.into_iter().try_for_each(ended)
+    })?;
+    flush(&mut server.connect()?, run)?;
+    Ok(start.elapsed())
+}
+
 /// Measures how fast runs are taken.
-fn ingest(table: &mut Table, server: &RunningServer, what: &str, runs: Range<u64>) -> Outcome<()> {
-    let (events, before) = ((runs.end - runs.start) * JOBS * UNITS, server.processor_time());
-    let took = take(server, runs)?;
-    table.value(what, Unit::PerSecond, events as f64 / took.as_secs_f64());
+fn ingest(
+    table: &mut Table,
+    (server, what): (&RunningServer, &str),
+    runs: u64,
+    take: impl FnOnce() -> Outcome<Duration>,
+) -> Outcome<()> {
+    let (events, before) = ((runs * JOBS * UNITS) as f64, server.processor_time());
+    let took = take()?;
+    table.value(what, Unit::PerSecond, events / took.as_secs_f64());
     if let (Some(before), Some(after)) = (before, server.processor_time()) {
-        let us = (after - before).as_secs_f64() * 1e6 / events as f64;
-        table.value(&format!("{what}: processor time of each"), Unit::Microseconds, us);
+        let us = (after - before).as_secs_f64() * 1e6 / events;
+        table.value("processor time of each", Unit::Microseconds, us);
     }
     Ok(())
 }
@@ -192,17 +226,20 @@ pub fn run(program: &Path, dir: &Path, runs: usize) -> Outcome<()> {
     let sent = runs.min(SENT_RUNS);
     let mut table = Table::new(format!("reports: {runs} runs of {JOBS} jobs of {UNITS} units"));
     let mut server = RunningServer::on_socket(program, &dir)?;
-    ingest(&mut table, &server, "events taken", 0..sent)?;
+    ingest(&mut table, (&server, "events taken"), sent, || take(&server, 0..sent))?;
     if runs > sent {
         drop(server);
         past::prepend(&dir, runs - sent)?;
         server = RunningServer::on_socket(program, &dir)?;
         let again = sent..sent + SENT_AGAIN;
-        ingest(&mut table, &server, "events taken by the whole history", again)?;
+        let what = (&server, "events taken, the history being full");
+        ingest(&mut table, what, SENT_AGAIN, || take(&server, again))?;
+        let what = (&server, "the same, each by itself, 20 jobs at a time");
+        ingest(&mut table, what, 1, || take_singly(&server, sent + SENT_AGAIN))?;
         reads(&mut table, &server, &format!("past-{}", (runs - sent) / 2))?;
     }
     reads(&mut table, &server, &name(sent - 1))?;
-    let there = if runs > sent { runs + SENT_AGAIN } else { runs };
+    let there = if runs > sent { runs + SENT_AGAIN + 1 } else { runs };
     let (bytes, events) = (size(&dir), (there * JOBS * UNITS) as f64);
     table.value("history", Unit::Mebibytes, bytes / 1048576.0);
     table.note(format!("{:.1} bytes an event, one in {ONE_MISS_IN} a miss", bytes / events));
