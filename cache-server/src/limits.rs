@@ -108,6 +108,10 @@ pub const MAX_WAITING_EVENTS: usize = 16 * 1024;
 /// How long events wait for others before they are written together.
 pub const EVENT_FLUSH_DELAY: Duration = Duration::from_millis(100);
 
+/// The clock of a machine that says when a unit ended is believed when it is behind the server's by this at most,
+/// milliseconds; one that is ahead is not.
+pub const CLOCK_TOLERANCE_MS: u64 = 5_000;
+
 /// Most different reasons counted one by one, per outcome; the rest count as `other`.
 pub const MAX_REASONS: usize = 256;
 
