@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
-use super::{Edge, Side, kind_of};
+use super::{Edge, Side, earlier, kind_of};
 use crate::clock;
 use crate::error::ApiError;
 use crate::history::outgoing::{self, Waiting};
@@ -44,6 +44,8 @@ pub(crate) struct Outgoing {
     waits: AtomicBool,
     /// When events of a run of a scope were looked for last.
     brought: std::sync::Mutex<HashMap<(String, String), Instant>>,
+    /// Runs that were named as such there.
+    named: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl Outgoing {
@@ -54,7 +56,7 @@ impl Outgoing {
     }
 
     /// Whether the events of a run are to be looked for, after a pause since the last time; if so that is noted.
-    fn is_due(&self, scope: &str, run: &str, pause: Duration) -> bool {
+    pub(super) fn is_due(&self, scope: &str, run: &str, pause: Duration) -> bool {
         let mut brought = self.brought.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (scope.to_owned(), run.to_owned());
         if brought.get(&key).is_some_and(|last| last.elapsed() < pause) {
@@ -65,6 +67,15 @@ impl Outgoing {
         }
         brought.insert(key, Instant::now());
         true
+    }
+
+    /// Whether a run was not named there so far; it is from now on.
+    pub(super) fn is_first(&self, run: &str) -> bool {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() >= MAX_BROUGHT_RUNS {
+            named.clear();
+        }
+        named.insert(run.to_owned())
     }
 }
 
@@ -141,7 +152,10 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
     let scope = edge.own_scope();
     let putting = edge.remote.put_events(&scope, &batch);
     match timeout(OUTBOX_SEND, putting).await {
-        Ok(Ok(())) => edge.good(Side::Writes),
+        Ok(Ok(())) => {
+            edge.good(Side::Writes);
+            earlier::note(service, edge, &batch).await;
+        }
         // It never takes them.
         Ok(Err(StoreError::TooLarge { .. })) => {
             let why = format!("{} events are refused", batch.events.len());
@@ -210,7 +224,7 @@ pub(crate) fn bring_again(service: &Service, scope: &str, run: &str) {
     }
 }
 
-async fn bring_from(service: &Service, edge: &Edge, (scope, run): (&str, &str)) {
+pub(super) async fn bring_from(service: &Service, edge: &Edge, (scope, run): (&str, &str)) {
     if !edge.may(Side::Reads) {
         return;
     }

@@ -9,6 +9,7 @@ pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod batches;
 pub(crate) mod breaker;
+pub(crate) mod earlier;
 pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod flights;

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::explain::Told;
 use crate::identity::Identity;
-use crate::{local, reasons, say};
+use crate::{local, say};
 
 /// Most runs and jobs named where one is not known.
 const MAX_PROPOSED: usize = 8;
@@ -64,14 +64,10 @@ fn percent(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a percentage from 0 to 100, e.g. 80%".to_owned())
 }
 
-/// Words for causes and reasons.
+/// Words for causes.
 struct Known;
 
 impl Words for Known {
-    fn reason(&self, reason: &str) -> Option<String> {
-        reasons::note(reason).map(str::to_owned)
-    }
-
     fn cause(&self, cause: &Cause) -> String {
         Told::new(cause).text
     }

@@ -304,3 +304,67 @@ fn six_jobs_before_a_shared_server_give_the_same_report() {
     let watched = share(machines[0].world.kiln(&["watch", "1", "--once"])).run().ok().stdout;
     assert!(watched.starts_with("run 1\n36 units in 6 jobs: "), "{watched}");
 }
+
+/// A run of CI on a machine that has nothing; its report, made there.
+fn ci_run(
+    run: &str,
+    (branch, base): (&str, &str),
+    share: &dyn Fn(Call) -> Call,
+    change: &dyn Fn(&Project),
+) -> Value {
+    let machine = Machine::new();
+    change(&machine.project);
+    let share = |call: Call| {
+        share(call).envs(&[
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_RUN_ID", run),
+            ("GITHUB_REPOSITORY", "owner/name"),
+            ("GITHUB_WORKFLOW", "ci"),
+            ("GITHUB_REF_NAME", branch),
+            ("GITHUB_HEAD_REF", if base.is_empty() { "" } else { branch }),
+            ("GITHUB_BASE_REF", base),
+        ])
+    };
+    machine.build(run, 0, &share).wait().ok();
+    let told = report(&machine, run, &share);
+    stop(&[machine]);
+    told
+}
+
+/// Each run is on another machine, and knows the last ones of its branches all the same.
+#[test]
+fn runs_that_share_a_bucket_are_held_against_each_other() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let share = |call: Call| bucket.before(call);
+    let change = |project: &Project| {
+        project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 2 }\n");
+    };
+    let first = ci_run("1", ("main", ""), &share, &|_| {});
+    assert_eq!((&first["base_run"], &first["earlier_runs"]), (&Value::Null, &"newest".into()));
+    let second = ci_run("2", ("main", ""), &share, &|_| {});
+    assert_eq!((&second["base_run"], &second["total"]["hits"]), (&"1".into(), &6.into()));
+    assert_eq!(second["jobs"][0]["trend"][0]["run"], "1", "{second:#}");
+    let third = ci_run("3", ("topic", "main"), &share, &change);
+    assert_eq!(third["base_run"], "2", "{third:#}");
+    let trend = third["jobs"][0]["trend"].as_array().unwrap();
+    let runs: Vec<&str> = trend.iter().map(|point| point["run"].as_str().unwrap()).collect();
+    assert_eq!(runs, ["2", "1"]);
+    let mut lost: Vec<&str> = third["lost_hits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|unit| unit["unit"]["crate_name"].as_str().unwrap())
+        .collect();
+    lost.sort_unstable();
+    assert_eq!(lost, ["app", "low", "mid"], "{third:#}");
+}
+
+/// Nothing can be listed there, and the report says what it does not know.
+#[test]
+fn what_a_report_does_not_know_of_earlier_runs_it_says() {
+    let cache = Cache::start(Face::V2);
+    let share = |call: Call| cache.job(call, &[("refs/heads/main", READ_WRITE)]);
+    let told = ci_run("1", ("main", ""), &share, &|_| {});
+    assert_eq!(told["earlier_runs"], "own", "{told:#}");
+}
