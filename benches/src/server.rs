@@ -81,6 +81,19 @@ impl RunningServer {
         &self.dir
     }
 
+    /// Where it listens, as `KILN_SERVER` names it.
+    pub fn url(&self) -> String {
+        match &self.address {
+            Address::Tcp(place) => format!("http://{place}"),
+            Address::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// Processor time that it has taken, seconds; none where the system does not say.
+    pub fn cpu_s(&self) -> Option<f64> {
+        cpu_s(&format!("/proc/{}/stat", self.child.id()), OWN_TIMES)
+    }
+
     /// Its resident memory, MiB; none where the system does not say.
     pub fn memory_mib(&self) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
@@ -108,6 +121,25 @@ impl Drop for RunningServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Fields of `/proc/PID/stat` after the name: user and system time of a process.
+const OWN_TIMES: [usize; 2] = [11, 12];
+/// The same of its children that ended.
+const CHILDREN_TIMES: [usize; 2] = [13, 14];
+/// Ticks of the kernel's clock for user space in a second, on every architecture that Kiln runs on.
+const TICKS: f64 = 100.0;
+
+/// Processor time that children of this process took that ended, and their own, seconds.
+pub fn children_cpu_s() -> Option<f64> {
+    cpu_s("/proc/self/stat", CHILDREN_TIMES)
+}
+
+fn cpu_s(path: &str, fields: [usize; 2]) -> Option<f64> {
+    let stat = fs::read_to_string(path).ok()?;
+    let all: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let times = fields.map(|field| all.get(field)?.parse::<f64>().ok());
+    Some(times.into_iter().sum::<Option<f64>>()? / TICKS)
 }
 
 /// The figure of `VmRSS` in `/proc/PID/status`.

@@ -10,8 +10,9 @@ pub const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 /// waits for large copies.
 pub const BLOCKING_THREADS: usize = 48;
 
-/// Most open connections; further ones wait in the listener's backlog.
-pub const MAX_CONNECTIONS: usize = 1024;
+/// Most open connections; further ones wait in the listener's backlog. Those that wait for leases
+/// ([`MAX_LEASE_QUESTIONS`]) or hold them ([`MAX_HELD_LEASES`]) leave a thousand for work.
+pub const MAX_CONNECTIONS: usize = 4096;
 
 /// Most requests worked on at once, transfers of blobs aside.
 pub const MAX_REQUESTS: usize = 256;
@@ -107,6 +108,10 @@ pub const MAX_WAITING_EVENTS: usize = 16 * 1024;
 /// How long events wait for others before they are written together.
 pub const EVENT_FLUSH_DELAY: Duration = Duration::from_millis(100);
 
+/// The clock of a machine that says when a unit ended is believed when it is behind the server's by this at most,
+/// milliseconds; one that is ahead is not.
+pub const CLOCK_TOLERANCE_MS: u64 = 5_000;
+
 /// Most different reasons counted one by one, per outcome; the rest count as `other`.
 pub const MAX_REASONS: usize = 256;
 
@@ -155,8 +160,10 @@ pub const EARLIER_RUNS: usize = 3;
 /// Longest that a report waits for them.
 pub const EARLIER_WITHIN: Duration = Duration::from_secs(6);
 
-/// Most runs that the note of a workflow names, and most of one branch.
+/// Most runs that the note of a workflow names.
 pub const MAX_NOTED_RUNS: usize = 200;
+
+/// Most runs of one branch that it names.
 pub const MAX_NOTED_OF_BRANCH: usize = 10;
 
 /// Most runs of which it is known when their events were looked for.
@@ -261,6 +268,9 @@ pub const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
 
 /// Longest that a lookup waits for the place behind the server.
 pub const REMOTE_QUESTION: Duration = Duration::from_secs(2);
+
+/// The same where that place was left alone and is tried again: longer than one that is well takes.
+pub const REMOTE_TRIAL: Duration = Duration::from_millis(300);
 
 /// Longest that a question to that place goes on when nobody waits any more.
 pub const REMOTE_ANSWER: Duration = Duration::from_secs(30);
@@ -386,3 +396,40 @@ pub const AHEAD_ENOUGH_ASKED: u64 = 20;
 /// Jobs that are taken to store in the cache of GitHub Actions in the same minute: the entries that a
 /// repository may make are shared among so many.
 pub const GHA_SHARERS: u32 = 10;
+
+/// Most questions for leases that are open at once; who asks then does not wait.
+pub const MAX_LEASE_QUESTIONS: usize = 2048;
+
+/// Most leases that somebody has at once; who asks then compiles without one.
+pub const MAX_HELD_LEASES: usize = 1024;
+
+/// Results of one unit that are told to those who ask for its lease, the newest.
+pub const MAX_LEASE_RESULTS: usize = 4;
+
+/// Most jobs that are listed as waiting for one unit.
+pub const MAX_SHOWN_WAITERS: usize = 64;
+
+/// Longest body of a question about leases, bytes.
+pub const MAX_LEASE_BODY_BYTES: usize = 128 * 1024;
+
+/// Longest name of who asks for a lease, bytes.
+pub const MAX_ASKER_BYTES: usize = 128;
+
+/// Longest that one question for a lease waits at the server behind this one; whoever waits longer asks again. Less than
+/// [`kiln_storage::limits::REMOTE_STALL_TIMEOUT`].
+pub const LEASE_QUESTION: Duration = Duration::from_secs(10);
+
+/// Pause after a question for a lease that waited was cut off.
+pub const LEASE_BROKEN: Duration = Duration::from_millis(500);
+
+/// How long a server that knows no leases is not asked for them again.
+pub const LEASES_UNKNOWN: Duration = Duration::from_secs(600);
+
+/// Longest that those who wait there for a result wait until it is sent.
+pub const LEASE_SENT: Duration = Duration::from_secs(30);
+
+/// Most leases that are held on until their results are sent.
+pub const MAX_LEASE_RELEASES: usize = 1024;
+
+/// Most results of which it is known that they were given up.
+pub const MAX_LOST_KNOWN: usize = 256;

@@ -10,8 +10,8 @@ use super::shown::{
 };
 use super::{Form, page as around, timeline};
 use crate::limits::{MAX_NAMED_IN_LINE, MAX_TREND_RUNS};
-use crate::report::{Job, earlier_runs};
 use crate::report::markdown::{Words, meaning};
+use crate::report::{Job, earlier_runs};
 
 const JOBS: &[(&str, bool)] = &[
     ("job", false),

@@ -22,7 +22,8 @@ use crate::service::Service;
 const HTML: &str = "text/html; charset=utf-8";
 
 /// What is said where the runs of other servers are not listed.
-const OF_OTHERS: &str = "Runs that this server took part in, and those whose report it was asked for.";
+const OF_OTHERS: &str =
+    "Runs that this server took part in, and those whose report it was asked for.";
 const BEHIND_IS_SILENT: &str =
     "Runs that this server took part in: the server behind it, which has all, does not tell.";
 

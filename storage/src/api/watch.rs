@@ -78,6 +78,6 @@ pub struct SeenUnit {
     pub took_ms: u64,
     /// Wall milliseconds of its compile, now or when the result was made.
     pub cost_ms: u64,
-    /// Milliseconds since the server heard of it.
+    /// Milliseconds since it ended, or since the server heard of it where the clock of its machine is wrong.
     pub quiet_ms: u64,
 }
