@@ -11,7 +11,7 @@ use super::shown::{
 use super::{Form, page as around, timeline};
 use crate::limits::{MAX_NAMED_IN_LINE, MAX_TREND_RUNS};
 use crate::report::markdown::{Words, meaning};
-use crate::report::{Job, earlier_runs};
+use crate::report::{Job, earlier_runs, unshared};
 
 const JOBS: &[(&str, bool)] = &[
     ("job", false),
@@ -167,6 +167,9 @@ fn matrix(html: &mut Html, report: &RunReport) {
     if report.jobs.iter().any(|job| job.without_details > 0) {
         let text = "Of jobs with too many units only the newest are kept one by one; the figures count all.";
         html.line("p", &[("class", "note")], text);
+    }
+    if let Some(text) = unshared(report) {
+        html.line("p", &[("class", "note")], &text);
     }
     if let Some(text) = earlier_runs(report.earlier_runs) {
         html.line("p", &[("class", "note")], &text);

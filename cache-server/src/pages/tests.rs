@@ -35,6 +35,7 @@ fn row(name: &str, events: &[Event]) -> JobRow {
         series: String::new(),
         sums,
         latest: Latest::default(),
+        unshared: None,
     }
 }
 

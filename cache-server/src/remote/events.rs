@@ -24,7 +24,7 @@ use super::{Edge, Side, earlier, kind_of};
 use crate::clock;
 use crate::error::ApiError;
 use crate::history::outgoing::{self, Waiting};
-use crate::history::read;
+use crate::history::{read, unshared};
 use crate::index::units::{self, UnitRow};
 use crate::limits::{
     EVENTS_BROUGHT, EVENTS_BROUGHT_AGAIN, EVENTS_SENT_AT_ONCE, EVENTS_SENT_BYTES,
@@ -86,6 +86,17 @@ impl Edge {
             KeepsEvents::No => false,
             KeepsEvents::AsObjects | KeepsEvents::AsEntries => self.sends,
             KeepsEvents::AsServer => true,
+        }
+    }
+
+    /// Why a place that keeps events takes none of this server's, where that is known.
+    pub(crate) fn refuses_events(&self) -> Option<String> {
+        let keeps =
+            matches!(self.remote.keeps_events(), KeepsEvents::AsObjects | KeepsEvents::AsEntries);
+        match (keeps, self.sends) {
+            (false, _) => None,
+            (true, false) => Some("nothing is sent with KILN_MODE=read".to_owned()),
+            (true, true) => self.remote.refuses_events(),
         }
     }
 }
@@ -162,7 +173,12 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
             edge.tell(&service.log, FaultKind::Refused, &why);
         }
         // Who may not write results is told so when there are some.
-        Ok(Err(StoreError::ReadOnly(why))) => return Err(why),
+        Ok(Err(StoreError::ReadOnly(why))) => {
+            let (job, said) = ((batch.run, batch.job), why.clone());
+            let note = move |rows: &_| unshared::note(rows, (&job.0, &job.1), &said);
+            let noted = service.history.write(note).await;
+            return Err(noted.map_or_else(|error| error.to_string(), |()| why));
+        }
         Ok(Err(error)) => {
             let (kind, why) = kind_of(&error);
             edge.fault(&service.log, Side::Writes, kind, &why);
@@ -170,7 +186,10 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
         }
         Err(_) => return Err("no answer in minutes".into()),
     }
-    let remove = move |index: &_| outgoing::remove(index, &rows);
+    let remove = move |index: &_| {
+        unshared::forget(index, (&batch.run, &batch.job))?;
+        outgoing::remove(index, &rows)
+    };
     service.history.write(remove).await.map_err(|error| error.to_string())
 }
 

@@ -284,6 +284,7 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
         reachable,
         left_alone,
         not_sending,
+        events_stay: edge.refuses_events(),
         fault,
         queued: waiting.count,
         packing: edge.ahead.is_packing(),

@@ -12,8 +12,8 @@ use kiln_storage::api::report::{
 use kiln_storage::reasons;
 use kiln_storage::record::UnitName;
 
-use super::earlier_runs;
 use super::verdict::time;
+use super::{earlier_runs, unshared};
 use crate::limits::{MAX_MARKDOWN_BYTES, MAX_NAMED_IN_LINE};
 
 /// What causes mean, for people.
@@ -184,6 +184,7 @@ fn verdicts(report: &RunReport) -> Section {
         Some(format!("- **{}**: {}\n", inline(&job.job), inline(verdict)))
     };
     let mut rows: Vec<String> = report.jobs.iter().filter_map(told).collect();
+    rows.extend(unshared(report).map(|text| format!("\n**Not shared.** {}\n", inline(&text))));
     rows.extend(earlier_runs(report.earlier_runs).map(|text| format!("\n{text}\n")));
     Section {
         head: if rows.is_empty() { String::new() } else { "\n".into() },

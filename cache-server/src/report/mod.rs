@@ -25,7 +25,7 @@ use kiln_storage::record::{Member, UnitName, UnitPart};
 
 use crate::history::chunk::{Kept, More};
 use crate::history::read::{JobRow, RunRow};
-use crate::limits::{EARLIER_RUNS, MAX_NAMED_IN_GROUP, MAX_REPORTED_UNITS};
+use crate::limits::{EARLIER_RUNS, MAX_NAMED_IN_GROUP, MAX_NAMED_IN_LINE, MAX_REPORTED_UNITS};
 use sums::{Sums, is_compiled};
 pub use verdict::time;
 
@@ -113,6 +113,23 @@ pub fn earlier_runs(known: EarlierRuns) -> Option<String> {
     }
 }
 
+/// What to say of jobs whose events are not in the place that the jobs share, if there are such.
+pub fn unshared(report: &RunReport) -> Option<String> {
+    let jobs: Vec<&JobReport> = report.jobs.iter().filter(|job| job.unshared.is_some()).collect();
+    let why = jobs.first()?.unshared.as_ref()?;
+    let named: Vec<&str> =
+        jobs.iter().take(MAX_NAMED_IN_LINE).map(|job| job.job.as_str()).collect();
+    let more = match jobs.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "The figures of {}{more} could not be shared: {why}. Reports made elsewhere lack them, and this one lacks \
+         other jobs that could not share theirs.",
+        named.join(", ")
+    ))
+}
+
 /// A job alone.
 pub(crate) fn job_report(job: &Job) -> JobReport {
     let row = &job.row;
@@ -122,6 +139,7 @@ pub(crate) fn job_report(job: &Job) -> JobReport {
         first_ms: row.first_ms,
         last_ms: row.last_ms,
         verdict: verdict::verdict(&measures),
+        unshared: row.unshared.clone(),
         trend: job.earlier.iter().map(|(run, row)| trend_point(run, row)).collect(),
         without_details: measures.counts.units.saturating_sub(row.kept),
         measures,

@@ -51,6 +51,7 @@ fn row(job: &str, events: &[Event]) -> JobRow {
         series: String::new(),
         sums,
         latest: Latest::default(),
+        unshared: None,
     }
 }
 

@@ -110,6 +110,10 @@ pub struct JobReport {
     /// Where the cache did not pay: why, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// Why its events are with the server that made this report alone, where the place that the jobs share does not
+    /// take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unshared: Option<String>,
     /// Earlier runs of the same job, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trend: Vec<TrendPoint>,

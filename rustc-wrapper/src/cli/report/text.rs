@@ -1,8 +1,8 @@
 //! The text of a report: what happened in one line, the jobs as a table, then what is worth doing, the dearest
 //! first. Pure.
 
-use kiln_server::report::earlier_runs;
 use kiln_server::report::markdown::meaning;
+use kiln_server::report::{earlier_runs, unshared};
 use kiln_storage::api::report::{
     ByReason, CompiledUnit, JobReport, Measures, RunReport, TwiceGroup,
 };
@@ -25,6 +25,9 @@ pub(super) fn text(report: &RunReport) -> String {
         if let Some(verdict) = &job.verdict {
             out.push_str(&format!("\n{}: {}\n", say::inline(&job.job), say::inline(verdict)));
         }
+    }
+    if let Some(told) = unshared(report) {
+        out.push_str(&format!("\n{}\n", say::inline(&told)));
     }
     if let Some(known) = earlier_runs(report.earlier_runs) {
         out.push_str(&format!("\n{known}\n"));
