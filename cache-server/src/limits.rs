@@ -154,6 +154,18 @@ pub const EVENTS_BROUGHT: Duration = Duration::from_secs(20);
 /// Pause before events of a run that is watched are looked for again behind the server.
 pub const EVENTS_BROUGHT_AGAIN: Duration = Duration::from_secs(60);
 
+/// Runs before a run that are brought for its report from a bucket.
+pub const EARLIER_RUNS: usize = 3;
+
+/// Longest that a report waits for them.
+pub const EARLIER_WITHIN: Duration = Duration::from_secs(6);
+
+/// Most runs that the note of a workflow names.
+pub const MAX_NOTED_RUNS: usize = 200;
+
+/// Most runs of one branch that it names.
+pub const MAX_NOTED_OF_BRANCH: usize = 10;
+
 /// Most runs of which it is known when their events were looked for.
 pub const MAX_BROUGHT_RUNS: usize = 64;
 

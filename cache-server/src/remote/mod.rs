@@ -9,6 +9,7 @@ pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod batches;
 pub(crate) mod breaker;
+pub(crate) mod earlier;
 pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod flights;
@@ -283,6 +284,7 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
         reachable,
         left_alone,
         not_sending,
+        events_stay: edge.refuses_events(),
         fault,
         queued: waiting.count,
         packing: edge.ahead.is_packing(),

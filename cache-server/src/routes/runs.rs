@@ -18,7 +18,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::history::read::{self, RunRow};
 use crate::principal::Principal;
-use crate::remote::events;
+use crate::remote::{earlier, events};
 use crate::report::markdown::{self, Plain};
 use crate::report::{gather, now, summary};
 use crate::service::Service;
@@ -215,8 +215,19 @@ pub(super) async fn gathered(
     Ok(())
 }
 
-async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
+/// The same for a report of it: with the runs that it is held against.
+pub(super) async fn gathered_with_earlier(
+    service: &Service,
+    principal: &Principal,
+    run: &str,
+) -> Result<(), ApiError> {
     gathered(service, principal, run).await?;
+    earlier::bring(service, &principal.scope_id, run).await;
+    Ok(())
+}
+
+async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
+    gathered_with_earlier(service, principal, run).await?;
     gather::report(service, &principal.scope_id, run).await?.ok_or(ApiError::NotFound)
 }
 
