@@ -13,7 +13,7 @@ pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,11 +36,16 @@ pub struct Shared {
 impl Shared {
     /// Starts one.
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts one at another address of this machine.
+    pub fn start_at(ip: Ipv4Addr) -> Self {
         let dir = tempfile::Builder::new().prefix("kt").tempdir_in(&host().tmp);
         let dir = dir.expect("a temporary directory");
         let mut config = ServeConfig::shared(&dir.path().join("k"));
         let socket = dir.path().join("s");
-        config.listen.tcp = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.listen.tcp = Some(SocketAddr::from((ip, 0)));
         config.listen.socket = Some(socket.clone());
         let server = Server::bind(config).expect("a server");
         let address = server.tcp_address().expect("an address");
