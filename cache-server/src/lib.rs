@@ -33,6 +33,7 @@ mod rebuild;
 pub mod report;
 mod reports;
 mod routes;
+mod scopes;
 mod serve;
 mod service;
 mod store;

@@ -386,3 +386,6 @@ pub const MAX_LEASE_BODY_BYTES: usize = 128 * 1024;
 
 /// Longest name of who asks for a lease, bytes.
 pub const MAX_ASKER_BYTES: usize = 128;
+
+/// Most scopes that are remembered as known; beyond, all are noted again.
+pub const MAX_SCOPES_REMEMBERED: usize = 100_000;

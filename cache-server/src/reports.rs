@@ -19,6 +19,9 @@ use crate::limits::{EVENT_FLUSH_DELAY, MAX_STORED_EVENTS, MAX_WAITING_EVENTS};
 use crate::remote::Edge;
 use crate::service::Service;
 
+/// The scope that events are of, and others whose results they may have used.
+type Of = (String, Vec<String>);
+
 /// Events that are not written yet, by scope.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
@@ -31,7 +34,7 @@ pub(crate) struct Reports {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    events: BTreeMap<String, Vec<Event>>,
+    events: BTreeMap<Of, Vec<Event>>,
     count: usize,
 }
 
@@ -40,13 +43,13 @@ impl Reports {
     ///
     /// # Errors
     /// [`ApiError::Busy`] when too many wait.
-    pub(crate) fn take(&self, scope: String, events: Vec<Event>) -> Result<(), ApiError> {
+    pub(crate) fn take(&self, of: Of, events: Vec<Event>) -> Result<(), ApiError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.count + events.len() > MAX_WAITING_EVENTS {
             return Err(ApiError::Busy("too many events at once"));
         }
         waiting.count += events.len();
-        waiting.events.entry(scope).or_default().extend(events);
+        waiting.events.entry(of).or_default().extend(events);
         self.wake.notify_one();
         Ok(())
     }
@@ -67,7 +70,7 @@ impl Reports {
         // What one of them does not take is not lost to the other.
         let mut kept = Ok(());
         let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
-        for (scope, batch) in waiting.events.clone() {
+        for ((scope, _), batch) in waiting.events.clone() {
             let metrics = service.metrics.clone();
             let added = service.history.add(scope, batch, move |rows, new| {
                 new.iter().for_each(|event| metrics.event(event));
@@ -82,8 +85,8 @@ impl Reports {
             edge.events.wake();
         }
         let written = service.index.write(move |index| {
-            for (scope, batch) in &waiting.events {
-                events::add(index, scope, batch, clock::now_ms())?;
+            for ((scope, others), batch) in &waiting.events {
+                events::add(index, (scope, others), batch, clock::now_ms())?;
             }
             events::trim(index, MAX_STORED_EVENTS)
         });

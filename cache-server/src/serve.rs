@@ -27,7 +27,7 @@ use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, history, ingest, quarantine, rebuild, remote, reports, routes};
+use crate::{evict, history, ingest, quarantine, rebuild, remote, reports, routes, scopes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -265,6 +265,8 @@ enum Fill {
 
 fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
+    let policy = service.clone();
+    tokio::spawn(async move { scopes::note_own(&policy).await });
     tokio::spawn(reports::run(service.clone()));
     let leases = service.clone();
     tokio::spawn(async move { leases.leases.run().await });

@@ -191,7 +191,7 @@ fn offer(digest: Digest, path: &Path) -> Offer {
 }
 
 /// A record of one output that holds the name of the unit.
-fn record(unit: &str) -> Record {
+pub(crate) fn record(unit: &str) -> Record {
     let unit_key = UnitKey::new(Digest::of(format!("unit {unit}").as_bytes()));
     Record {
         version: RECORD_VERSION,

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 
 use crate::error::ApiError;
 use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
-use crate::principal::{self, Peer, Principal};
+use crate::principal::{Peer, Principal};
 use crate::routes::leases::LEASES;
+use crate::scopes;
 use crate::service::Service;
 
 /// The header that carries the id of a request in every answer.
@@ -109,6 +110,10 @@ impl FromRequestParts<Service> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<Peer>().copied();
-        principal::resolve(&service.policy, peer.unwrap_or(Peer::Tcp))
+        let principal = service.policy.resolve(peer.unwrap_or(Peer::Tcp))?;
+        if !principal.local() {
+            scopes::note(service, &principal).await;
+        }
+        Ok(principal)
     }
 }

@@ -373,12 +373,7 @@ impl State {
         self.by_id.get(&id).filter(|place| &*place.scope == scope).cloned()
     }
 
-    fn heard(
-        &mut self,
-        lease: Named<'_>,
-        now: Duration,
-        note: impl FnOnce(&mut Holding),
-    ) -> bool {
+    fn heard(&mut self, lease: Named<'_>, now: Duration, note: impl FnOnce(&mut Holding)) -> bool {
         self.tick(now);
         let Some(place) = self.place_of(lease) else { return false };
         self.with(&place, now, |_, unit| {

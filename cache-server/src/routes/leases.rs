@@ -50,10 +50,12 @@ pub(crate) async fn ask(
     if request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
+    // Who stores nothing has nothing to offer to those who would wait.
+    let Some(scope) = &principal.writes else { return Ok(Json(LeaseResponse::Free)) };
     let Ok(_open) = service.questions.try_acquire() else {
         return Ok(Json(LeaseResponse::Free));
     };
-    Ok(Json(service.leases.ask(&principal.scope_id, request).await))
+    Ok(Json(service.leases.ask(&scope.id, request).await))
 }
 
 /// The holder of a lease lives. Answered after a while, and to be asked again at once then; a connection that ends
@@ -77,7 +79,7 @@ pub(crate) async fn hold(
 ) -> Result<StatusCode, ApiError> {
     let id = own(&name(path)?)?;
     let HoldRequest { cpu_ms } = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
-    there(service.leases.hold(&principal.scope_id, id, cpu_ms).await)
+    there(service.leases.hold(&principal.writes()?.id, id, cpu_ms).await)
 }
 
 /// How a lease ended.
@@ -100,7 +102,7 @@ pub(crate) async fn release(
 ) -> Result<StatusCode, ApiError> {
     let id = own(&name(path)?)?;
     let outcome: ReleaseRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
-    there(service.leases.release(&principal.scope_id, id, outcome))
+    there(service.leases.release(&principal.writes()?.id, id, outcome))
 }
 
 /// Who compiles what at this moment, oldest first.
@@ -120,8 +122,8 @@ pub(crate) async fn list(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<LeasesResponse>, ApiError> {
     let Query(Which { run }) = which.map_err(|_| malformed())?;
-    let leases = service.leases.list(&principal.scope_id, run.as_deref());
-    Ok(Json(LeasesResponse { leases }))
+    let of = |scope: &String| service.leases.list(scope, run.as_deref());
+    Ok(Json(LeasesResponse { leases: principal.read_ids().iter().flat_map(of).collect() }))
 }
 
 /// The lease of an id that this server made.

@@ -64,8 +64,8 @@ async fn made(
     principal: &Principal,
     (run, form): (&str, Form),
 ) -> Result<Option<String>, ApiError> {
-    gathered(service, principal, run).await?;
-    let Some(input) = gather::input(service, &principal.scope_id, run).await? else {
+    let scope = gathered(service, principal, run).await?;
+    let Some(input) = gather::input(service, &scope, run).await? else {
         return Ok(None);
     };
     let page = move || pages::run::page(form, &make(&input), &input.jobs, &Plain);
@@ -111,7 +111,7 @@ pub(crate) async fn file(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    let mut response = match told_behind(&service, &asked, HTML).await {
+    let mut response = match told_behind(&service, &principal, &asked, HTML).await {
         Some(told) => told,
         None => {
             let run = name(path)?;

@@ -73,7 +73,7 @@ pub(crate) async fn drain(
     principal: Principal,
     request: Request,
 ) -> Result<Json<RemoteStatus>, ApiError> {
-    if !principal.local {
+    if !principal.local() {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
     let DrainRequest { within_ms, in_all_ms } = body::json(request).await?;
@@ -103,7 +103,7 @@ pub(crate) async fn shutdown(
     principal: Principal,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    if !principal.local {
+    if !principal.local() {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
     let body = body::bytes(request, MAX_SHUTDOWN_BYTES, "the body").await?;

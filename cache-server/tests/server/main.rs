@@ -35,3 +35,5 @@ mod runs;
 mod stats;
 #[cfg(test)]
 mod stress;
+#[cfg(test)]
+mod trust;
