@@ -6,9 +6,14 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Method};
 use kiln_storage::Scope;
+use kiln_storage::remote::gha::token::decode;
 
+use crate::clock;
 use crate::error::ApiError;
+use crate::trust::Trust;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(crate) enum Kind {
     Local,
     /// TCP without a name, where the server asks for none.
     Open,
+    /// A token, or that no token is needed for what they may do.
+    Named,
 }
 
 /// What somebody may do.
@@ -51,6 +58,8 @@ pub(crate) enum Kind {
 pub(crate) struct Rights {
     /// What they were let in by.
     pub kind: Kind,
+    /// What they are called in the log; never a secret.
+    pub name: String,
     /// The scopes that they see, in the order in which answers are looked for: the own one first.
     pub reads: Vec<Scoped>,
     /// The scope that they write.
@@ -76,9 +85,9 @@ impl From<Rights> for Principal {
 
 impl Rights {
     /// Those of somebody with one scope.
-    fn of_one(kind: Kind, scope: Scope) -> Self {
+    fn of_one(kind: Kind, name: &str, scope: Scope) -> Self {
         let scope = Scoped::from(scope);
-        Self { kind, reads: vec![scope.clone()], writes: Some(scope) }
+        Self { kind, name: name.to_owned(), reads: vec![scope.clone()], writes: Some(scope) }
     }
 
     /// Whether they are on this machine, with the rights of the server.
@@ -103,10 +112,11 @@ impl Rights {
     }
 
     /// The scope that results from behind the server come to when they ask; none: what is behind it is not asked for
-    /// them.
+    /// them, since it would be asked with the rights of the server.
     pub(crate) fn farther(&self) -> Option<&Scoped> {
         match self.kind {
             Kind::Local | Kind::Open => self.writes.as_ref(),
+            Kind::Named => None,
         }
     }
 
@@ -131,25 +141,28 @@ impl Rights {
 }
 
 /// What the server knows about itself for this decision.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Policy {
     /// The user that the server runs as.
     uid: u32,
     /// Who comes by the unix socket.
     local: Principal,
-    /// Who comes by TCP.
+    /// Who comes by TCP, where nobody needs to be known.
     open: Principal,
+    /// Who is known.
+    trust: Trust,
 }
 
 impl Policy {
     /// That of a server of a user. `tcp_scope`: that of requests over TCP, where it is not the user's.
-    pub(crate) fn new(uid: u32, tcp_scope: Option<Scope>) -> Self {
+    pub(crate) fn new(uid: u32, tcp_scope: Option<Scope>, trust: Trust) -> Self {
         let own = Scope::local_user(uid);
         let tcp = tcp_scope.unwrap_or_else(|| own.clone());
         Self {
             uid,
-            local: Rights::of_one(Kind::Local, own).into(),
-            open: Rights::of_one(Kind::Open, tcp).into(),
+            local: Rights::of_one(Kind::Local, "local user", own).into(),
+            open: Rights::of_one(Kind::Open, "anybody", tcp).into(),
+            trust,
         }
     }
 
@@ -161,36 +174,86 @@ impl Policy {
     /// The principal of a connection.
     ///
     /// On a unix socket it is the server's own user (or root, who could be it); nobody else may ask.
-    /// Over TCP it is who has the configured scope.
+    /// Over TCP it is who has the token, where one is required, and who has the configured scope, where none is.
     ///
     /// # Errors
-    /// [`ApiError::Forbidden`].
-    pub(crate) fn resolve(&self, peer: Peer) -> Result<Principal, ApiError> {
+    /// [`ApiError::Forbidden`], [`ApiError::Unauthorized`].
+    pub(crate) fn resolve(&self, peer: Peer, token: Option<&str>) -> Result<Principal, ApiError> {
         match peer {
             Peer::Unix { uid: Some(uid) } if uid == self.uid || uid == 0 => Ok(self.local.clone()),
             Peer::Unix { .. } => Err(ApiError::Forbidden("this socket belongs to another user")),
-            Peer::Tcp => Ok(self.open.clone()),
+            Peer::Tcp if !self.trust.is_required() => Ok(self.open.clone()),
+            Peer::Tcp => match token {
+                Some(token) => self
+                    .trust
+                    .who(token, clock::now_ms())
+                    .ok_or(ApiError::Unauthorized("the token is not known, over, or revoked")),
+                None => self
+                    .trust
+                    .public()
+                    .cloned()
+                    .ok_or(ApiError::Unauthorized("this server asks for a token")),
+            },
         }
     }
+
+    /// Who is known.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Whether what is in a scope (by its id) goes to what is behind the server: it is stored there with the rights of
+    /// the server, where everybody who reads there finds it.
+    pub(crate) fn goes_on(&self, scope: &str) -> bool {
+        let is = |principal: &Principal| principal.scopes().any(|scoped| scoped.id == scope);
+        is(&self.local) || (is(&self.open) && !self.trust.is_required())
+    }
+}
+
+/// The token in the head of a request. Browsers send theirs as a password, and only for what changes nothing: another
+/// page could make them.
+pub(crate) fn token_of(method: &Method, headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(AUTHORIZATION)?.to_str().unwrap_or_default();
+    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let token = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => rest.trim().to_owned(),
+        "basic" if reads => password(rest.trim()).unwrap_or_default(),
+        _ => String::new(),
+    };
+    Some(token)
+}
+
+/// The password of `user:password` in base64.
+fn password(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
+    let pair = String::from_utf8(decode(&text)?).ok()?;
+    Some(pair.split_once(':')?.1.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn policy(uid: u32, tcp_scope: &Scope) -> (tempfile::TempDir, Policy) {
+        let dir = tempfile::tempdir().unwrap();
+        let trust = Trust::new(dir.path(), None);
+        (dir, Policy::new(uid, Some(tcp_scope.clone()), trust))
+    }
+
     #[test]
     fn only_the_own_user_and_root_may_use_the_socket() {
         let tcp_scope = Scope::new("r", "main");
-        let policy = Policy::new(7, Some(tcp_scope.clone()));
+        let (_dir, policy) = policy(7, &tcp_scope);
         for uid in [0, 7] {
-            let principal = policy.resolve(Peer::Unix { uid: Some(uid) }).unwrap();
+            let principal = policy.resolve(Peer::Unix { uid: Some(uid) }, None).unwrap();
             assert_eq!(principal.writes().unwrap().scope, Scope::local_user(7));
             assert!(principal.local());
         }
         for uid in [Some(8), None] {
-            assert!(policy.resolve(Peer::Unix { uid }).is_err());
+            assert!(policy.resolve(Peer::Unix { uid }, None).is_err());
         }
-        let tcp = policy.resolve(Peer::Tcp).unwrap();
+        let tcp = policy.resolve(Peer::Tcp, None).unwrap();
         assert_eq!(tcp.first().unwrap().scope, tcp_scope);
         assert!(!tcp.local());
     }
@@ -198,9 +261,25 @@ mod tests {
     #[test]
     fn who_writes_nothing_is_told() {
         let reads = ["own", "main"].map(|name| Scope::new("r", name).into()).to_vec();
-        let reader = Rights { kind: Kind::Open, reads, writes: None };
+        let reader = Rights { kind: Kind::Open, name: String::new(), reads, writes: None };
         assert!(matches!(reader.writes(), Err(ApiError::Forbidden(_))));
         assert_eq!(reader.first().unwrap().scope.reference(), "own");
         assert_eq!(reader.repositories(), ["r"]);
+    }
+
+    #[test]
+    fn a_token_comes_as_bearer_or_as_the_password_of_a_browser() {
+        let check = |method: &Method, text: &str, token: Option<&str>| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, text.parse().unwrap())]);
+            assert_eq!(token_of(method, &headers).as_deref(), token, "{method} {text}");
+        };
+        assert_eq!(token_of(&Method::GET, &HeaderMap::new()), None);
+        check(&Method::PUT, "Bearer kiln_t_1", Some("kiln_t_1"));
+        check(&Method::PUT, "bearer  kiln_t_1 ", Some("kiln_t_1"));
+        check(&Method::GET, "Basic dXNlcjpwYTo/Pz8+", Some("pa:???>"));
+        check(&Method::POST, "Basic dXNlcjpwYTo/Pz8+", Some(""));
+        for bad in ["Basic !", "Basic dXNlcg==", "Digest x", "kiln_t_1", ""] {
+            check(&Method::GET, bad, Some(""));
+        }
     }
 }

@@ -69,8 +69,9 @@ impl Reports {
         }
         // What one of them does not take is not lost to the other.
         let mut kept = Ok(());
-        let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
+        let takes = service.edge.as_ref().is_some_and(Edge::takes_events);
         for ((scope, _), batch) in waiting.events.clone() {
+            let goes_on = takes && service.policy.goes_on(&scope);
             let metrics = service.metrics.clone();
             let added = service.history.add(scope, batch, move |rows, new| {
                 new.iter().for_each(|event| metrics.event(event));
@@ -81,7 +82,7 @@ impl Reports {
             });
             kept = kept.and(added.await);
         }
-        if let Some(edge) = service.edge.as_ref().filter(|_| goes_on) {
+        if let Some(edge) = service.edge.as_ref().filter(|_| takes) {
             edge.events.wake();
         }
         let written = service.index.write(move |index| {

@@ -22,6 +22,7 @@ use crate::remote::Edge;
 use crate::reports::Reports;
 use crate::scopes::Known;
 use crate::store::Store;
+use crate::trust::Trust;
 
 /// A handle on the parts; clones share them.
 #[derive(Debug, Clone)]
@@ -93,11 +94,11 @@ impl Service {
         store: Store,
         (index, history): (Index, History),
         log: Log,
-        remote: Option<Arc<dyn Remote>>,
+        (remote, trust): (Option<Arc<dyn Remote>>, Trust),
     ) -> Self {
         let uid = rustix::process::geteuid().as_raw();
         let edge = remote.map(|remote| Edge::new(remote, &config.remote));
-        let policy = Policy::new(uid, config.tcp_scope.clone());
+        let policy = Policy::new(uid, config.tcp_scope.clone(), trust);
         Self(Arc::new(Parts {
             config,
             store,

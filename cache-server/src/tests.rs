@@ -103,8 +103,9 @@ impl Fixture {
         let store = Store::new(backend.clone(), StorageUrl::Memory);
         let index = index::open::open(dir.path(), "test").unwrap().index;
         let log = Log::open(&dir.path().join("server.log"), Level::Debug, false);
+        let trust = crate::trust::Trust::new(dir.path(), None);
         let (history, _) = crate::history::open::open(dir.path()).unwrap();
-        let service = Service::new(config, store, (index, history), log, remote);
+        let service = Service::new(config, store, (index, history), log, (remote, trust));
         service.complete.send_replace(true);
         ingest::start(&service);
         tokio::spawn(crate::remote::outbox::run(service.clone()));

@@ -57,10 +57,15 @@ impl Kept {
 pub fn command(tool: &OsString, args: &[OsString]) -> Command {
     let mut command = Command::new(tool);
     command.args(args);
+    hide(&mut command);
+    command
+}
+
+/// Takes out of what a program will see what it must not.
+pub(crate) fn hide(command: &mut Command) {
     for name in HIDDEN {
         command.env_remove(name);
     }
-    command
 }
 
 /// Copies lines as they come; each is changed by `show` on its way and kept as it was.

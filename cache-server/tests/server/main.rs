@@ -14,6 +14,8 @@ mod gc;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod issuer;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;

@@ -1,10 +1,17 @@
 //! Who may read and store what, from outside.
 
-use kiln_server::ServeConfig;
-use kiln_storage::api::{LookupRequest, LookupResponse, MissingRequest, PublishRequest};
-use kiln_storage::{Digest, Scope};
+use std::path::Path;
 
-use crate::harness::{Fixture, TestServer};
+use kiln_server::ServeConfig;
+use kiln_storage::api::{
+    LookupRequest, LookupResponse, MissingRequest, PublishRequest, SessionResponse,
+};
+use kiln_storage::{Digest, Scope};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::harness::{Fixture, Reply, TestServer};
+use crate::issuer::{Issuer, TestKey, claims, encode, head, now_s, of_pull_request, signed_part};
 
 fn another_repository(config: &mut ServeConfig) {
     config.tcp_scope = Some(Scope::new("another", "refs/heads/main"));
@@ -71,4 +78,379 @@ fn a_rebuilt_index_knows_whose_blobs_are_whose() {
     assert_eq!(found.records, [], "scopes of one repository are apart");
     assert_eq!(server.tcp("GET", &blob(mine), &[], b"").body, mine.as_bytes());
     assert_eq!(server.tcp("GET", &blob(theirs), &[], b"").status, 404);
+}
+
+const AUDIENCE: &str = "https://kiln.example";
+
+/// A server that asks for tokens, with rules for repository 1234, and an issuer of tokens for its jobs.
+struct Guarded {
+    server: TestServer,
+    issuer: Issuer,
+}
+
+/// Requests with a token, or without.
+struct As<'a>(&'a TestServer, Option<String>);
+
+impl As<'_> {
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Reply {
+        let header = self.1.as_ref().map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = header.iter().map(|text| ("authorization", text.as_str())).collect();
+        self.0.tcp(method, path, &headers, body)
+    }
+
+    fn json(&self, method: &str, path: &str, body: &impl Serialize) -> Reply {
+        self.ask(method, path, &serde_json::to_vec(body).unwrap())
+    }
+
+    /// Uploads the one blob of a record and publishes it; the status.
+    fn publish(&self, one: &Fixture, bytes: &[u8]) -> u16 {
+        let uploaded = self.ask("PUT", &format!("/v1/blobs/{}", Digest::of(bytes)), bytes).status;
+        if !matches!(uploaded, 200 | 201) {
+            return uploaded;
+        }
+        let request = PublishRequest { offers: Vec::new(), ..one.request() };
+        self.json("PUT", &one.path(), &request).status
+    }
+
+    /// What there is of a unit: by its records' standard output.
+    fn finds(&self, one: &Fixture) -> Vec<String> {
+        let request =
+            LookupRequest { units: vec![one.record.unit_key], ..LookupRequest::default() };
+        let reply = self.json("POST", "/v1/lookup", &request);
+        assert_eq!(reply.status, 200);
+        let found: LookupResponse = reply.json();
+        found.records.into_iter().map(|record| record.stdout).collect()
+    }
+
+    fn reads(&self, bytes: &[u8]) -> bool {
+        self.ask("GET", &format!("/v1/blobs/{}", Digest::of(bytes)), b"").status == 200
+    }
+}
+
+impl Guarded {
+    fn start(more: &str) -> Self {
+        Self::start_with(more, |_| {})
+    }
+
+    fn start_with(more: &str, change: impl FnOnce(&mut ServeConfig)) -> Self {
+        let (dir, issuer) = (tempfile::tempdir().unwrap(), Issuer::start());
+        let rules = format!(
+            r#"{{"audience": "{AUDIENCE}", "issuers": [{{"url": "{0}"}}], "repositories": [
+                {{"id": "1234", "issuer": "{0}", "default_branch": "main"{more}}},
+                {{"id": "99", "issuer": "{0}", "default_branch": "main"}}]}}"#,
+            issuer.url()
+        );
+        let path = dir.path().join("trust.json");
+        std::fs::write(&path, rules).unwrap();
+        let server = TestServer::start_with(dir, |config| {
+            config.trust = Some(path);
+            change(config);
+        });
+        Self { server, issuer }
+    }
+
+    fn exchange(&self, token: &str) -> Reply {
+        As(&self.server, None).json("POST", "/v1/session", &json!({"token": token}))
+    }
+
+    /// A job, by what its token says besides that of a push to main.
+    fn job(&self, with: Value) -> As<'_> {
+        let reply = self.exchange(&self.issuer.token(AUDIENCE, with));
+        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
+        As(&self.server, Some(reply.json::<SessionResponse>().token))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.server.kiln_dir().join("server.log")).unwrap()
+    }
+
+    /// A result of the unit `u` for an input, told by its standard output.
+    fn result(&self, input: &str, says: &str, bytes: &[u8]) -> Fixture {
+        let mut one = Fixture::new(self.server.dir.path(), "u", input, &[bytes]);
+        one.record.stdout = says.to_owned();
+        one
+    }
+}
+
+#[test]
+fn pull_requests_read_main_and_nothing_of_one_another() {
+    let guarded = Guarded::start("");
+    let main = guarded.job(json!({}));
+    let first = guarded.job(of_pull_request(1, "main"));
+    let second = guarded.job(of_pull_request(2, "main"));
+    let of_main = guarded.result("1", "main", b"main");
+    assert_eq!(main.publish(&of_main, b"main"), 201);
+    assert_eq!(first.finds(&of_main), ["main"]);
+    assert!(first.reads(b"main"));
+
+    let of_first = guarded.result("2", "first", b"first");
+    assert_eq!(first.publish(&of_first, b"first"), 201);
+    assert_eq!(first.finds(&of_main), ["first", "main"], "the own scope first");
+    assert_eq!(second.finds(&of_main), ["main"]);
+    assert_eq!(main.finds(&of_main), ["main"], "nothing of a pull request gets to main");
+
+    // Another result under the key of main's: for itself alone.
+    let forged = guarded.result("1", "forged", b"forged");
+    assert_eq!(first.publish(&forged, b"forged"), 201);
+    assert_eq!(main.finds(&of_main), ["main"]);
+    assert_eq!(second.finds(&of_main), ["main"]);
+    let mine = first.finds(&of_main);
+    assert!(mine.contains(&"forged".to_owned()) && !mine.contains(&"main".to_owned()), "{mine:?}");
+
+    // What is quarantined there is quarantined there alone.
+    let quarantine = format!("{}/quarantine", of_main.path());
+    let request = json!({"unit": {"crate_name": "c", "version": "1", "kind": "lib", "target": "t"}, "reason": "x"});
+    assert_eq!(second.json("POST", &quarantine, &request).status, 204);
+    assert_eq!(second.finds(&of_main), [""; 0], "not from main either");
+    assert_eq!(second.publish(&of_main, b"main"), 423);
+    assert_eq!(main.finds(&of_main), ["main"]);
+    assert_eq!(main.json("POST", &quarantine, &request).status, 204);
+    assert_eq!(first.finds(&of_main), ["first"], "what proved wrong in main is answered to nobody");
+
+    // Another repository has nothing to do with it.
+    let other = guarded.job(json!({"repository_id": "99"}));
+    assert_eq!(other.finds(&of_main), [""; 0]);
+    assert!(!other.reads(b"first") && second.reads(b"first"), "blobs are the repository's");
+}
+
+#[test]
+fn an_event_that_is_not_listed_stores_nothing() {
+    let guarded = Guarded::start("");
+    let main = guarded.job(json!({}));
+    let one = guarded.result("1", "main", b"main");
+    assert_eq!(main.publish(&one, b"main"), 201);
+    let target = guarded.job(json!({"event_name": "pull_request_target", "base_ref": "main"}));
+    assert_eq!(target.finds(&one), ["main"]);
+    let other = guarded.result("2", "other", b"other");
+    assert_eq!(target.publish(&other, b"other"), 403);
+    let publish = PublishRequest { offers: Vec::new(), ..other.request() };
+    assert_eq!(target.json("PUT", &other.path(), &publish).problem(), "/problems/forbidden");
+    for (method, path) in [
+        ("PUT", "/v1/notes/ahead-1"),
+        ("POST", "/v1/events"),
+        ("POST", "/v1/stats/zero"),
+        ("DELETE", "/v1/quarantine"),
+        ("DELETE", &format!("/v1/quarantine/{}", one.record.result_key)),
+        ("POST", &format!("{}/quarantine", one.path())),
+        ("POST", "/v1/shutdown"),
+        ("POST", "/v1/drain"),
+    ] {
+        assert_eq!(target.ask(method, path, b"{\"events\":[]}").status, 403, "{method} {path}");
+    }
+    let lease = json!({"key": Digest::of(b"k"), "asker": "a", "unit": one.record.unit, "run": "r",
+        "job": "j", "wait_ms": 0, "known": []});
+    let answer = target.json("POST", "/v1/leases", &lease);
+    assert_eq!((answer.status, answer.body.as_slice()), (200, br#"{"state":"free"}"#.as_slice()));
+}
+
+#[test]
+fn a_token_that_is_not_believed_gets_nothing() {
+    let guarded = Guarded::start("");
+    let iss = guarded.issuer.url();
+    let key = TestKey::nth(0);
+    let claimed = |with: Value| claims(&iss, AUDIENCE, with);
+    let good = guarded.issuer.token(AUDIENCE, json!({}));
+    let unsigned = signed_part(&json!({"alg": "none", "kid": "test-1"}), &claimed(json!({})));
+    let part = signed_part(&json!({"alg": "HS256", "kid": "test-1"}), &claimed(json!({})));
+    let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key.public().0);
+    let by_public_key =
+        format!("{part}.{}", encode(ring::hmac::sign(&secret, part.as_bytes()).as_ref()));
+    let later = now_s() + 3600;
+    let bad = [
+        ("forged", TestKey::nth(1).sign(&head(), &claimed(json!({})))),
+        ("not signed", format!("{unsigned}.")),
+        ("signed with the public key", by_public_key),
+        ("over", guarded.issuer.token(AUDIENCE, json!({"exp": now_s() - 61}))),
+        ("not begun", guarded.issuer.token(AUDIENCE, json!({"nbf": later, "exp": later + 300}))),
+        ("for somebody else", guarded.issuer.token("https://github.com/o", json!({}))),
+        (
+            "of another issuer",
+            key.sign(&head(), &claims("https://else.example", AUDIENCE, json!({}))),
+        ),
+        ("of another key", key.sign(&json!({"alg": "RS256", "kid": "other"}), &claimed(json!({})))),
+        ("garbage", "a.b.c".to_owned()),
+    ];
+    for (what, token) in &bad {
+        let reply = guarded.exchange(token);
+        assert_eq!(
+            (reply.status, reply.header("www-authenticate")),
+            (401, Some("Bearer")),
+            "{what}"
+        );
+        assert_eq!(
+            As(&guarded.server, Some(token.clone())).ask("GET", "/v1/stats", b"").status,
+            401
+        );
+    }
+    let unknown = guarded.issuer.token(AUDIENCE, json!({"repository_id": "5"}));
+    assert_eq!(guarded.exchange(&unknown).problem(), "/problems/forbidden");
+
+    // The token itself is none of this server's; it is good for one session.
+    assert_eq!(As(&guarded.server, Some(good.clone())).ask("GET", "/v1/stats", b"").status, 401);
+    let session: SessionResponse = guarded.exchange(&good).json();
+    assert_eq!(guarded.exchange(&good).status, 401, "replayed");
+    let mut changed = session.token.clone();
+    changed.replace_range(10..11, if &changed[10..11] == "0" { "1" } else { "0" });
+    assert_eq!(As(&guarded.server, Some(changed)).ask("GET", "/v1/stats", b"").status, 401);
+    assert_eq!(
+        As(&guarded.server, Some(session.token.clone())).ask("GET", "/v1/stats", b"").status,
+        200
+    );
+    assert_eq!(guarded.issuer.asked(), 1, "keys are asked for once, whatever tokens come");
+
+    let log = guarded.log();
+    let secrets = bad.iter().map(|(_, token)| token).chain([&good, &unknown]);
+    for token in secrets {
+        for part in token.split('.').filter(|part| part.len() > 8) {
+            assert!(!log.contains(part), "{part} is in the log");
+        }
+    }
+    assert!(!log.contains(&session.token[7..]) && log.contains("used before"));
+}
+
+#[test]
+fn nobody_gets_in_without_a_token_where_one_is_asked_for() {
+    let guarded = Guarded::start("");
+    let nobody = As(&guarded.server, None);
+    let digest = Digest::of(b"x");
+    for (method, path) in [
+        ("POST", "/v1/lookup"),
+        ("GET", &format!("/v1/blobs/{digest}")),
+        ("HEAD", &format!("/v1/blobs/{digest}")),
+        ("PUT", &format!("/v1/blobs/{digest}")),
+        ("POST", "/v1/blobs/missing"),
+        ("POST", "/v1/blobs/pack"),
+        ("PUT", &format!("/v1/results/{digest}")),
+        ("POST", &format!("/v1/results/{digest}/bring")),
+        ("POST", &format!("/v1/results/{digest}/reject")),
+        ("POST", &format!("/v1/results/{digest}/quarantine")),
+        ("GET", "/v1/quarantine"),
+        ("DELETE", "/v1/quarantine"),
+        ("DELETE", &format!("/v1/quarantine/{digest}")),
+        ("GET", "/v1/notes/n"),
+        ("PUT", "/v1/notes/n"),
+        ("GET", "/v1/leases"),
+        ("POST", "/v1/leases"),
+        ("POST", "/v1/leases/0/hold"),
+        ("POST", "/v1/leases/0/release"),
+        ("POST", "/v1/events"),
+        ("POST", "/v1/nearest"),
+        ("GET", "/v1/explain"),
+        ("GET", "/v1/stats"),
+        ("POST", "/v1/stats/zero"),
+        ("GET", "/v1/runs"),
+        ("GET", "/v1/runs/r"),
+        ("GET", "/v1/runs/r/jobs/j"),
+        ("GET", "/v1/runs/r/report.json"),
+        ("GET", "/v1/runs/r/report.md"),
+        ("GET", "/v1/runs/r/report.html"),
+        ("GET", "/"),
+        ("GET", "/runs/r"),
+        ("GET", "/v1/server"),
+        ("POST", "/v1/drain"),
+        ("POST", "/v1/shutdown"),
+        ("GET", "/metrics"),
+    ] {
+        assert_eq!(nobody.ask(method, path, b"{}").status, 401, "{method} {path}");
+    }
+    assert_eq!(nobody.ask("GET", "/healthz", b"").status, 200);
+    let browser = guarded.server.tcp("GET", "/", &[("accept", "text/html")], b"");
+    assert_eq!(browser.header("www-authenticate"), Some("Basic realm=\"kiln\""));
+    assert_eq!(guarded.server.unix("GET", "/v1/stats", b"").status, 200, "the own user needs none");
+}
+
+#[test]
+fn the_default_branch_is_anybodys_where_the_rules_say_so() {
+    let guarded = Guarded::start(r#", "public_read": true"#);
+    let main = guarded.job(json!({}));
+    let (one, two) = (guarded.result("1", "main", b"main"), guarded.result("2", "first", b"first"));
+    assert_eq!(main.publish(&one, b"main"), 201);
+    assert_eq!(guarded.job(of_pull_request(1, "main")).publish(&two, b"first"), 201);
+    let nobody = As(&guarded.server, None);
+    assert_eq!(nobody.finds(&one), ["main"]);
+    assert!(nobody.reads(b"main"));
+    assert_eq!(nobody.publish(&two, b"x"), 403);
+    assert_eq!(
+        As(&guarded.server, Some("kiln_t_0".into())).ask("GET", "/v1/stats", b"").status,
+        401
+    );
+}
+
+#[test]
+fn what_has_a_token_is_kept_from_what_is_behind_the_server() {
+    let behind = TestServer::start();
+    let upstream = format!("http://{}", behind.tcp);
+    let guarded = Guarded::start_with("", |config| {
+        let settings = kiln_server::Settings { upstream: Some(upstream), ..Default::default() };
+        *config = config.clone().with(&settings).unwrap();
+    });
+    let main = guarded.job(json!({}));
+    let (here, there) =
+        (guarded.result("1", "here", b"here"), guarded.result("2", "there", b"there"));
+    behind.publish(&there);
+    assert_eq!(main.publish(&here, b"here"), 201);
+    assert_eq!(main.finds(&here), ["here"]);
+    assert_eq!(guarded.server.lookup(&here.record).records.len(), 1, "the own user is asked for");
+    let drained = guarded.server.send("POST", "/v1/drain", &json!({"within_ms": 20_000}));
+    assert_eq!(drained.status, 200);
+    assert_eq!(behind.lookup(&here.record).records, [there.record]);
+}
+
+fn command(dir: &Path, args: &[&str]) -> (bool, String) {
+    let program = env!("CARGO_BIN_EXE_kiln-server");
+    let dir = dir.join("kiln");
+    let mut command = std::process::Command::new(program);
+    let output = command.arg("token").args(args).arg("--dir").arg(dir).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn static_tokens_read_and_write_what_they_were_made_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |name: &str, rights: &str, repository: &str| {
+        let (done, made) = command(
+            dir.path(),
+            &[
+                "create",
+                "--name",
+                name,
+                "--repository",
+                repository,
+                "--ref",
+                "main",
+                "--rights",
+                rights,
+            ],
+        );
+        assert!(done);
+        made.trim().to_owned()
+    };
+    let [writer, reader] = ["write", "read"].map(|rights| make(rights, rights, "r"));
+    let stranger = make("stranger", "write", "s");
+    let server = TestServer::start_with(dir, |_| {});
+    let by = |token: &String| As(&server, Some(token.clone()));
+    let one = Fixture::new(server.dir.path(), "u", "1", &[b"one"]);
+    assert_eq!(by(&reader).publish(&one, b"one"), 403);
+    assert_eq!(by(&writer).publish(&one, b"one"), 201);
+    assert_eq!(by(&reader).finds(&one), ["out"]);
+    assert!(by(&reader).reads(b"one") && !by(&stranger).reads(b"one"));
+    assert_eq!(by(&stranger).finds(&one), [""; 0]);
+    assert_eq!(As(&server, None).ask("GET", "/v1/stats", b"").status, 401);
+    let password = format!("anybody:{reader}");
+    let basic =
+        format!("Basic {}", encode(password.as_bytes()).replace('-', "+").replace('_', "/"));
+    assert_eq!(server.tcp("GET", "/", &[("authorization", &basic)], b"").status, 200);
+
+    let log = std::fs::read_to_string(server.kiln_dir().join("server.log")).unwrap();
+    let dir = server.stop();
+    let tokens = std::fs::read_to_string(dir.path().join("kiln/tokens.json")).unwrap();
+    for token in [&writer, &reader, &stranger] {
+        assert!(!log.contains(&token[7..]) && !tokens.contains(&token[7..]));
+    }
+    let (_, listed) = command(dir.path(), &["list"]);
+    assert!(!listed.contains("last used never"), "{listed}");
+    assert!(command(dir.path(), &["revoke", "write"]).0);
+    let server = TestServer::start_with(dir, |_| {});
+    assert_eq!(As(&server, Some(writer)).ask("GET", "/v1/stats", b"").status, 401);
+    assert_eq!(As(&server, Some(reader)).finds(&one), ["out"]);
 }

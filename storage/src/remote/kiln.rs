@@ -18,7 +18,8 @@ use futures_util::StreamExt as _;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 
-use self::http::{Answer, Http, Refused, add, json, unavailable};
+pub(super) use self::http::unavailable;
+use self::http::{Answer, Http, Refused, add, json};
 use super::events::{EventBatch, KeepsEvents, Page};
 use super::pack::Unpack;
 use super::{

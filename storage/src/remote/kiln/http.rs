@@ -253,7 +253,7 @@ pub(super) fn json(value: &impl Serialize) -> StoreResult<Bytes> {
 }
 
 /// What a client says of a failure, without the address, which may hold anything.
-pub(super) fn unavailable(error: &reqwest::Error) -> StoreError {
+pub(in crate::remote) fn unavailable(error: &reqwest::Error) -> StoreError {
     let why = if let Some(why) = tls::refusal(error) {
         why
     } else if error.is_timeout() {
