@@ -118,7 +118,7 @@ impl Issuer {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
         std::thread::spawn(move || {
-            let body = TestKey::nth(0).key_set("test-1").to_string();
+            let keys = TestKey::nth(0).key_set("test-1").to_string();
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
                 let (mut head, mut chunk) = (Vec::new(), [0_u8; 4096]);
@@ -128,7 +128,21 @@ impl Issuer {
                         Ok(read) => head.extend_from_slice(&chunk[..read]),
                     }
                 }
-                counted.fetch_add(1, Ordering::Relaxed);
+                let head = String::from_utf8_lossy(&head).into_owned();
+                let body = match head.split_once("audience=") {
+                    Some((_, rest)) => {
+                        assert!(head.contains("authorization: Bearer the job's\r\n"), "{head}");
+                        let aud = rest.split(' ').next().unwrap();
+                        let aud = aud.replace("%3A", ":").replace("%2F", "/");
+                        let claims = claims(&format!("http://{address}"), &aud, json!({}));
+                        let token = TestKey::nth(0).sign(&self::head(), &claims);
+                        json!({"value": token, "count": 1}).to_string()
+                    }
+                    None => {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        keys.clone()
+                    }
+                };
                 let answer = format!(
                     "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
                     body.len()

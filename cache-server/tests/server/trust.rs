@@ -6,7 +6,8 @@ use kiln_server::ServeConfig;
 use kiln_storage::api::{
     LookupRequest, LookupResponse, MissingRequest, PublishRequest, SessionResponse,
 };
-use kiln_storage::{Digest, Scope};
+use kiln_storage::remote::kiln::{JobIdentity, KilnOptions, KilnRemote};
+use kiln_storage::{Digest, Remote as _, Scope};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -453,4 +454,33 @@ fn static_tokens_read_and_write_what_they_were_made_for() {
     let server = TestServer::start_with(dir, |_| {});
     assert_eq!(As(&server, Some(writer)).ask("GET", "/v1/stats", b"").status, 401);
     assert_eq!(As(&server, Some(reader)).finds(&one), ["out"]);
+}
+
+/// What an edge does for a job: it asks GitHub once, and again when the server does not know its session any more.
+#[test]
+fn a_job_gets_a_session_by_itself() {
+    let guarded = Guarded::start("");
+    let one = guarded.result("1", "main", b"main");
+    assert_eq!(guarded.job(json!({})).publish(&one, b"main"), 201);
+    let remote = |request_token: &str, audience: &str| {
+        let job = JobIdentity {
+            request_url: format!("{}/token?api=1", guarded.issuer.url()),
+            request_token: request_token.to_owned(),
+            audience: audience.to_owned(),
+        };
+        let url = format!("http://{}", guarded.server.tcp);
+        KilnRemote::new(KilnOptions { url, token: None, job: Some(job) }).unwrap()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ask = |remote: &KilnRemote| runtime.block_on(remote.lookup(&[], &[one.record.unit_key]));
+    let job = remote("the job's", AUDIENCE);
+    assert_eq!(ask(&job).unwrap().len(), 1);
+    assert_eq!(ask(&job).unwrap().len(), 1);
+    assert_eq!(guarded.log().matches("session for job").count(), 2, "one for each client");
+
+    let foreign = remote("the job's", "https://else.example");
+    let refused = ask(&foreign).unwrap_err().to_string();
+    assert!(refused.contains("no session: it answers 401"), "{refused}");
+    assert_eq!(ask(&foreign).unwrap_err().to_string(), refused);
+    assert_eq!(guarded.log().matches("no session").count(), 1, "it is not asked for at once again");
 }

@@ -7,6 +7,7 @@
 
 mod events;
 mod http;
+mod login;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -35,6 +36,7 @@ use crate::limits;
 use crate::record::Record;
 
 pub use self::http::KilnOptions;
+pub use self::login::JobIdentity;
 
 /// Longest that the server is given to bring what is behind it in turn.
 const BRING: Duration = Duration::from_secs(20);
