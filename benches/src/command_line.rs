@@ -73,7 +73,7 @@ enum Bench {
     Together,
     /// Lookups and blobs of a server
     Server,
-    /// Reports: events taken, a report made, the size of the history; `--times` is the number of runs
+    /// Reports: events taken, reports and pages made, the size of the history; `--times` is the number of runs in it
     Report,
     /// The blind replay alone: what there is to gain
     Replay,

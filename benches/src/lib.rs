@@ -18,6 +18,7 @@ pub mod failure;
 pub mod fresh;
 pub mod lookups;
 pub mod observation;
+pub mod past;
 pub mod place;
 pub mod programs;
 pub mod project;

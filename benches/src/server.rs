@@ -19,6 +19,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether it listens.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Of the clock in `/proc/PID/stat`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// A server under measurement; killed when this goes.
 #[derive(Debug)]
 pub struct RunningServer {
@@ -97,6 +100,13 @@ impl RunningServer {
         resident_kib(&status).map(|kib| kib / 1024.0)
     }
 
+    /// Processor time that it took so far; none where the system does not say.
+    pub fn processor_time(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let ticks = processor_ticks(&stat)?;
+        Some(Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND)))
+    }
+
     /// Adds a row with its memory.
     pub fn memory_row(&self, table: &mut Table, when: &str) {
         if let Some(mib) = self.memory_mib() {
@@ -138,6 +148,13 @@ fn resident_kib(status: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// User and system time in `/proc/PID/stat`, behind the name in parentheses.
+fn processor_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(ticks()? + ticks()?)
+}
+
 /// Measures lookups, then blobs, with so many rounds each.
 ///
 /// # Errors
@@ -150,6 +167,12 @@ pub fn run(program: &Path, dir: &Path, rounds: usize) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processor_time_is_found() {
+        let stat = "12 (kiln (se)rver) S 1 12 12 0 -1 4194560 9 0 0 0 415 83 0 0 20 0";
+        assert_eq!((processor_ticks(stat), processor_ticks("")), (Some(498), None));
+    }
 
     #[test]
     fn resident_memory_is_found() {

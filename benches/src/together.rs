@@ -82,6 +82,8 @@ struct Counted {
     units: u64,
     compiled: u64,
     joined: u64,
+    /// Different results that were stored.
+    results: u64,
 }
 
 /// Jobs that share a new server; how long they took, the server's processor time among it.
@@ -111,14 +113,17 @@ fn shared(
     took.cpu_s += server.cpu_s().unwrap_or_default();
     let kiln = Kiln::new(&programs.kiln, dir.join("kiln-0"))
         .with(vec![("KILN_SERVER", server.url().into())]);
-    let all = kiln.stats()?.total;
+    let stats = kiln.stats()?;
+    let all = stats.total;
     if all.joined + all.hit_remote + all.hit_local == 0 {
         return Err(Failure::NotMeasured(format!("the jobs shared nothing: {all:?}")));
     }
+    let hits = all.joined + all.hit_remote + all.hit_local;
     let counted = Counted {
         units: all.units,
-        compiled: all.units - all.joined - all.hit_remote - all.hit_local,
+        compiled: all.units - hits,
         joined: all.joined,
+        results: stats.store.results,
     };
     Ok((took, counted))
 }
@@ -167,12 +172,12 @@ fn four(programs: &Programs, project: &Path, dir: &Path, pairs: usize) -> Outcom
     Ok(())
 }
 
-fn note(counted: &Counted, jobs: u64) -> String {
-    let once = counted.units / jobs;
+fn note(counted: &Counted, jobs: usize) -> String {
     format!(
-        "{jobs} jobs of {once} units: {} compiled, {} more than once each would be; {} waited for.",
+        "{jobs} jobs, {} units in all: {} were compiled, {} times one that another job had compiled; {} were waited for.",
+        counted.units,
         counted.compiled,
-        counted.compiled.saturating_sub(once),
+        counted.compiled.saturating_sub(counted.results),
         counted.joined
     )
 }

@@ -7,15 +7,18 @@
 //! hold is compiled. Nothing but time depends on a lease; where anything is in doubt the unit is compiled.
 //!
 //! [`Turn`] is the state of one unit's wrapper in this, called by [`crate::wrapper`] and [`crate::script`];
-//! [`hold`] says that it lives, [`key`] names what is compiled, [`patience`] decides how long waiting is right.
+//! [`hold`] says that it lives, [`key`] names what is compiled, [`patience`] decides how long waiting is right, by how
+//! fast this machine is ([`speed`]).
 
 mod hold;
 pub(crate) mod key;
 mod patience;
+mod speed;
 
 use std::time::{Duration, Instant};
 
 use kiln_storage::api::{Holder, LeaseRequest, LeaseResponse, Outcome, ReleaseRequest};
+use kiln_storage::record::Cost;
 use kiln_storage::{LeaseKey, ResultKey};
 
 use self::hold::Hold;
@@ -33,6 +36,13 @@ pub(crate) enum Step {
     LookUp,
     /// Compile, whoever else does.
     Compile,
+}
+
+/// Notes how long a unit took to compile here.
+pub(crate) fn took(engine: &Engine<'_>, cost: &Cost) {
+    if let Some(recorded) = engine.expected {
+        speed::note(engine.dir, recorded, Duration::from_millis(cost.wall_ms));
+    }
 }
 
 /// How a compile ended that succeeded, for those who wait: whether, and as what, it was stored.
@@ -185,7 +195,10 @@ impl Turn {
         let is_left = engine.started_by != rustix::process::getppid();
         match is_left {
             true => Patience::Compile("whoever started this is gone".to_owned()),
-            false => patience(engine.expected, holder, self.waited),
+            false => {
+                let cost = engine.expected.map(|recorded| speed::here(engine.dir, recorded));
+                patience(cost, holder, self.waited)
+            }
         }
     }
 

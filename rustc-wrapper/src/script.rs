@@ -9,6 +9,7 @@
 pub mod effects;
 pub mod holds;
 pub mod inputs;
+pub mod named;
 pub mod paths;
 pub mod tree;
 pub mod unit;
@@ -177,6 +178,7 @@ fn make(
     }
     let stored = watched.map(|watched| store(&mut run, &finished, watched)).transpose();
     run.engine.end_phase("publish");
+    lease::took(&run.engine, &finished.cost);
     turn.end(&mut run.engine, &lease::ended(&stored));
     match stored {
         Ok(key) => run.engine.report(outcome, Some((reason, detail)), key),

@@ -224,6 +224,7 @@ fn make(
         may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
     put_front(session);
     session.end_phase("publish");
+    lease::took(session, &finished.cost);
     turn.end(session, &lease::ended(&stored));
     match stored {
         Ok(key) => session.report(outcome, Some((reason, detail)), key),

@@ -8,6 +8,7 @@ mod remote;
 pub mod report;
 mod run;
 mod session;
+pub mod watch;
 
 use std::collections::BTreeMap;
 

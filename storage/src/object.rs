@@ -141,6 +141,7 @@ impl ObjectBackend {
             slots: Arc::new(tokio::sync::Semaphore::new(options.limits.requests.max(1))),
             traffic: Arc::clone(&traffic),
             completes_once: place.service == Service::S3,
+            told: Arc::default(),
         };
         let client = connect::client(&place, options, &shared)?;
         Ok(Self { place, client, traffic, part_bytes: options.limits.part_bytes })

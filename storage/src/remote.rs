@@ -15,6 +15,7 @@ pub mod events;
 pub mod get;
 pub mod gha;
 pub mod kiln;
+pub mod lease;
 pub mod objects;
 pub mod pack;
 pub mod squeeze;
@@ -35,6 +36,7 @@ use crate::key::{ResultKey, Scope, UnitKey};
 use crate::limits::MAX_RECORDS_PER_UNIT;
 use crate::record::Record;
 use events::{EventBatch, EventsThere, KeepsEvents, KnownBatches, Page};
+use lease::KnowsLeases;
 use together::{Incoming, PackName, ToWrite, Written};
 
 /// Names one stored result: enough to ask for it again without looking its unit up.
@@ -301,6 +303,11 @@ pub trait Remote: Send + Sync + fmt::Debug {
     async fn told_of_runs(&self, path: &str) -> StoreResult<Option<Page>> {
         let _ = path;
         Ok(None)
+    }
+
+    /// Who compiles what, where the place knows it.
+    fn leases(&self) -> Option<&dyn KnowsLeases> {
+        None
     }
 
     /// What it did so far.

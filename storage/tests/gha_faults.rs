@@ -8,12 +8,12 @@ mod gha_support;
 use std::time::{Duration, Instant};
 
 use gha_support::{
-    Face, MAIN, MINUTE, assert_right, found, found_by_next, job, made, scope, settings, some,
-    store, store_all,
+    Face, MAIN, MINUTE, assert_right, found, found_by_next, job, local, made, scope, settings,
+    some, store, store_all,
 };
 use kiln_storage::digest::Digest;
-use kiln_storage::remote::Remote;
 use kiln_storage::remote::gha::GhaRemote;
+use kiln_storage::remote::{Remote, Stored};
 use kiln_storage::testing::gha::{Behaviour, Call, FakeCache, Fault, READ_WRITE};
 use kiln_storage::{Body, StoreError};
 
@@ -278,6 +278,40 @@ async fn evicted_packs_are_misses_and_are_forgotten_in_time() {
     assert_eq!(found(&reader, &[scope(MAIN)], &results).await, 0);
     assert_eq!(fake.counted().of(Call::Lookup) - before, 3, "no pack was asked for");
     assert_eq!(found(&reader, &[scope(MAIN)], &some(5..6)).await, 1);
+}
+
+/// A compile may take longer than it is known for that a pack was not found: its result is stored again all the same.
+#[tokio::test]
+async fn what_takes_long_to_make_again_is_stored_again() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let results = some(0..3);
+    store_all(&job(&fake), &results).await;
+    assert_eq!(fake.evict("kiln-pack-"), 1);
+    let next = job(&fake);
+    assert_eq!(found(&next, &[scope(MAIN)], &results).await, 0);
+    fake.clock().advance(MINUTE * 10);
+    store_all(&next, &results).await;
+    assert_eq!(found_by_next(&fake, &results).await, 3);
+    // By then it is known where they are.
+    let again = next.store(&results[0].name, &results[0].record, &local(&results).await).await;
+    assert_eq!(again.unwrap(), Stored::AlreadyThere);
+}
+
+/// A pack that was found late, not gone, is not stored again once it was read.
+#[tokio::test]
+async fn what_was_found_late_is_there() {
+    let fake = FakeCache::start(Behaviour::default()).await;
+    let results = some(0..3);
+    store_all(&job(&fake), &results).await;
+    let next = job(&fake);
+    // The manifest is found, the pack is not.
+    let lag = [None, None, None, Some(Fault::NotFound)];
+    fake.script(Call::Lookup, lag);
+    assert_eq!(found(&next, &[scope(MAIN)], &results).await, 0);
+    fake.clock().advance(MINUTE * 2);
+    assert_eq!(found(&next, &[scope(MAIN)], &results).await, 3);
+    let again = next.store(&results[0].name, &results[0].record, &local(&results).await).await;
+    assert_eq!(again.unwrap(), Stored::AlreadyThere);
 }
 
 #[tokio::test]

@@ -121,6 +121,75 @@ async fn what_the_service_asks_to_wait_is_waited_or_given_up_at_once() {
     assert_eq!(bucket.proxy.injected(), 1);
 }
 
+/// A server that leaves gives a silent place up; one that says when to come again is not silent meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_service_asks_to_wait_is_counted_as_it_passes() {
+    let Some(bucket) = Bucket::new().await else { return };
+    let backend = bucket.open();
+    bucket.proxy.inject(When::next("PUT", "x"), HttpFault::Status(503, Some(2)));
+    let (asked, traffic, mut counted) = (name("x"), backend.traffic(), Vec::new());
+    let wait = async {
+        loop {
+            let now = traffic.asked_to_wait_ms();
+            if counted.last() != Some(&now) {
+                counted.push(now);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        put = put(&backend, &asked, 10) => assert_eq!(put.unwrap(), Put::Created),
+        () = wait => {}
+    }
+    assert!(traffic.asked_to_wait_ms() >= 2000 && counted.len() >= 2, "{counted:?}");
+    // Pauses of one's own are none of it.
+    let before = traffic.asked_to_wait_ms();
+    bucket.proxy.inject(When::next("PUT", "y").times(2), HttpFault::Status(503, None));
+    assert_eq!(put(&backend, &name("y"), 10).await.unwrap(), Put::Created);
+    assert_eq!(traffic.asked_to_wait_ms(), before);
+}
+
+/// What is wrong with credentials is said, also of what is asked with HEAD, where the service cannot say it.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_nobody_is_let_in_is_said() {
+    let Some(bucket) = Bucket::new().await else { return };
+    let backend = bucket.open();
+    for (status, code, said) in [
+        (400, "ExpiredToken", "; the session of AWS_SESSION_TOKEN is over"),
+        (400, "InvalidToken", "; the session of AWS_SESSION_TOKEN is over"),
+        (403, "RequestTimeTooSkewed", "; the clock of this machine is wrong"),
+        (403, "InvalidAccessKeyId", "; it lets nobody in like that: look at AWS_ACCESS_KEY_ID"),
+    ] {
+        bucket.proxy.clear();
+        bucket.proxy.inject(When::any().always(), HttpFault::Code(status, code));
+        let got = backend.get(&name("x")).await.err();
+        let asked = backend.size(&name("x")).await.err();
+        for failed in [got, asked] {
+            let Some(StoreError::Unavailable(text)) = failed else { panic!("{code}: {failed:?}") };
+            assert!(text.contains(&format!("status {status} ({code}){said}")), "{text}");
+        }
+    }
+    // Of another status nothing is known.
+    bucket.proxy.clear();
+    bucket.proxy.inject(When::any().always(), HttpFault::Status(401, None));
+    let Err(StoreError::Unavailable(text)) = backend.size(&name("x")).await else { panic!() };
+    assert!(text.contains("the credentials have no right to this"), "{text}");
+}
+
+/// A file that is to give a token and is not there is named by its setting.
+#[tokio::test]
+async fn a_file_of_a_token_that_is_not_there_is_named() {
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+    let mut there = options(address, "s3://bucket");
+    let file = ("AWS_WEB_IDENTITY_TOKEN_FILE".to_owned(), "/nowhere/hidden".to_owned());
+    there.settings.push(file.clone());
+    assert!(ObjectBackend::open(&there).is_ok(), "with keys it is not read");
+    there.settings = vec![file, ("AWS_ROLE_ARN".to_owned(), "arn:aws:iam::1:role/x".to_owned())];
+    let error = ObjectBackend::open(&there).err().unwrap().to_string();
+    assert!(error.contains("AWS_WEB_IDENTITY_TOKEN_FILE names a file"), "{error}");
+    assert!(!error.contains("hidden"), "{error}");
+}
+
 /// A conditional write that meets another one is asked again, and finds that one there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_of_conditional_writes_is_resolved() {

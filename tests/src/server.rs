@@ -35,6 +35,11 @@ impl Server {
         ask(&dir.join("kiln.sock"), "/v1/server").expect("a running server")
     }
 
+    /// What the server of a state directory answers to a GET, heads included; empty: nothing.
+    pub fn answer(dir: &Path, path: &str) -> String {
+        get(&dir.join("kiln.sock"), path).unwrap_or_default()
+    }
+
     /// Whether its process is there.
     pub fn is_alive(&self) -> bool {
         is_alive(self.pid)
@@ -91,6 +96,10 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// A GET by HTTP over a unix socket; the JSON of a good answer.
 fn ask(socket: &Path, path: &str) -> Option<Value> {
+    serde_json::from_str(get(socket, path)?.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn get(socket: &Path, path: &str) -> Option<String> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: kiln\r\nconnection: close\r\n\r\n");
@@ -98,7 +107,7 @@ fn ask(socket: &Path, path: &str) -> Option<Value> {
     let mut answer = String::new();
     // Whoever listens there may have no end.
     stream.take(MAX_ANSWER).read_to_string(&mut answer).ok()?;
-    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    Some(answer)
 }
 
 /// Holds the compile of one crate: the stand-in waits here until it is let go.

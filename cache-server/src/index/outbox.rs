@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::records::{RecordRow, digest};
 use super::{int, uint};
-use crate::limits::{MAX_OUTBOX_BYTES, MAX_OUTBOX_RESULTS};
+use crate::limits::{MAX_OUTBOX_BYTES, MAX_OUTBOX_RESULTS, OUTBOX_MAX_RETRY};
 
 /// A result that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,8 @@ fn bound(connection: &Connection, (results, bytes): (u64, u64)) -> rusqlite::Res
     Ok(dropped)
 }
 
-/// Results whose time has come, the most worth first.
+/// Results whose time has come, the most worth first. So has that of one that would wait longer than any does: the
+/// clock was set back.
 pub(crate) fn next(
     connection: &Connection,
     now_ms: u64,
@@ -96,10 +97,16 @@ pub(crate) fn next(
         .prepare_cached(
             "SELECT o.id, scope, unit_key, result_key, r.generation, o.generation, attempts
              FROM outbox o JOIN records r ON r.id = o.record
-             WHERE collected = 0 AND retry_ms <= ?1 ORDER BY worth DESC, o.id LIMIT ?2",
+             WHERE collected = 0 AND (retry_ms <= ?1 OR retry_ms > ?3)
+             ORDER BY worth DESC, o.id LIMIT ?2",
         )?
-        .query_map(params![int(now_ms), int(limit as u64)], queued)?
+        .query_map(params![int(now_ms), int(limit as u64), int(latest_ms(now_ms))], queued)?
         .collect()
+}
+
+/// No result waits for longer.
+fn latest_ms(now_ms: u64) -> u64 {
+    now_ms.saturating_add(u64::try_from(OUTBOX_MAX_RETRY.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn queued(row: &Row<'_>) -> rusqlite::Result<Queued> {
@@ -157,9 +164,35 @@ pub(crate) fn restart(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Every result may be tried at once: somebody waits for that.
+/// Every result may be tried at once, and again soon, however often it failed before: somebody waits for that.
 pub(crate) fn hurry(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("UPDATE outbox SET retry_ms = 0", [])?;
+    connection.execute("UPDATE outbox SET retry_ms = 0, attempts = 0", [])?;
+    Ok(())
+}
+
+/// Whether a result waits to be sent; none: it is not here.
+pub(crate) fn is_waiting(
+    connection: &Connection,
+    scope: &str,
+    key: &ResultKey,
+) -> rusqlite::Result<Option<bool>> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM outbox o WHERE o.record = r.id) FROM records r
+             WHERE scope = ?1 AND result_key = ?2",
+        )?
+        .query_row(params![scope, key.digest().as_bytes()], |row| row.get(0))
+        .optional()
+}
+
+/// A result is sent before all others: somebody waits for it.
+pub(crate) fn first(connection: &Connection, scope: &str, key: &ResultKey) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE outbox SET worth = 1e300 WHERE record IN
+                 (SELECT id FROM records WHERE scope = ?1 AND result_key = ?2)",
+        )?
+        .execute(params![scope, key.digest().as_bytes()])?;
     Ok(())
 }
 
@@ -255,6 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_waits_for_goes_first() {
+        let connection = in_memory();
+        let rows = [row(1, 10, 10), row(2, 1000, 10)];
+        for row in &rows {
+            add(&connection, row);
+        }
+        let [one, two] = rows.map(|row| row.result_key);
+        assert_eq!(order(&connection, 0), [two, one]);
+        first(&connection, "t", &one).unwrap();
+        assert_eq!(order(&connection, 0), [two, one]);
+        first(&connection, "s", &one).unwrap();
+        let waiting = next(&connection, 0, 9).unwrap();
+        assert_eq!(waiting[0].result_key, one);
+        assert_eq!(is_waiting(&connection, "s", &one).unwrap(), Some(true));
+        assert_eq!(is_waiting(&connection, "t", &one).unwrap(), None);
+        remove(&connection, waiting[0].id).unwrap();
+        assert_eq!(is_waiting(&connection, "s", &one).unwrap(), Some(false));
+    }
+
+    #[test]
     fn what_failed_waits_and_what_is_collected_is_sent_again_after_a_restart() {
         let connection = in_memory();
         let rows = [row(1, 10, 10), row(2, 5, 10)];
@@ -273,6 +326,32 @@ mod tests {
         assert_eq!(order(&connection, 0).len(), 2);
         remove(&connection, ids[0]).unwrap();
         assert_eq!(waiting(&connection).unwrap().count, 1);
+    }
+
+    /// The pauses that a result has come to are too long for somebody who waits for the end of sending.
+    #[test]
+    fn who_hurries_forgets_how_often_it_failed() {
+        let connection = in_memory();
+        add(&connection, &row(1, 10, 10));
+        let id = next(&connection, 0, 1).unwrap()[0].id;
+        for _ in 0..8 {
+            retry(&connection, id, 256_000).unwrap();
+        }
+        hurry(&connection).unwrap();
+        let waiting = next(&connection, 0, 1).unwrap();
+        assert_eq!((waiting.len(), waiting[0].attempts), (1, 0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nothing_from_being_sent() {
+        let connection = in_memory();
+        add(&connection, &row(1, 10, 10));
+        let id = next(&connection, 0, 1).unwrap()[0].id;
+        let (now_ms, hours_ms) = (1_000_000, 5 * 3600 * 1000);
+        retry(&connection, id, now_ms + hours_ms).unwrap();
+        assert_eq!(next(&connection, now_ms, 9).unwrap().len(), 1);
+        retry(&connection, id, latest_ms(now_ms)).unwrap();
+        assert_eq!(next(&connection, now_ms, 9).unwrap().len(), 0);
     }
 
     /// A result that is replaced while it is sent is another one in the queue: who sent the first takes out no more.

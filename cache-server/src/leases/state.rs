@@ -201,7 +201,8 @@ impl State {
     pub(crate) fn ask(&mut self, question: Question, now: Duration) -> Asked {
         self.tick(now);
         let place = question.place.clone();
-        if !self.units.contains_key(&place) && !self.has_room() {
+        let full = self.held() >= MAX_HELD_LEASES;
+        if !self.units.contains_key(&place) && (full || !self.has_room()) {
             return Asked::Now(self.says(LeaseResponse::Free));
         }
         let asked = self.with(&place, now, |state, unit| state.asked(unit, question, now));
@@ -419,6 +420,7 @@ impl State {
             };
             match (answer, waiting.open()) {
                 (Some(answer), Some(ticket)) => self.tell(ticket, answer),
+                _ if unit.free => {}
                 _ => unit.waiting.push(waiting),
             }
         }

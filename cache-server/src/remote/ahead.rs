@@ -26,7 +26,7 @@ use super::{Edge, Side, lock, through};
 use crate::index::records;
 use crate::limits::{
     AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, JOB_PACK_LANES, MAX_AHEAD_JOBS,
-    MAX_AHEAD_RESULTS, NOTE_HALVINGS, REMOTE_ANSWER, REMOTE_QUESTION,
+    MAX_AHEAD_RESULTS, NOTE_HALVINGS, REMOTE_ANSWER,
 };
 use crate::principal::Scoped;
 use crate::service::Service;
@@ -147,7 +147,8 @@ pub(crate) async fn touch(
     let is_left_alone = || edge.side(Side::Reads).left_alone(Instant::now()).is_some();
     let mut in_time = true;
     if let Some(mut ready) = ready.filter(|_| !is_left_alone()) {
-        let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
+        let wait = edge.side(Side::Reads).wait();
+        let within = deadline.saturating_duration_since(Instant::now()).min(wait);
         let waited = tokio::time::timeout(within, ready.wait_for(|ready| *ready)).await;
         in_time = waited.is_ok();
         if !in_time

@@ -1,11 +1,15 @@
 //! [`Breaker`]: whether the place behind the server is asked, and what is said of its faults.
 //!
 //! Pure: the time is an argument. After a few faults in a row the place is left alone for a while; then one
-//! question tries it. Of each kind of fault one line is logged in a period.
+//! question tries it, which nobody waits for as long as for others: a build that goes on for an hour is not to be
+//! delayed again and again. Of each kind of fault one line is logged in a period.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::limits::{FAULT_PERIOD, REMOTE_FAULTS, REMOTE_LEFT_ALONE, REMOTE_PROBE_TIMEOUT};
+use crate::limits::{
+    FAULT_PERIOD, REMOTE_FAULTS, REMOTE_LEFT_ALONE, REMOTE_PROBE_TIMEOUT, REMOTE_QUESTION,
+    REMOTE_TRIAL,
+};
 
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +91,16 @@ impl Breaker {
         }
     }
 
+    /// Whether it was left alone and nothing was heard of it since: whoever asks it now only tries.
+    pub(crate) fn is_tried(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Longest that somebody waits for the answer to a question.
+    pub(crate) fn wait(&self) -> Duration {
+        if self.is_tried() { REMOTE_TRIAL } else { REMOTE_QUESTION }
+    }
+
     /// It answered.
     pub(crate) fn good(&mut self) {
         self.faults = 0;
@@ -145,7 +159,25 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+
+    /// However long a build goes on before a place that says nothing, it waits for a few questions and no more.
+    #[test]
+    fn what_was_left_alone_is_tried_and_not_waited_for() {
+        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
+        let mut waited = Duration::ZERO;
+        for _ in 0..60 * 60 {
+            if breaker.may_ask(now) {
+                waited += breaker.wait();
+                breaker.fault(FaultKind::Slow, now);
+            }
+            now += Duration::from_secs(1);
+        }
+        let tries = 60 * 60 / u32::try_from(REMOTE_LEFT_ALONE.as_secs()).unwrap();
+        assert!(waited <= REMOTE_QUESTION * REMOTE_FAULTS + REMOTE_TRIAL * tries, "{waited:?}");
+        assert!(breaker.is_tried());
+        breaker.good();
+        assert!(!breaker.is_tried() && breaker.wait() == REMOTE_QUESTION);
+    }
 
     #[test]
     fn a_few_faults_in_a_row_and_it_is_left_alone() {

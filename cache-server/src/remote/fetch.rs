@@ -115,7 +115,7 @@ async fn bring_whole(
         let late = late_of(in_packs, packs_until).await;
         let (claim, more) = Claim::take_over(service, edge, &late);
         fetch_claimed(service, edge, &wanted, claim).await?;
-        let left_alone = edge.side(Side::Reads).left_alone(Instant::now()).is_some();
+        let left_alone = edge.side(Side::Reads).is_tried();
         let others: Vec<Other> = others.into_iter().chain(more).collect();
         if left_alone && !others.is_empty() {
             // What is on its way may come; nobody waits for it.
@@ -154,8 +154,14 @@ async fn fetch_claimed(
     if !edge.may(Side::Reads) {
         return Err(BringError::Unavailable("it is left alone for a while".into()));
     }
+    let is_tried = edge.side(Side::Reads).is_tried();
     let wanted = Wanted { blobs, ..wanted.clone() };
-    let fetched = tokio::spawn(via::carry(fetch(service.clone(), wanted, claim))).await;
+    let fetched = tokio::spawn(via::carry(fetch(service.clone(), wanted, claim)));
+    if is_tried {
+        // A blob may take long, and none may come: it is for the next one.
+        return Err(BringError::Unavailable("it was left alone and is tried".into()));
+    }
+    let fetched = fetched.await;
     fetched.map_err(|error| ApiError::Internal(error.to_string()))?
 }
 

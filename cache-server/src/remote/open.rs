@@ -97,7 +97,7 @@ fn bucket(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
 }
 
 fn gha(access: &Access) -> Result<Opened, String> {
-    let variable = |name: &str| access.variables.get(name).filter(|value| !value.is_empty());
+    let variable = |name: &str| access.variables.get(name).filter(|value| !value.trim().is_empty());
     let token = variable("ACTIONS_RUNTIME_TOKEN").map(Secret::new);
     let refs = token.as_ref().and_then(Refs::of).unwrap_or_default();
     let runner = Runner {

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::index::quarantine;
 use crate::index::records::{self, RecordRow, Times};
-use crate::limits::{REMOTE_ANSWER, REMOTE_QUESTION};
+use crate::limits::REMOTE_ANSWER;
 use crate::principal::Scoped;
 use crate::service::Service;
 
@@ -63,8 +63,9 @@ pub(crate) async fn look(
     if question.units.is_empty() || !edge.may(Side::Reads) {
         return;
     }
+    let wait = edge.side(Side::Reads).wait();
     let asking = ask(service.clone(), own.clone(), question);
-    let within = deadline.saturating_duration_since(Instant::now()).min(REMOTE_QUESTION);
+    let within = deadline.saturating_duration_since(Instant::now()).min(wait);
     if timeout(within, tokio::spawn(via::carry(asking))).await.is_err() {
         let why = format!("no answer within {} ms", within.as_millis());
         edge.fault(&service.log, Side::Reads, FaultKind::Slow, &why);

@@ -1,23 +1,27 @@
 //! `POST /v1/leases`, `POST /v1/leases/{id}/hold`, `POST /v1/leases/{id}/release`, `GET /v1/leases`: who compiles a
 //! unit while others wait for it. The first two stay open for as long as there is nothing to say; a connection that
-//! ends before is noticed in [`crate::leases`].
+//! ends before is noticed in [`crate::leases`]. What another Kiln server behind this one can answer is passed on
+//! ([`crate::remote::leases`]).
+
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use kiln_storage::api::{
     HoldRequest, LeaseRequest, LeaseResponse, LeasesResponse, Problem, ReleaseRequest,
 };
 use kiln_storage::limits::MAX_LOOKUP_KEYS;
 use serde::Deserialize;
 
-use super::runs::{malformed, name};
+use super::runs::{Asked, malformed, name};
 use crate::error::ApiError;
 use crate::http::body;
 use crate::leases::LeaseId;
 use crate::limits::MAX_LEASE_BODY_BYTES;
 use crate::principal::Principal;
+use crate::remote::leases as behind;
 use crate::service::Service;
 
 /// Where leases are asked for.
@@ -44,9 +48,10 @@ pub(crate) struct Which {
 pub(crate) async fn ask(
     State(service): State<Service>,
     principal: Principal,
+    headers: HeaderMap,
     request: Request,
 ) -> Result<Json<LeaseResponse>, ApiError> {
-    let request: LeaseRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
+    let mut request: LeaseRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
     if request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
@@ -55,6 +60,12 @@ pub(crate) async fn ask(
     let Ok(_open) = service.questions.try_acquire() else {
         return Ok(Json(LeaseResponse::Free));
     };
+    let begun = Instant::now();
+    if let Some(answer) = behind::ask(&service, &principal, &headers, &request).await {
+        return Ok(Json(answer));
+    }
+    let passed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    request.wait_ms = request.wait_ms.saturating_sub(passed);
     Ok(Json(service.leases.ask(&scope.id, request).await))
 }
 
@@ -77,9 +88,13 @@ pub(crate) async fn hold(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let id = own(&name(path)?)?;
-    let HoldRequest { cpu_ms } = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
-    there(service.leases.hold(&principal.writes()?.id, id, cpu_ms).await)
+    let (id, headers) = (name(path)?, request.headers().clone());
+    let request: HoldRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
+    let scope = principal.writes()?;
+    if let Some(id) = behind::far(&id) {
+        return there(behind::hold(&service, &principal, &headers, (id, request)).await);
+    }
+    there(service.leases.hold(&scope.id, own(&id)?, request.cpu_ms).await)
 }
 
 /// How a lease ended.
@@ -100,9 +115,13 @@ pub(crate) async fn release(
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let id = own(&name(path)?)?;
+    let (id, headers) = (name(path)?, request.headers().clone());
     let outcome: ReleaseRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
-    there(service.leases.release(&principal.writes()?.id, id, outcome))
+    let scope = principal.writes()?;
+    if let Some(id) = behind::far(&id) {
+        return there(behind::release(&service, &principal, &headers, (id, outcome)).await);
+    }
+    there(service.leases.release(&scope.id, own(&id)?, outcome))
 }
 
 /// Who compiles what at this moment, oldest first.
@@ -120,10 +139,13 @@ pub(crate) async fn list(
     State(service): State<Service>,
     principal: Principal,
     which: Result<Query<Which>, QueryRejection>,
+    (uri, headers): Asked,
 ) -> Result<Json<LeasesResponse>, ApiError> {
     let Query(Which { run }) = which.map_err(|_| malformed())?;
     let of = |scope: &String| service.leases.list(scope, run.as_deref());
-    Ok(Json(LeasesResponse { leases: principal.read_ids().iter().flat_map(of).collect() }))
+    let mut listed = LeasesResponse { leases: principal.read_ids().iter().flat_map(of).collect() };
+    behind::list(&service, &principal, (&headers, uri.query()), &mut listed).await;
+    Ok(Json(listed))
 }
 
 /// The lease of an id that this server made.

@@ -60,6 +60,7 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/stats/zero", &["post"], post(events::zero)),
         ("/v1/runs", &["get"], get(runs::list)),
         ("/v1/runs/{run}", &["get"], get(runs::run)),
+        ("/v1/runs/{run}/now", &["get"], get(runs::now)),
         ("/v1/runs/{run}/jobs/{job}", &["get"], get(runs::job)),
         ("/v1/runs/{run}/report.json", &["get"], get(runs::report)),
         ("/v1/runs/{run}/report.md", &["get"], get(runs::markdown)),

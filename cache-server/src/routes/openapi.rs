@@ -39,6 +39,7 @@ use utoipa::OpenApi;
         super::events::zero,
         super::runs::list,
         super::runs::run,
+        super::runs::now,
         super::runs::job,
         super::runs::report,
         super::runs::markdown,

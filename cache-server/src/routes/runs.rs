@@ -10,15 +10,17 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use kiln_storage::api::Problem;
 use kiln_storage::api::report::{JobReport, RunReport, RunSummary, RunsResponse};
+use kiln_storage::api::watch::RunNow;
 use kiln_storage::limits::MAX_LISTED_RUNS;
 use serde::Deserialize;
 
+use crate::clock;
 use crate::error::ApiError;
 use crate::history::read::{self, RunRow};
 use crate::principal::Principal;
 use crate::remote::events;
 use crate::report::markdown::{self, Plain};
-use crate::report::{gather, summary};
+use crate::report::{gather, now, summary};
 use crate::service::Service;
 
 const JSON: &str = "application/json";
@@ -102,6 +104,7 @@ pub(super) async fn listed(
     let before = before.transpose()?;
     let limit = page.limit.unwrap_or(MAX_LISTED_RUNS).clamp(1, MAX_LISTED_RUNS);
     service.reports.flush(service).await?;
+    let now_ms = clock::now_ms();
     let read = move |rows: &_| {
         let mut runs = Vec::new();
         for scoped in &principal.reads {
@@ -111,7 +114,7 @@ pub(super) async fn listed(
         runs.truncate(limit);
         let next = runs.last().filter(|_| runs.len() == limit);
         let next = next.map(|RunRow { last_ms, id, .. }| format!("{last_ms}-{id}"));
-        let told = |run: RunRow| Ok(summary(&run, read::jobs(rows, run.id)?, false));
+        let told = |run: RunRow| Ok(summary(&run, read::jobs(rows, run.id)?, (false, now_ms)));
         let runs = runs.into_iter().map(told).collect::<rusqlite::Result<_>>()?;
         Ok(RunsResponse { runs, next })
     };
@@ -142,7 +145,44 @@ pub(crate) async fn run(
     let scope = gathered(&service, &principal, &run).await?;
     let read = move |rows: &_| {
         let Some(run) = read::run(rows, &scope, &run)? else { return Ok(None) };
-        Ok(Some(summary(&run, read::jobs(rows, run.id)?, true)))
+        Ok(Some(summary(&run, read::jobs(rows, run.id)?, (true, clock::now_ms()))))
+    };
+    let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
+    Ok(Json(told).into_response())
+}
+
+/// A run as it stands, for who watches it: cheap, and asked for again and again. What other machines leave in a bucket
+/// is looked for from time to time, and nobody waits for that.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/now",
+    params(("run" = String, Path, description = "The run")),
+    responses(
+        (status = 200, description = "The run", body = RunNow),
+        (status = 404, description = "No such run", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn now(
+    State(service): State<Service>,
+    principal: Principal,
+    path: Result<Path<String>, PathRejection>,
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &principal, &asked, JSON).await {
+        return Ok(told);
+    }
+    let run = name(path)?;
+    if let Some(own) = principal.farther() {
+        events::bring_again(&service, &own.id, &run);
+    }
+    let read = move |rows: &_| {
+        for scope in &principal.reads {
+            if let Some(run) = read::run(rows, &scope.id, &run)? {
+                return Ok(Some(now::now(&run, read::jobs(rows, run.id)?, clock::now_ms())));
+            }
+        }
+        Ok(None)
     };
     let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
     Ok(Json(told).into_response())

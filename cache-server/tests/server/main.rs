@@ -12,9 +12,15 @@ mod explain;
 #[cfg(test)]
 mod gc;
 #[cfg(test)]
+mod guarded;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod issuer;
+#[cfg(test)]
+mod leases;
+#[cfg(test)]
+mod leases_behind;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
@@ -33,6 +39,8 @@ mod remotes;
 mod results;
 #[cfg(test)]
 mod runs;
+#[cfg(test)]
+mod scoped;
 #[cfg(test)]
 mod stats;
 #[cfg(test)]

@@ -8,11 +8,11 @@ use kiln_storage::api::{
 };
 use kiln_storage::remote::kiln::{JobIdentity, KilnOptions, KilnRemote};
 use kiln_storage::{Digest, Remote as _, Scope};
-use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, Reply, TestServer};
-use crate::issuer::{Issuer, TestKey, claims, encode, head, now_s, of_pull_request, signed_part};
+use crate::guarded::{AUDIENCE, As, Guarded};
+use crate::harness::{Fixture, TestServer};
+use crate::issuer::{TestKey, claims, encode, head, now_s, of_pull_request, signed_part};
 
 fn another_repository(config: &mut ServeConfig) {
     config.tcp_scope = Some(Scope::new("another", "refs/heads/main"));
@@ -79,98 +79,6 @@ fn a_rebuilt_index_knows_whose_blobs_are_whose() {
     assert_eq!(found.records, [], "scopes of one repository are apart");
     assert_eq!(server.tcp("GET", &blob(mine), &[], b"").body, mine.as_bytes());
     assert_eq!(server.tcp("GET", &blob(theirs), &[], b"").status, 404);
-}
-
-const AUDIENCE: &str = "https://kiln.example";
-
-/// A server that asks for tokens, with rules for repository 1234, and an issuer of tokens for its jobs.
-struct Guarded {
-    server: TestServer,
-    issuer: Issuer,
-}
-
-/// Requests with a token, or without.
-struct As<'a>(&'a TestServer, Option<String>);
-
-impl As<'_> {
-    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Reply {
-        let header = self.1.as_ref().map(|token| format!("Bearer {token}"));
-        let headers: Vec<_> = header.iter().map(|text| ("authorization", text.as_str())).collect();
-        self.0.tcp(method, path, &headers, body)
-    }
-
-    fn json(&self, method: &str, path: &str, body: &impl Serialize) -> Reply {
-        self.ask(method, path, &serde_json::to_vec(body).unwrap())
-    }
-
-    /// Uploads the one blob of a record and publishes it; the status.
-    fn publish(&self, one: &Fixture, bytes: &[u8]) -> u16 {
-        let uploaded = self.ask("PUT", &format!("/v1/blobs/{}", Digest::of(bytes)), bytes).status;
-        if !matches!(uploaded, 200 | 201) {
-            return uploaded;
-        }
-        let request = PublishRequest { offers: Vec::new(), ..one.request() };
-        self.json("PUT", &one.path(), &request).status
-    }
-
-    /// What there is of a unit: by its records' standard output.
-    fn finds(&self, one: &Fixture) -> Vec<String> {
-        let request =
-            LookupRequest { units: vec![one.record.unit_key], ..LookupRequest::default() };
-        let reply = self.json("POST", "/v1/lookup", &request);
-        assert_eq!(reply.status, 200);
-        let found: LookupResponse = reply.json();
-        found.records.into_iter().map(|record| record.stdout).collect()
-    }
-
-    fn reads(&self, bytes: &[u8]) -> bool {
-        self.ask("GET", &format!("/v1/blobs/{}", Digest::of(bytes)), b"").status == 200
-    }
-}
-
-impl Guarded {
-    fn start(more: &str) -> Self {
-        Self::start_with(more, |_| {})
-    }
-
-    fn start_with(more: &str, change: impl FnOnce(&mut ServeConfig)) -> Self {
-        let (dir, issuer) = (tempfile::tempdir().unwrap(), Issuer::start());
-        let rules = format!(
-            r#"{{"audience": "{AUDIENCE}", "issuers": [{{"url": "{0}"}}], "repositories": [
-                {{"id": "1234", "issuer": "{0}", "default_branch": "main"{more}}},
-                {{"id": "99", "issuer": "{0}", "default_branch": "main"}}]}}"#,
-            issuer.url()
-        );
-        let path = dir.path().join("trust.json");
-        std::fs::write(&path, rules).unwrap();
-        let server = TestServer::start_with(dir, |config| {
-            config.trust = Some(path);
-            change(config);
-        });
-        Self { server, issuer }
-    }
-
-    fn exchange(&self, token: &str) -> Reply {
-        As(&self.server, None).json("POST", "/v1/session", &json!({"token": token}))
-    }
-
-    /// A job, by what its token says besides that of a push to main.
-    fn job(&self, with: Value) -> As<'_> {
-        let reply = self.exchange(&self.issuer.token(AUDIENCE, with));
-        assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
-        As(&self.server, Some(reply.json::<SessionResponse>().token))
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.server.kiln_dir().join("server.log")).unwrap()
-    }
-
-    /// A result of the unit `u` for an input, told by its standard output.
-    fn result(&self, input: &str, says: &str, bytes: &[u8]) -> Fixture {
-        let mut one = Fixture::new(self.server.dir.path(), "u", input, &[bytes]);
-        one.record.stdout = says.to_owned();
-        one
-    }
 }
 
 #[test]
@@ -307,57 +215,6 @@ fn a_token_that_is_not_believed_gets_nothing() {
         }
     }
     assert!(!log.contains(&session.token[7..]) && log.contains("used before"));
-}
-
-#[test]
-fn nobody_gets_in_without_a_token_where_one_is_asked_for() {
-    let guarded = Guarded::start("");
-    let nobody = As(&guarded.server, None);
-    let digest = Digest::of(b"x");
-    for (method, path) in [
-        ("POST", "/v1/lookup"),
-        ("GET", &format!("/v1/blobs/{digest}")),
-        ("HEAD", &format!("/v1/blobs/{digest}")),
-        ("PUT", &format!("/v1/blobs/{digest}")),
-        ("POST", "/v1/blobs/missing"),
-        ("POST", "/v1/blobs/pack"),
-        ("PUT", &format!("/v1/results/{digest}")),
-        ("POST", &format!("/v1/results/{digest}/bring")),
-        ("POST", &format!("/v1/results/{digest}/reject")),
-        ("POST", &format!("/v1/results/{digest}/quarantine")),
-        ("GET", "/v1/quarantine"),
-        ("DELETE", "/v1/quarantine"),
-        ("DELETE", &format!("/v1/quarantine/{digest}")),
-        ("GET", "/v1/notes/n"),
-        ("PUT", "/v1/notes/n"),
-        ("GET", "/v1/leases"),
-        ("POST", "/v1/leases"),
-        ("POST", "/v1/leases/0/hold"),
-        ("POST", "/v1/leases/0/release"),
-        ("POST", "/v1/events"),
-        ("POST", "/v1/nearest"),
-        ("GET", "/v1/explain"),
-        ("GET", "/v1/stats"),
-        ("POST", "/v1/stats/zero"),
-        ("GET", "/v1/runs"),
-        ("GET", "/v1/runs/r"),
-        ("GET", "/v1/runs/r/jobs/j"),
-        ("GET", "/v1/runs/r/report.json"),
-        ("GET", "/v1/runs/r/report.md"),
-        ("GET", "/v1/runs/r/report.html"),
-        ("GET", "/"),
-        ("GET", "/runs/r"),
-        ("GET", "/v1/server"),
-        ("POST", "/v1/drain"),
-        ("POST", "/v1/shutdown"),
-        ("GET", "/metrics"),
-    ] {
-        assert_eq!(nobody.ask(method, path, b"{}").status, 401, "{method} {path}");
-    }
-    assert_eq!(nobody.ask("GET", "/healthz", b"").status, 200);
-    let browser = guarded.server.tcp("GET", "/", &[("accept", "text/html")], b"");
-    assert_eq!(browser.header("www-authenticate"), Some("Basic realm=\"kiln\""));
-    assert_eq!(guarded.server.unix("GET", "/v1/stats", b"").status, 200, "the own user needs none");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! A jobserver with this process in the role of cargo: tokens given, taken back, owed and repaid; and what gets none.
+
 use std::os::fd::AsRawFd;
 
 use super::*;

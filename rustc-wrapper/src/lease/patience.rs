@@ -28,7 +28,7 @@ pub(super) enum Patience {
     Compile(String),
 }
 
-/// Whether to wait for a holder, when the unit cost so much here or elsewhere, and so long was waited already.
+/// Whether to wait for a holder, when the unit takes so much here, as far as that is known, and so long was waited already.
 pub(super) fn patience(cost: Option<Duration>, holder: &Holder, waited: Duration) -> Patience {
     let Some(left) = LONGEST.checked_sub(waited).filter(|left| !left.is_zero()) else {
         return Patience::Compile(format!("waited for {} s", waited.as_secs()));

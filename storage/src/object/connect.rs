@@ -34,6 +34,12 @@ pub(super) fn client(
     shared: &Shared,
 ) -> Result<Client, ObjectError> {
     let Usable { settings, plain } = settings::usable(place.service, &options.settings)?;
+    for (name, path) in settings::token_files(&settings) {
+        if std::fs::File::open(path).is_err() {
+            let why = format!("{} names a file that cannot be read", name.to_ascii_uppercase());
+            return Err(ObjectError::Settings(why));
+        }
+    }
     let http = http_options(&options.limits).with_allow_http(plain);
     let retry = resumptions(&options.limits);
     let connector = Connector(shared.clone());

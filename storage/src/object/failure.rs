@@ -120,6 +120,12 @@ fn sentence(place: &Place, failure: &Failure) -> String {
             };
             return format!("the bucket is in another region{setting}");
         }
+        (_, Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired")) => {
+            "; the session of AWS_SESSION_TOKEN is over: set another one and stop the server, which keeps \
+             what it was started with"
+                .to_owned()
+        }
+        (_, Some("RequestTimeTooSkewed")) => "; the clock of this machine is wrong".to_owned(),
         (Some(401 | 403), _) => {
             format!("; it lets nobody in like that: look at {} and at what they allow", keys(place))
         }

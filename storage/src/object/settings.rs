@@ -50,6 +50,16 @@ const PLAIN: [&str; 14] = [
     "azure_tenant_id",
 ];
 
+/// Settings that name a file with a token, which is read whenever credentials are asked for.
+const TOKEN_FILES: [&str; 3] = [
+    "aws_web_identity_token_file",
+    "aws_container_authorization_token_file",
+    "azure_federated_token_file",
+];
+
+/// Settings with which no file of a token is read.
+const KEYS: [&str; 2] = ["aws_access_key_id", "azure_storage_account_key"];
+
 /// Settings of a service, with names in lower case, that can be used.
 #[derive(PartialEq, Eq)]
 pub(super) struct Usable {
@@ -92,6 +102,13 @@ pub(super) fn usable(service: Service, given: &[(String, String)]) -> Result<Usa
         (false, true) => Err(half(secret, id)),
         _ => Ok(usable),
     }
+}
+
+/// The files with tokens that are read, by the names of their settings.
+pub(super) fn token_files(settings: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    let has_keys = settings.iter().any(|(name, _)| KEYS.contains(&name.as_str()));
+    let all = settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    all.filter(move |(name, _)| !has_keys && TOKEN_FILES.contains(name))
 }
 
 fn half(there: &str, missing: &str) -> ObjectError {

@@ -2,6 +2,9 @@
 //! reports it.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::limits::OBJECT_WAIT_STEP;
 
 /// Counters that only go up; shared by everything that speaks to one place.
 #[derive(Debug)]
@@ -10,6 +13,7 @@ pub struct Traffic {
     retries: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    asked_to_wait_ms: AtomicU64,
     clock_ahead_s: AtomicI64,
 }
 
@@ -23,6 +27,7 @@ impl Default for Traffic {
             retries: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            asked_to_wait_ms: AtomicU64::new(0),
             clock_ahead_s: AtomicI64::new(UNTOLD),
         }
     }
@@ -46,6 +51,17 @@ impl Traffic {
         self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Waits, because the service wants it so: counted as it passes.
+    pub(crate) async fn wait_as_asked(&self, mut time: Duration) {
+        while !time.is_zero() {
+            let step = time.min(OBJECT_WAIT_STEP);
+            tokio::time::sleep(step).await;
+            let millis = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
+            self.asked_to_wait_ms.fetch_add(millis.max(1), Ordering::Relaxed);
+            time = time.saturating_sub(step);
+        }
+    }
+
     /// A request is sent again.
     pub(crate) fn again(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
@@ -64,6 +80,11 @@ impl Traffic {
     /// Requests that were sent again.
     pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds waited so far because the service asked for that.
+    pub fn asked_to_wait_ms(&self) -> u64 {
+        self.asked_to_wait_ms.load(Ordering::Relaxed)
     }
 
     /// Bytes of objects received.

@@ -6,7 +6,7 @@
 //! and parts say the same twice, and a conditional write whose answer was lost finds itself there.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -33,6 +33,26 @@ pub(super) struct Shared {
     /// Completing an upload is conditional, where the service knows that: `object_store` has no way to
     /// say so. The header needs no signature.
     pub(super) completes_once: bool,
+    pub(super) told: Arc<Told>,
+}
+
+/// The status and the code of the last refusal that said why.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<Option<(u16, String)>>);
+
+impl Told {
+    /// The code of a refusal. What is asked with HEAD is refused without a body: the last one of that status says why.
+    fn code(&self, status: u16, code: Option<String>, has_body: bool) -> Option<String> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match code {
+            Some(code) => {
+                *last = Some((status, code.clone()));
+                Some(code)
+            }
+            None if has_body => None,
+            None => last.as_ref().filter(|(of, _)| *of == status).map(|(_, code)| code.clone()),
+        }
+    }
 }
 
 /// Makes HTTP clients with [`Wire`] before them.
@@ -83,7 +103,10 @@ impl HttpService for Wire {
             let Some(pause) = pause.filter(|_| !in_vain(&request, &failure, done)) else {
                 return Err(final_error(failure));
             };
-            tokio::time::sleep(pause).await;
+            match asked {
+                Some(_) => self.shared.traffic.wait_as_asked(pause).await,
+                None => tokio::time::sleep(pause).await,
+            }
             self.shared.traffic.again();
         }
     }
@@ -115,10 +138,11 @@ impl Wire {
         };
         self.shared.traffic.sent(request.body().content_length() as u64);
         let for_credentials = gives_credentials(request.uri().path());
+        let has_body = request.method().as_str() != "HEAD";
         match self.inner.execute(request).await {
             Ok(answer) => {
                 self.note_time(&answer);
-                judge(answer).await
+                judge(answer, |status, code| self.shared.told.code(status, code, has_body)).await
             }
             Err(error) if let Some(why) = tls::refusal(&error) => {
                 Verdict::Refuse(Failure::Tls(why))
@@ -155,7 +179,10 @@ fn gives_credentials(path: &str) -> bool {
     asked.iter().any(|begin| path.starts_with(begin))
 }
 
-async fn judge(answer: HttpResponse) -> Verdict {
+async fn judge(
+    answer: HttpResponse,
+    told: impl Fn(u16, Option<String>) -> Option<String>,
+) -> Verdict {
     let status = answer.status().as_u16();
     // S3 sends who asks in the wrong region away, and does not say where to.
     let nowhere =
@@ -166,6 +193,7 @@ async fn judge(answer: HttpResponse) -> Verdict {
     let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
     let asked = header.and_then(|header| patience::asked(header, now_s()));
     let (answer, code) = with_code(answer).await;
+    let code = if matches!(status, 400 | 401 | 403) { told(status, code) } else { code };
     let failure = Failure::Status { status, code };
     match (status, failure.code()) {
         // Azure's way to say that there is one; `object_store` knows it.

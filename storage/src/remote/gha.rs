@@ -249,7 +249,7 @@ impl Remote for GhaRemote {
             let there = view.unit(&name.unit).iter().any(|(pack, at)| {
                 at.result == name.result
                     && at.generation >= name.generation
-                    && self.is_good(pack, at.offset)
+                    && self.is_stored(pack, at.offset)
             });
             if there {
                 return Ok(Stored::AlreadyThere);

@@ -7,6 +7,7 @@
 
 mod events;
 mod http;
+mod leases;
 mod login;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,6 +23,7 @@ use reqwest::{Method, StatusCode};
 pub(super) use self::http::unavailable;
 use self::http::{Answer, Http, Refused, add, json};
 use super::events::{EventBatch, KeepsEvents, Page};
+use super::lease::KnowsLeases;
 use super::pack::Unpack;
 use super::{
     Answered, Arrived, Asking, Flushed, Remote, RemoteCounters, ResultName, Stored, squeeze,
@@ -383,6 +385,10 @@ impl Remote for KilnRemote {
 
     async fn told_of_runs(&self, path: &str) -> StoreResult<Option<Page>> {
         self.page(path).await
+    }
+
+    fn leases(&self) -> Option<&dyn KnowsLeases> {
+        Some(self)
     }
 
     fn counters(&self) -> RemoteCounters {

@@ -386,7 +386,7 @@ impl Remote for ObjectRemote {
             bytes_in: self.traffic.bytes_in(),
             bytes_out: self.traffic.bytes_out(),
             damaged: self.damaged.load(Ordering::Relaxed),
-            asked_to_wait_ms: 0,
+            asked_to_wait_ms: self.traffic.asked_to_wait_ms(),
         }
     }
 }

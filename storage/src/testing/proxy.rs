@@ -23,6 +23,8 @@ pub enum HttpFault {
     Status(u16, Option<u32>),
     /// Answered with 409 and S3's code `ConditionalRequestConflict`, without asking the server.
     Conflict,
+    /// Answered with this status and an error of S3 with this code, without asking the server.
+    Code(u16, &'static str),
     /// The connection is reset before anything is answered; the server is not asked.
     ResetBefore,
     /// The server is asked and does it; the connection is reset instead of the answer.
@@ -277,10 +279,16 @@ async fn exchange(client: TcpStream, state: &State) -> io::Result<()> {
             state.note(at, status, 0);
             return answer(client, status, &after, b"").await;
         }
-        Some(HttpFault::Conflict) => {
-            let body = b"<Error><Code>ConditionalRequestConflict</Code></Error>";
-            state.note(at, 409, body.len() as u64);
-            return answer(client, 409, "content-type: application/xml\r\n", body).await;
+        Some(HttpFault::Conflict | HttpFault::Code(..)) => {
+            let (status, code) = match fault {
+                Some(HttpFault::Code(status, code)) => (status, code),
+                _ => (409, "ConditionalRequestConflict"),
+            };
+            let body = format!("<Error><Code>{code}</Code></Error>");
+            let body = if head.method == "HEAD" { "" } else { &body };
+            state.note(at, status, body.len() as u64);
+            let of = "content-type: application/xml\r\n";
+            return answer(client, status, of, body.as_bytes()).await;
         }
         _ => {}
     }

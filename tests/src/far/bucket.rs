@@ -110,19 +110,35 @@ impl Bucket {
 
     /// The objects below a directory of the prefix, e.g. `results`, as the service itself lists them.
     pub fn objects(&self, dir: &str) -> Vec<String> {
-        let mut stream = TcpStream::connect(self.moto).expect("moto");
         let target = format!("/{BUCKET}?list-type=2&prefix={}/{dir}/", self.prefix);
+        let answer = self.ask("GET", &target);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let keys = answer.split("<Key>").skip(1);
+        keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned())).collect()
+    }
+
+    /// Takes the objects below a directory of the prefix away, as a rule of the bucket does; how many.
+    pub fn remove(&self, dir: &str) -> usize {
+        let objects = self.objects(dir);
+        for object in &objects {
+            let answer = self.ask("DELETE", &format!("/{BUCKET}/{object}"));
+            assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+        }
+        objects.len()
+    }
+
+    /// The answer of the service itself.
+    fn ask(&self, method: &str, target: &str) -> String {
+        let mut stream = TcpStream::connect(self.moto).expect("moto");
         let head = format!(
-            "GET {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential=key/20200101/us-east-1/s3/aws4_request\r\n\r\n",
             self.moto
         );
         stream.write_all(head.as_bytes()).expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        let keys = answer.split("<Key>").skip(1);
-        keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned())).collect()
+        answer
     }
 }
 

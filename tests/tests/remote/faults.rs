@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kiln_server::limits::{OUTBOX_WORKERS, REMOTE_FAULTS};
+use kiln_server::limits::{DRAIN_STALL, OUTBOX_WORKERS, REMOTE_FAULTS};
 use kiln_storage::testing::gha::{Call as Kind, Fault, READ_WRITE};
 use kiln_storage::testing::proxy::{HttpFault, When};
 use kiln_tests::far::bucket::{Bucket, warnings};
@@ -169,6 +169,22 @@ fn a_bucket_that_goes_silent_at_the_end() {
     bucket.proxy().clear();
     bucket.before(world.kiln(&["server", "start"])).run().ok();
     assert!(stop(&world, "60").contains("1 result was sent to s3://"));
+}
+
+/// It says when to come again, which is later than silence is borne: that is no silence.
+#[test]
+fn a_bucket_that_asks_to_wait_at_the_end() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let project = world.project("small");
+    project.package("small", "").write("src/lib.rs", "pub fn n() -> i32 { 42 }\n");
+    let wait = u32::try_from(DRAIN_STALL.as_secs()).unwrap() + 2;
+    bucket.proxy().inject(When::next("PUT", "/results/"), HttpFault::Status(503, Some(wait)));
+    bucket.before(world.cargo(&project, &["check"])).run().ok();
+    let said = stop(&world, "600");
+    assert!(said.contains("1 result was sent to s3://"), "{said}");
+    assert_eq!(bucket.proxy().injected(), 1);
+    told(&world, &[]);
 }
 
 /// Nothing there is known to the account, or the credentials are wrong.

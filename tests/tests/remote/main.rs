@@ -5,5 +5,6 @@ mod faults;
 mod gc;
 mod gha;
 mod kiln;
+mod rights;
 mod s3;
 mod tls;

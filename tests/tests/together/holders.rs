@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use kiln_tests::far::Shared;
+use kiln_tests::mount::Mount;
 use kiln_tests::server::{Gate, kill, parent_of, processes_with};
+use kiln_tests::skip;
 use rustix::process::Signal;
 
 use crate::machine;
 use crate::machines::{LIBRARIES, Machine, SUM, address, leases, until_they_wait};
+use crate::wire::Wire;
 
 const KRATE: &str = LIBRARIES[0];
 
@@ -57,6 +60,51 @@ fn a_job_that_is_stopped_is_not_waited_for_for_long() {
     job.wait().ok();
     assert_eq!(first.says(), SUM);
     println!("the other job took {:.1} s", done.took.as_secs_f64());
+}
+
+/// Nothing arrives from it any more, and nothing says so.
+#[test]
+fn a_job_that_is_cut_off_is_not_waited_for_for_long() {
+    let shared = Shared::start();
+    let wire = Wire::to(shared.address());
+    let (first, second) = (machine!(&shared).over(wire.address), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    wire.cut();
+    let done = other.wait().ok();
+    assert!(done.did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+    drop(held);
+    // It cannot tell anybody what it made, and has made it.
+    job.wait().ok();
+    println!("the other job took {:.1} s", done.took.as_secs_f64());
+}
+
+/// There is no room for what one job compiles.
+#[test]
+fn a_job_whose_disk_is_full_leaves_its_crate_to_another() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let small = ["-t", "tmpfs", "-o", "size=2m,mode=0755", "none"];
+    let full = match Mount::new(&small, &first.project.at("target")) {
+        Ok(full) => full,
+        Err(why) => skip!("{why}"),
+    };
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    let filled = std::fs::write(first.project.at("target/filler"), vec![0; 4 * 1024 * 1024]);
+    assert!(filled.is_err(), "there is no room left");
+    drop(held);
+    job.wait().fails();
+    assert!(other.wait().ok().did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+    drop(full);
 }
 
 /// The compiler of one job is killed, as by a lack of memory.

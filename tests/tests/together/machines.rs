@@ -20,6 +20,8 @@ pub(crate) struct Machine {
     pub(crate) world: World,
     pub(crate) project: Project,
     server: String,
+    /// The setting that names the server: for the wrapper, or for an edge between the two.
+    setting: &'static str,
 }
 
 /// A machine that shares a server with others.
@@ -34,7 +36,17 @@ impl Machine {
     pub(crate) fn new(world: World, shared: &Shared) -> Self {
         let project = project(&world);
         let server = format!("http://{}", shared.address());
-        Self { world, project, server }
+        Self { world, project, server, setting: "KILN_SERVER" }
+    }
+
+    /// The same machine with a local server of its own between.
+    pub(crate) fn with_edge(self) -> Self {
+        Self { setting: "KILN_UPSTREAM", ..self }
+    }
+
+    /// The same machine, whose way to the server leads over another address.
+    pub(crate) fn over(self, address: std::net::SocketAddr) -> Self {
+        Self { server: format!("http://{address}"), ..self }
     }
 
     /// The shared server.
@@ -59,7 +71,7 @@ impl Machine {
 
     fn call(&self, jobs: usize, variables: &[(&str, &str)]) -> Call {
         let call = self.world.cargo(&self.project, &["build"]).args(&[format!("-j{jobs}")]);
-        let call = call.env("KILN_SERVER", &self.server).envs(variables);
+        let call = call.env(self.setting, &self.server).envs(variables);
         call.env("KILN_REPORT_FILE", self.world.at("notes.jsonl"))
     }
 

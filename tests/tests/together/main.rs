@@ -4,3 +4,4 @@ mod holders;
 mod machines;
 mod matrix;
 mod tokens;
+mod wire;

@@ -8,7 +8,7 @@ use kiln_tests::server::{Gate, wait_until};
 use kiln_tests::{Running, world};
 
 use crate::machine;
-use crate::machines::{LIBRARIES, SUM, address, compiles, until_they_wait};
+use crate::machines::{LIBRARIES, Machine, SUM, address, compiles, until_they_wait};
 
 /// Asserts that each unit was compiled once over all jobs.
 #[track_caller]
@@ -40,7 +40,19 @@ fn cold_jobs_that_start_together_compile_each_unit_once() {
 #[test]
 fn while_one_crate_is_waited_for_cargo_compiles_another() {
     let shared = Shared::start();
-    let (first, second) = (machine!(&shared), machine!(&shared));
+    one_is_waited_for(&shared, &[machine!(&shared), machine!(&shared)]);
+}
+
+/// Each machine has a local server, which hands the questions on to the one behind.
+#[test]
+fn machines_with_servers_of_their_own_wait_for_each_other() {
+    let shared = Shared::start();
+    let machines = [machine!(&shared).with_edge(), machine!(&shared).with_edge()];
+    one_is_waited_for(&shared, &machines);
+}
+
+#[track_caller]
+fn one_is_waited_for(shared: &Shared, [first, second]: &[Machine; 2]) {
     let gate = Gate::new(&first.world.bin(), LIBRARIES[0]);
     let job = first.build_one(LIBRARIES[0]);
     let held = gate.wait();
@@ -49,7 +61,7 @@ fn while_one_crate_is_waited_for_cargo_compiles_another() {
     for krate in &LIBRARIES[1..] {
         second.until_it_compiles(krate);
     }
-    until_they_wait(&address(&shared), LIBRARIES[0], 1);
+    until_they_wait(&address(shared), LIBRARIES[0], 1);
     assert!(!second.began("app"));
     drop(held);
     let done = [job.wait().ok(), other.wait().ok()];

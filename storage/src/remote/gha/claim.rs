@@ -83,7 +83,9 @@ pub async fn publish(
     let mut all = read_all(numbers, clock, known, until).await?;
     let (number, slot) = claim_new(numbers, clock, &mut all, until).await?;
     poll(numbers, clock, &mut all, until).await?;
-    all.merge(mine);
+    let mut mine = mine.clone();
+    mine.outlive_notes(&all, clock.now_ms());
+    all.merge(&mine);
     all.seen.add(number, clock.now_ms());
     all.prune(clock.now_ms());
     numbers.write(number, &slot, &all, until).await?;

@@ -82,6 +82,8 @@ pub(super) enum Bad {
 pub(super) struct Fetched<A> {
     pub(super) arrived: Vec<A>,
     pub(super) bad: Vec<Bad>,
+    /// Packs that are there.
+    pub(super) read: HashSet<PackId>,
     pub(super) failed: Option<CacheError>,
 }
 
@@ -135,10 +137,14 @@ pub(super) async fn fetch<T: Open>(
             (read, bytes)
         })
         .buffer_unordered(limits::READS_AT_A_TIME);
-    let mut all = Fetched { arrived: Vec::new(), bad: Vec::new(), failed: None };
+    let (arrived, bad, read) = Default::default();
+    let mut all = Fetched { arrived, bad, read, failed: None };
     while let Some((read, bytes)) = answers.next().await {
         match bytes {
-            Ok(Some(bytes)) => unpack(read, bytes, &mut all).await,
+            Ok(Some(bytes)) => {
+                all.read.insert(read.pack);
+                unpack(read, bytes, &mut all).await;
+            }
             Ok(None) => {
                 let scopes: HashSet<Scope> =
                     read.items.iter().map(|item| item.what.scope().clone()).collect();

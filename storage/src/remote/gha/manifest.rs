@@ -145,6 +145,16 @@ impl Manifest {
         }
     }
 
+    /// Has notes come after those of another manifest that are of times to come: their writers' clocks are ahead, and
+    /// nobody would replace them until then.
+    pub fn outlive_notes(&mut self, of: &Self, now_ms: u64) {
+        for (name, note) in &mut self.notes {
+            if let Some(there) = of.notes.get(name).filter(|there| there.written_ms > now_ms) {
+                note.written_ms = note.written_ms.max(there.written_ms.saturating_add(1));
+            }
+        }
+    }
+
     /// Whether there is nothing in it that others should know.
     pub fn is_empty(&self) -> bool {
         self.packs.is_empty()

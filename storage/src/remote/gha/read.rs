@@ -36,6 +36,13 @@ impl GhaRemote {
         !missed && !bad.places.contains(&(*pack, offset))
     }
 
+    /// Whether what lies there need not be stored again: nobody knows of a pack that was not found, however long
+    /// ago, that it is there.
+    pub(super) fn is_stored(&self, pack: &PackId, offset: u64) -> bool {
+        let bad = self.bad();
+        !bad.packs.contains_key(pack) && !bad.places.contains(&(*pack, offset))
+    }
+
     /// The views of scopes, those that can be had. An error only when there is none.
     async fn views(&self, scopes: &[Scope]) -> StoreResult<Vec<(Scope, Arc<View>)>> {
         let mut views = Vec::new();
@@ -98,6 +105,7 @@ impl GhaRemote {
             let until = self.until(items.iter().map(|item| item.span.len).sum());
             let fetched = fetch(&self.entries, items, until).await;
             all.extend(fetched.arrived);
+            self.were_read(fetched.read.iter());
             let again = self.heed(fetched.bad).await;
             match fetched.failed {
                 Some(error) if all.is_empty() => return Err(error.into()),
@@ -173,7 +181,10 @@ impl GhaRemote {
             for _ in 0..limits::COPIES {
                 let Some(place) = self.place(view, digest) else { break };
                 match self.read_place(&place, digest, size).await {
-                    Ok(Some(body)) => return Ok(Some(body)),
+                    Ok(Some(body)) => {
+                        self.were_read([&place.pack]);
+                        return Ok(Some(body));
+                    }
                     Ok(None) => {
                         self.heed(vec![Bad::Missing(scope.clone(), place.pack)]).await;
                     }
@@ -279,6 +290,7 @@ impl GhaRemote {
             items.push(Item { pack: place.pack, span: place.span, what });
         }
         let fetched = fetch(&self.entries, items, self.until(bytes)).await;
+        self.were_read(fetched.read.iter());
         self.heed(fetched.bad).await;
         match fetched.failed {
             Some(error) if fetched.arrived.is_empty() => Err(error.into()),
@@ -308,6 +320,14 @@ impl GhaRemote {
             }
         }
         any
+    }
+
+    /// Packs that were not found before are there: lookups lagged.
+    fn were_read<'a>(&self, packs: impl IntoIterator<Item = &'a PackId>) {
+        let mut bad = self.bad();
+        for pack in packs {
+            bad.packs.remove(pack);
+        }
     }
 
     fn forget(&self, pack: PackId, offset: u64) {

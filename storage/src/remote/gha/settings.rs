@@ -5,7 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::Url;
+
 use super::clock::{Clock, SystemClock};
+use super::token::Refs;
 use crate::key::Scope;
 
 /// A text that is never shown: tokens, and addresses that carry a signature.
@@ -54,6 +57,8 @@ pub enum Mode {
     ReadWrite,
     /// Nothing is written.
     Read,
+    /// The same, and not for the workflow: what the token writes it does not read.
+    WritesUnread,
     /// Nothing is read. Nothing is written either: an index cannot be added to unread.
     WriteOnly,
     /// Neither.
@@ -77,6 +82,9 @@ impl Mode {
         match self {
             Self::ReadWrite => None,
             Self::Read => Some("the workflow's cache mode is `read`"),
+            Self::WritesUnread => Some(
+                "the token may only write where it may not read, and an index cannot be added to unread",
+            ),
             Self::WriteOnly => Some(
                 "the workflow's cache mode is `write-only`, and an index cannot be added to unread",
             ),
@@ -86,7 +94,7 @@ impl Mode {
 
     /// Whether anything is read.
     pub(super) fn reads(self) -> bool {
-        matches!(self, Self::ReadWrite | Self::Read)
+        matches!(self, Self::ReadWrite | Self::Read | Self::WritesUnread)
     }
 }
 
@@ -131,7 +139,7 @@ pub struct Runner {
     pub mode: Option<String>,
 }
 
-/// What is missing to reach the cache.
+/// What is missing to reach the cache, or is none. No text of it holds a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     /// No token.
@@ -140,27 +148,54 @@ pub enum Missing {
     /// No place.
     #[error("neither ACTIONS_RESULTS_URL nor ACTIONS_CACHE_URL is set")]
     Place,
+    /// The token cannot be sent.
+    #[error("ACTIONS_RUNTIME_TOKEN has characters that no token has")]
+    NoToken,
+    /// The place of this variable is none.
+    #[error("{0} is no address of the form http(s)://host[:port]/")]
+    NoPlace(&'static str),
+}
+
+/// An address of HTTP.
+fn is_address(text: &str) -> bool {
+    let url =
+        Url::parse(text).ok().filter(|url| url.host_str().is_some_and(|host| !host.is_empty()));
+    url.is_some_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 impl Runner {
     /// The settings for a client. Which service it is, is decided as the official client does; where that is
-    /// not said and there is one place only, it is that one.
+    /// not said and there is one place only, it is that one. White space around a value is none of it: what comes
+    /// from a file or another program's output often ends with a line break.
     ///
     /// # Errors
     /// What is missing.
     pub fn settings(self) -> Result<Settings, Missing> {
-        let filled = |secret: &Secret| !secret.0.trim().is_empty();
-        let token = self.token.filter(filled).ok_or(Missing::Token)?;
-        let results = self.results_url.filter(|url| !url.trim().is_empty());
-        let service = match (results, self.cache_url.filter(filled)) {
+        let filled = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let token = self.token.and_then(|token| filled(&token.0)).ok_or(Missing::Token)?;
+        if !token.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(Missing::NoToken);
+        }
+        let results_url = self.results_url.and_then(|url| filled(&url));
+        let service = match (results_url, self.cache_url.and_then(|url| filled(&url.0))) {
             (Some(results_url), cache_url) if self.service_v2 || cache_url.is_none() => {
-                Service::V2 { results_url }
+                let well = is_address(&results_url);
+                well.then_some(Service::V2 { results_url })
+                    .ok_or(Missing::NoPlace("ACTIONS_RESULTS_URL"))?
             }
-            (_, Some(cache_url)) => Service::V1 { cache_url },
+            (_, Some(cache_url)) => {
+                let well = is_address(&cache_url);
+                well.then_some(Service::V1 { cache_url: Secret(cache_url) })
+                    .ok_or(Missing::NoPlace("ACTIONS_CACHE_URL"))?
+            }
             (_, None) => return Err(Missing::Place),
         };
-        let mut settings = Settings::new(service, token);
+        let mut settings = Settings::new(service, Secret(token));
         settings.mode = Mode::of(self.mode.as_deref().unwrap_or_default());
+        let unread = Refs::of(&settings.token).is_some_and(|refs| refs.writes_unread());
+        if settings.mode == Mode::ReadWrite && unread {
+            settings.mode = Mode::WritesUnread;
+        }
         Ok(settings)
     }
 }
@@ -221,8 +256,35 @@ mod tests {
             );
             assert!(settings.is_err() || settings.is_ok_and(|s| s.mode == Mode::Read));
         }
-        let nobody = Runner { token: Some(Secret::new("")), ..runner(true, "https://r/", "") };
-        assert_eq!(nobody.settings().map(|_| ()), Err(Missing::Token));
+    }
+
+    #[test]
+    fn what_stands_around_a_value_is_none_of_it_and_what_is_none_is_named() {
+        let runner = |token: &str, results: &str, cache: &str| Runner {
+            results_url: Some(results.into()),
+            cache_url: Some(Secret::new(cache)),
+            token: Some(Secret::new(token)),
+            ..Runner::default()
+        };
+        let settings = runner("token\n", "", " http://cache/hidden/\r\n").settings().unwrap();
+        assert_eq!(settings.token, Secret::new("token"));
+        let place = Secret::new("http://cache/hidden/");
+        assert_eq!(settings.service, Service::V1 { cache_url: place });
+        let settings = runner("token", "https://results/\n", "").settings().unwrap();
+        assert_eq!(settings.service, Service::V2 { results_url: "https://results/".into() });
+        for (token, results, cache, expected) in [
+            ("\n", "https://r/", "", Missing::Token),
+            ("hid den", "https://r/", "", Missing::NoToken),
+            ("hid\u{e9}en", "https://r/", "", Missing::NoToken),
+            ("t", "ftp://hidden/", "", Missing::NoPlace("ACTIONS_RESULTS_URL")),
+            ("t", "hidden", "", Missing::NoPlace("ACTIONS_RESULTS_URL")),
+            ("t", "", "http://", Missing::NoPlace("ACTIONS_CACHE_URL")),
+            ("t", "", "hidden/path", Missing::NoPlace("ACTIONS_CACHE_URL")),
+        ] {
+            let missing = runner(token, results, cache).settings().map(|_| ()).unwrap_err();
+            assert_eq!(missing, expected);
+            assert!(!missing.to_string().contains("hid"), "{missing}");
+        }
     }
 
     #[test]

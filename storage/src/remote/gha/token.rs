@@ -1,7 +1,8 @@
 //! What a runtime token says of itself: which refs its job reads and which one it writes.
 //!
 //! Pure. For choosing the scopes that are asked for, the default branch among them, which the runner tells
-//! nowhere else. Nothing is allowed or refused by it: the signature is not looked at, and the service decides.
+//! nowhere else, and for not writing what nobody could find. Nothing else is allowed or refused by it: the
+//! signature is not looked at, and the service decides.
 
 use serde::Deserialize;
 
@@ -54,6 +55,13 @@ impl Refs {
             }
         }
         Some(refs)
+    }
+}
+
+impl Refs {
+    /// Whether the ref that is written to is one that is not read: what it has already cannot be known.
+    pub fn writes_unread(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| !self.read.contains(own))
     }
 }
 
