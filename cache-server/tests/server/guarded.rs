@@ -16,6 +16,7 @@ pub(crate) const AUDIENCE: &str = "https://kiln.example";
 pub(crate) struct Guarded {
     pub(crate) server: TestServer,
     pub(crate) issuer: Issuer,
+    audience: String,
 }
 
 /// Requests with a token, or without.
@@ -63,9 +64,18 @@ impl Guarded {
     }
 
     pub(crate) fn start_with(more: &str, change: impl FnOnce(&mut ServeConfig)) -> Self {
+        Self::start_for(AUDIENCE, more, change)
+    }
+
+    /// One that tokens have to be made for by this name.
+    pub(crate) fn start_for(
+        audience: &str,
+        more: &str,
+        change: impl FnOnce(&mut ServeConfig),
+    ) -> Self {
         let (dir, issuer) = (tempfile::tempdir().unwrap(), Issuer::start());
         let rules = format!(
-            r#"{{"audience": "{AUDIENCE}", "issuers": [{{"url": "{0}"}}], "repositories": [
+            r#"{{"audience": "{audience}", "issuers": [{{"url": "{0}"}}], "repositories": [
                 {{"id": "1234", "issuer": "{0}", "default_branch": "main"{more}}},
                 {{"id": "99", "issuer": "{0}", "default_branch": "main"}}]}}"#,
             issuer.url()
@@ -76,7 +86,20 @@ impl Guarded {
             config.trust = Some(path);
             change(config);
         });
-        Self { server, issuer }
+        Self { server, issuer, audience: audience.to_owned() }
+    }
+
+    /// The same server, started anew at the same address.
+    pub(crate) fn restarted(self) -> Self {
+        let Self { server, issuer, audience } = self;
+        let address = server.tcp;
+        let dir = server.stop();
+        let rules = dir.path().join("trust.json");
+        let server = TestServer::start_with(dir, |config| {
+            config.trust = Some(rules);
+            config.listen.tcp = Some(address);
+        });
+        Self { server, issuer, audience }
     }
 
     pub(crate) fn exchange(&self, token: &str) -> Reply {
@@ -85,7 +108,7 @@ impl Guarded {
 
     /// A job, by what its token says besides that of a push to main.
     pub(crate) fn job(&self, with: Value) -> As<'_> {
-        let reply = self.exchange(&self.issuer.token(AUDIENCE, with));
+        let reply = self.exchange(&self.issuer.token(&self.audience, with));
         assert_eq!(reply.status, 200, "{}", String::from_utf8_lossy(&reply.body));
         As(&self.server, Some(reply.json::<SessionResponse>().token))
     }

@@ -3,8 +3,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_storage::remote::gha::token::decode;
@@ -109,6 +109,8 @@ pub(crate) fn of_pull_request(number: u32, base: &str) -> Value {
 pub(crate) struct Issuer {
     pub(crate) address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    /// What the tokens that a job asks for say beside that of a push to main.
+    signs: Arc<Mutex<Value>>,
 }
 
 impl Issuer {
@@ -117,6 +119,8 @@ impl Issuer {
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = asked.clone();
+        let signs = Arc::new(Mutex::new(json!({})));
+        let signed = signs.clone();
         std::thread::spawn(move || {
             let keys = TestKey::nth(0).key_set("test-1").to_string();
             for stream in listener.incoming() {
@@ -134,7 +138,8 @@ impl Issuer {
                         assert!(head.contains("authorization: Bearer the job's\r\n"), "{head}");
                         let aud = rest.split(' ').next().unwrap();
                         let aud = aud.replace("%3A", ":").replace("%2F", "/");
-                        let claims = claims(&format!("http://{address}"), &aud, json!({}));
+                        let with = signed.lock().unwrap().clone();
+                        let claims = claims(&format!("http://{address}"), &aud, with);
                         let token = TestKey::nth(0).sign(&self::head(), &claims);
                         json!({"value": token, "count": 1}).to_string()
                     }
@@ -150,7 +155,12 @@ impl Issuer {
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
-        Self { address, asked }
+        Self { address, asked, signs }
+    }
+
+    /// What jobs that ask for a token are from now on.
+    pub(crate) fn signs(&self, with: Value) {
+        *self.signs.lock().unwrap() = with;
     }
 
     /// The claim `iss` of its tokens.

@@ -8,6 +8,8 @@ mod browser;
 #[cfg(test)]
 mod chain;
 #[cfg(test)]
+mod edge_login;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod gc;

@@ -194,9 +194,7 @@ impl Http {
         let kind: String =
             kind.chars().filter(|c| c.is_ascii_lowercase() || *c == '-').take(40).collect();
         let busy = matches!(status.as_u16(), 429 | 502..=504) && kind != "read-only";
-        if let Some(session) = session.filter(|_| status == StatusCode::UNAUTHORIZED) {
-            // The server was started anew, say: with another session it may go well.
-            self.login.forget(&session).await;
+        if status == StatusCode::UNAUTHORIZED && self.login.is_refused(session.as_ref()).await {
             return Ok((Answer::Refused(Refused { status, kind }), Some(Duration::ZERO)));
         }
         let pause = after.filter(|_| busy).filter(|p| *p <= limits::REMOTE_MAX_RETRY_AFTER);

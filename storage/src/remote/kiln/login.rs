@@ -61,8 +61,8 @@ pub(super) struct Held {
     ends: Option<Instant>,
     /// When it was refused, and why.
     refused: Option<(Instant, String)>,
-    /// The server takes none: nobody has to be known there, or by a token only.
-    is_none: bool,
+    /// Since when it is known that the server takes none: nobody has to be known there, or by a token only.
+    none: Option<Instant>,
 }
 
 /// A token as a header.
@@ -106,14 +106,22 @@ impl Login {
         }
     }
 
-    /// A session is not known to the server any more.
-    pub(super) async fn forget(&self, used: &HeaderValue) {
-        if let Self::Job(_, held) = self {
-            let mut held = held.lock().await;
-            if held.header.as_ref() == Some(used) {
+    /// The server does not know who asked with this session, or with none; whether another one may help. It was started
+    /// anew, say, or takes sessions by now.
+    pub(super) async fn is_refused(&self, used: Option<&HeaderValue>) -> bool {
+        let Self::Job(_, held) = self else { return false };
+        let mut held = held.lock().await;
+        if used.is_some() {
+            if held.header.as_ref() == used {
                 held.header = None;
             }
+            return true;
         }
+        let is_old = held.none.is_some_and(|since| since.elapsed() >= REFUSED);
+        if is_old {
+            held.none = None;
+        }
+        is_old
     }
 }
 
@@ -126,7 +134,7 @@ async fn session(
     let mut held = held.lock().await;
     let now = Instant::now();
     let lasts = held.ends.is_some_and(|ends| ends.saturating_duration_since(now) > RENEWED);
-    if held.is_none || (held.header.is_some() && lasts) {
+    if held.none.is_some() || (held.header.is_some() && lasts) {
         return Ok(held.header.clone());
     }
     if let Some((at, why)) = &held.refused
@@ -142,7 +150,7 @@ async fn session(
             Ok(Some(value))
         }
         Ok(None) => {
-            held.is_none = true;
+            (held.header, held.none) = (None, Some(now));
             Ok(None)
         }
         Err(error) => {
