@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use kiln_storage::Scope;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Hash;
@@ -181,9 +182,19 @@ impl TokenFile {
 
 type Stamp = (u64, i64, i64, u64);
 
-/// Opens a file for its owner only.
+/// Opens a file for its owner only: for root it is that of the directory, whose server has to read it.
 fn private(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+    let mut options = fs::OpenOptions::new();
+    // Who owns the directory could have root write elsewhere.
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    if geteuid().is_root()
+        && let Some(dir) = path.parent()
+    {
+        let owner = fs::metadata(dir)?;
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(file)
 }
 
 /// Replaces a file whole, for its owner only.
@@ -372,6 +383,25 @@ mod tests {
         assert!(matches!(file.revoke("one"), Err(TokensError::Unknown(_))));
         assert!(who(dir.path(), &one, 9).is_none());
         assert!(Tokens::of(dir.path()).are_required(), "that the last one is gone opens nothing");
+    }
+
+    /// Where the server is another user, and root makes the tokens; elsewhere that is the same one.
+    #[test]
+    fn the_file_belongs_to_whom_the_directory_belongs_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(65532), Some(65532)).unwrap();
+        }
+        let secret = Secret::make(TOKEN_PREFIX).unwrap();
+        TokenFile::of(dir.path()).add(token("one", &secret)).unwrap();
+        let owner = fs::metadata(dir.path()).unwrap().uid();
+        for name in [FILE_NAME, "tokens.lock"] {
+            assert_eq!(fs::metadata(dir.path().join(name)).unwrap().uid(), owner, "{name}");
+        }
+        let (link, elsewhere) = (dir.path().join("link"), dir.path().join("elsewhere"));
+        fs::write(&elsewhere, "x").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        assert!(private(&link).is_err());
     }
 
     #[test]
