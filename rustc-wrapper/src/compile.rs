@@ -12,11 +12,9 @@ use std::time::Instant;
 use kiln_storage::limits::MAX_STREAM_BYTES;
 use kiln_storage::record::Cost;
 
+use crate::env::HIDDEN;
 use crate::spawn;
 use crate::stdin::Source;
-
-/// Variables that tools must not see.
-const HIDDEN: &[&str] = &["KILN_TOKEN"];
 
 /// How a finished tool did.
 #[derive(Debug)]

@@ -159,6 +159,9 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Variables that no program sees that Kiln runs: tools, linkers, build scripts. `kiln-front` hides them, too.
+pub const HIDDEN: &[&str] = &["KILN_TOKEN"];
+
 /// A snapshot of the process environment, arguments and working directory.
 #[derive(Debug, Clone, Default)]
 pub struct Env {
