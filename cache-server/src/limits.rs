@@ -394,6 +394,9 @@ pub const MAX_HELD_LEASES: usize = 1024;
 /// Results of one unit that are told to those who ask for its lease, the newest.
 pub const MAX_LEASE_RESULTS: usize = 4;
 
+/// Most of those who store nothing that wait for one unit.
+pub const MAX_LEASE_WATCHERS: usize = 256;
+
 /// Most jobs that are listed as waiting for one unit.
 pub const MAX_SHOWN_WAITERS: usize = 64;
 

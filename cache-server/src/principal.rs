@@ -49,8 +49,10 @@ pub(crate) enum Kind {
     Local,
     /// TCP without a name, where the server asks for none.
     Open,
-    /// A token, or that no token is needed for what they may do.
+    /// A token.
     Named,
+    /// Nothing, where tokens are asked for: they read what anybody may.
+    Public,
 }
 
 /// What somebody may do.
@@ -95,6 +97,11 @@ impl Rights {
         self.kind == Kind::Local
     }
 
+    /// Whether they have no token where tokens are asked for.
+    pub(crate) fn is_public(&self) -> bool {
+        self.kind == Kind::Public
+    }
+
     /// The scope that they write.
     ///
     /// # Errors
@@ -116,7 +123,7 @@ impl Rights {
     pub(crate) fn farther(&self) -> Option<&Scoped> {
         match self.kind {
             Kind::Local | Kind::Open => self.writes.as_ref(),
-            Kind::Named => None,
+            Kind::Named | Kind::Public => None,
         }
     }
 

@@ -55,10 +55,15 @@ pub(crate) async fn ask(
     if request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
-    // Who stores nothing has nothing to offer to those who would wait.
-    let Some(scope) = &principal.writes else { return Ok(Json(LeaseResponse::Free)) };
     let Ok(_open) = service.questions.try_acquire() else {
         return Ok(Json(LeaseResponse::Free));
+    };
+    // Who stores nothing has nothing to offer to those who would wait.
+    let Some(scope) = &principal.writes else {
+        return Ok(Json(match principal.is_public() {
+            true => LeaseResponse::Free,
+            false => service.leases.watch(&principal.read_ids(), request).await,
+        }));
     };
     let begun = Instant::now();
     if let Some(answer) = behind::ask(&service, &principal, &headers, &request).await {

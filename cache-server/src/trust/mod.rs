@@ -90,7 +90,7 @@ impl Trust {
         let public = rules.as_ref().map(Rules::public).filter(|scopes| !scopes.is_empty());
         let public = public.map(|scopes| {
             let reads = scopes.into_iter().map(Into::into).collect();
-            Rights { kind: Kind::Named, name: "public".to_owned(), reads, writes: None }.into()
+            Rights { kind: Kind::Public, name: "public".to_owned(), reads, writes: None }.into()
         });
         let services = rules.map(|rules| Services {
             keys: rules.issuers.iter().map(|one| IssuerKeys::at(one.keys_url())).collect(),

@@ -113,6 +113,12 @@ impl Guarded {
         As(&self.server, Some(reply.json::<SessionResponse>().token))
     }
 
+    /// How many questions for leases wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        let waiting = crate::metrics::value(&self.server, "kiln_lease_waiters");
+        waiting.unwrap() as u64
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.server.kiln_dir().join("server.log")).unwrap()
     }

@@ -36,6 +36,8 @@ mod pages;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod remotes;
 #[cfg(test)]
 mod results;
