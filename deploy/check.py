@@ -21,6 +21,8 @@ ROOT = DEPLOY.parent
 GRACE = 30
 USER = "65532"
 PORT = 5456
+# Nobody has to be known there: without that, a server that other machines reach does not start.
+ANYBODY = ["--listen", f"0.0.0.0:{PORT}", "--allow-anyone"]
 faults = []
 
 
@@ -54,6 +56,7 @@ def compose():
     expect(server["read_only"] and server["cap_drop"] == ["ALL"], "compose.yaml: hardened")
     expect(server["ports"] == [f"${{KILN_LISTEN:-127.0.0.1}}:{PORT}:{PORT}"], "compose.yaml: this machine only by default")
     expect("kiln:/var/lib/kiln" in server["volumes"], "compose.yaml: state in a volume")
+    expect(server["command"] == ANYBODY, "compose.yaml: it says that anybody is let in")
     expect(set(whole["volumes"]) == {"kiln", "store"} and "healthcheck" in store, "compose.yaml: the store")
     endpoint, port = server["environment"]["AWS_ENDPOINT_URL_S3"], store["environment"]["VGW_PORT"]
     expect(endpoint == f"http://store{port}", "compose.yaml: the server asks where the store listens")
@@ -79,6 +82,7 @@ def kubernetes():
     hard = container["securityContext"]
     expect(hard["readOnlyRootFilesystem"] and hard["allowPrivilegeEscalation"] is False, "kubernetes.yaml: hardened")
     expect(hard["capabilities"] == {"drop": ["ALL"]} and "limits" in container["resources"], "kubernetes.yaml: bounds")
+    expect(container["args"] == ANYBODY, "kubernetes.yaml: it says that anybody is let in")
     for probe, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
         expect(container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "http"}, f"kubernetes.yaml: {probe}")
     mounts = {mount["name"] for mount in container["volumeMounts"]}

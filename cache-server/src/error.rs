@@ -47,6 +47,9 @@ pub(crate) enum ApiError {
     /// No part of the blob is in the range asked for.
     #[error("range not satisfiable, {0} bytes")]
     RangeNotSatisfiable(u64),
+    /// It has to be known who the caller is.
+    #[error("unauthorized: {0}")]
+    Unauthorized(&'static str),
     /// The caller may not do this.
     #[error("forbidden: {0}")]
     Forbidden(&'static str),
@@ -115,6 +118,8 @@ const RANGE_NOT_SATISFIABLE: Kind = kind(
     StatusCode::RANGE_NOT_SATISFIABLE,
     "No byte of the blob is in the range",
 );
+const UNAUTHORIZED: Kind =
+    kind("unauthorized", StatusCode::UNAUTHORIZED, "The caller is not known");
 const FORBIDDEN: Kind = kind("forbidden", StatusCode::FORBIDDEN, "The caller may not do this");
 const READ_ONLY: Kind =
     kind("read-only", StatusCode::SERVICE_UNAVAILABLE, "The store takes no writes");
@@ -147,6 +152,7 @@ impl ApiError {
             Self::RangeNotSatisfiable(size) => {
                 (RANGE_NOT_SATISFIABLE, Some(format!("the blob has {size} bytes")))
             }
+            Self::Unauthorized(detail) => (UNAUTHORIZED, Some((*detail).to_owned())),
             Self::Forbidden(detail) => (FORBIDDEN, Some((*detail).to_owned())),
             Self::ReadOnly(detail) => (READ_ONLY, Some((*detail).to_owned())),
             Self::InsufficientStorage => (INSUFFICIENT_STORAGE, None),

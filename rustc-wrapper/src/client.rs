@@ -24,6 +24,27 @@ pub enum Address {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, and what to be known by there.
+    Known(String, Bearer),
+}
+
+/// A bearer token: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bearer(String);
+
+impl Bearer {
+    /// One that can be sent: a line without control characters. Secrets of CI often end with a line break.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let sent = !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        sent.then(|| Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bearer(not shown)")
+    }
 }
 
 /// As settings name it.
@@ -31,7 +52,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(host) => f.write_str(host),
+            Self::Tcp(host) | Self::Known(host, _) => f.write_str(host),
         }
     }
 }
@@ -74,6 +95,8 @@ impl Stream for TcpStream {
 /// One connection.
 pub struct Client {
     stream: Box<dyn Stream>,
+    /// A line of each head, where one is to be known by something.
+    authorization: String,
     local: bool,
     alive: bool,
 }
@@ -103,7 +126,7 @@ impl Client {
             Address::Unix(path) => {
                 (Box::new(UnixStream::connect(path).map_err(ClientError::Absent)?), true)
             }
-            Address::Tcp(host) => {
+            Address::Tcp(host) | Address::Known(host, _) => {
                 let mut last = io::Error::other("the name has no address");
                 let addresses = host.to_socket_addrs().map_err(ClientError::Absent)?;
                 let mut found = None;
@@ -120,7 +143,11 @@ impl Client {
                 (Box::new(found.ok_or(ClientError::Absent(last))?), false)
             }
         };
-        Ok(Self { stream, local, alive: true })
+        let authorization = match address {
+            Address::Known(_, Bearer(token)) => format!("authorization: Bearer {token}\r\n"),
+            Address::Unix(_) | Address::Tcp(_) => String::new(),
+        };
+        Ok(Self { stream, authorization, local, alive: true })
     }
 
     /// Whether the server is on this machine and sees the same files.
@@ -136,7 +163,8 @@ impl Client {
     fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(), ClientError> {
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: kiln\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n",
+             {}content-length: {}\r\n\r\n",
+            self.authorization,
             body.len()
         )
         .into_bytes();
@@ -285,7 +313,10 @@ impl Client {
     ) -> Result<(), ClientError> {
         self.alive = false;
         self.stream.set_timeout(timeout)?;
-        let head = format!("PUT {path} HTTP/1.1\r\nhost: kiln\r\ncontent-length: {size}\r\n\r\n");
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nhost: kiln\r\n{}content-length: {size}\r\n\r\n",
+            self.authorization
+        );
         self.stream.write_all(head.as_bytes())?;
         if io::copy(&mut from.take(size), &mut self.stream)? != size {
             return Err(ClientError::Foreign("the file became shorter"));
@@ -305,5 +336,37 @@ fn brief(body: &[u8]) -> String {
     match serde_json::from_slice::<kiln_storage::api::Problem>(body) {
         Ok(problem) => problem.detail.unwrap_or(problem.title),
         Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_sent_with_every_request_and_shown_nowhere() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let mut heads = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, mut bytes) = (listener.accept().unwrap().0, [0_u8; 4096]);
+                let read = stream.read(&mut bytes).unwrap();
+                heads.push(String::from_utf8_lossy(&bytes[..read]).into_owned());
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            }
+            heads
+        });
+        let address = Address::Known(host, Bearer::new("secret\n").unwrap());
+        let wait = Duration::from_secs(10);
+        Client::connect(&address).unwrap().request("GET", "/", &[], wait).unwrap();
+        Client::connect(&address).unwrap().upload("/", 0, &mut io::empty(), wait).unwrap();
+        for head in server.join().unwrap() {
+            assert!(head.contains("\r\nauthorization: Bearer secret\r\n"), "{head}");
+        }
+        assert!(!format!("{address:?} {address}").contains("secret"));
+        for bad in ["", " \n", "a\r\nb", "ü"] {
+            assert!(Bearer::new(bad).is_none(), "{bad:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ mod lease;
 mod remote;
 pub mod report;
 mod run;
+mod session;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use lease::{
 };
 pub use remote::{BringRequest, DrainRequest, RemoteStatus, ShutdownRequest};
 pub use run::{RunAbout, bounded_name};
+pub use session::{SessionRequest, SessionResponse};
 
 /// `POST /v1/lookup`: at most [`crate::limits::MAX_LOOKUP_KEYS`] keys in all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,7 +57,7 @@ impl Scripted {
 
     fn remote(&self) -> KilnRemote {
         let token = Some("geheim".to_owned());
-        KilnRemote::new(KilnOptions { url: self.url.clone(), token }).unwrap()
+        KilnRemote::new(KilnOptions { url: self.url.clone(), token, job: None }).unwrap()
     }
 
     fn asked(&self) -> Vec<String> {
@@ -141,7 +141,7 @@ async fn records_are_checked_and_the_token_is_sent_and_not_shown() {
     let shown = format!(
         "{remote:?} {} {:?}",
         remote.display(),
-        KilnOptions { url: server.url.clone(), token: Some("geheim".into()) }
+        KilnOptions { url: server.url.clone(), token: Some("geheim".into()), job: None }
     );
     assert!(!shown.contains("geheim"), "{shown}");
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
@@ -16,6 +16,7 @@ use crate::error::ApiError;
 use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
 use crate::principal::{self, Peer, Principal};
 use crate::routes::leases::LEASES;
+use crate::scopes;
 use crate::service::Service;
 
 /// The header that carries the id of a request in every answer.
@@ -32,6 +33,8 @@ pub(crate) async fn outer(
     let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let id = format!("{:x}-{number:x}", std::process::id());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    let is_browser = accepts.is_some_and(|text| text.contains("text/html"));
     let begun = Instant::now();
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
@@ -46,6 +49,10 @@ pub(crate) async fn outer(
             _ => service.log.info(format_args!("{what}: {error}")),
         }
         response = problem(&error, &id, response);
+        if let ApiError::Unauthorized(_) = error {
+            let how = if is_browser { "Basic realm=\"kiln\"" } else { "Bearer" };
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(how));
+        }
     }
     service.log.debug(format_args!(
         "{id} {method} {path:.200} {status} in {} us",
@@ -109,6 +116,11 @@ impl FromRequestParts<Service> for Principal {
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<Peer>().copied();
-        principal::resolve(&service.policy, peer.unwrap_or(Peer::Tcp))
+        let token = principal::token_of(&parts.method, &parts.headers);
+        let principal = service.policy.resolve(peer.unwrap_or(Peer::Tcp), token.as_deref())?;
+        if !principal.local() {
+            scopes::note(service, &principal).await;
+        }
+        Ok(principal)
     }
 }

@@ -15,7 +15,7 @@ const FILE_NAME: &str = "index.sqlite";
 const CONDEMNED: &str = "sqlite-condemned";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "7";
+const SCHEMA_VERSION: &str = "8";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -55,6 +55,17 @@ CREATE TABLE blobs (
     digest BLOB PRIMARY KEY,
     size INTEGER NOT NULL,
     created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE scopes (
+    id TEXT PRIMARY KEY,
+    repository TEXT NOT NULL,
+    reference TEXT NOT NULL
+) WITHOUT ROWID;
+-- Of which repositories a blob is.
+CREATE TABLE owners (
+    digest BLOB NOT NULL REFERENCES blobs (digest) ON DELETE CASCADE,
+    repository TEXT NOT NULL,
+    PRIMARY KEY (digest, repository)
 ) WITHOUT ROWID;
 -- What waits to be sent to the place behind the server. `collected`: it has it, not durable yet.
 CREATE TABLE outbox (
