@@ -22,9 +22,9 @@ use super::{Edge, Side, ahead, count, events, kind_of, lock, together};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
-use crate::index::{IndexError, records};
+use crate::index::{IndexError, records, unsent};
 use crate::limits::{
-    DRAIN_STALL, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND,
+    DRAIN_STALL, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_NOTED, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND,
     OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
 };
 use crate::service::Service;
@@ -113,12 +113,12 @@ pub(crate) fn tell_dropped(service: &Service, dropped: Dropped) {
     edge.outbox.wake();
 }
 
-/// Says what waited to be sent in an index that was thrown away; none: nobody knows.
+/// Says what waited to be sent in an index that was thrown away or removed; none: nobody knows.
 pub(crate) fn tell_unsent(service: &Service, unsent: Option<u64>) {
     let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
     let why = match unsent {
         Some(0) => return,
-        Some(_) => "the index in which they waited was thrown away",
+        Some(_) => "the index in which they waited is gone",
         None => "an index was thrown away: if results waited in it to be sent, they are lost",
     };
     count(&edge.counts.lost, unsent.unwrap_or(0));
@@ -135,6 +135,7 @@ pub(crate) async fn run(service: Service) {
     }
     let mut senders = Senders::default();
     loop {
+        let until_noted = senders.unsent.look(&service).await;
         let pause = match senders.step(&service, edge).await {
             Ok(pause) => pause,
             Err(error) => {
@@ -144,7 +145,7 @@ pub(crate) async fn run(service: Service) {
         };
         tokio::select! {
             () = edge.outbox.wake.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(pause.min(until_noted)) => {}
             Some(ended) = senders.sending.join_next() => {
                 senders.active = Instant::now();
                 match ended {
@@ -164,12 +165,39 @@ struct Senders {
     sending: JoinSet<i64>,
     ids: HashSet<i64>,
     active: Instant,
+    unsent: Unsent,
 }
 
 impl Default for Senders {
     fn default() -> Self {
-        Self { sending: JoinSet::new(), ids: HashSet::new(), active: Instant::now() }
+        let (sending, ids, unsent) = Default::default();
+        Self { sending, ids, active: Instant::now(), unsent }
     }
+}
+
+/// When it was noted last how many results wait.
+#[derive(Debug, Default)]
+struct Unsent(Option<Instant>);
+
+impl Unsent {
+    /// Notes it, unless that was done a moment ago; when it has to be looked again.
+    async fn look(&mut self, service: &Service) -> Duration {
+        let since = self.0.map_or(OUTBOX_NOTED, |at| at.elapsed());
+        if since < OUTBOX_NOTED {
+            return OUTBOX_NOTED - since;
+        }
+        self.0 = Some(Instant::now());
+        note_unsent(service).await;
+        NOTHING_TO_DO
+    }
+}
+
+/// Notes beside the index how many results wait in it.
+async fn note_unsent(service: &Service) {
+    let Ok(waiting) = service.index.read(rows::waiting).await else { return };
+    let dir = service.config.kiln_dir.clone();
+    // Whoever waits for that has nothing to do meanwhile; a failure costs a line in a log, some day.
+    let _ = tokio::task::spawn_blocking(move || unsent::note(&dir, waiting.count)).await;
 }
 
 impl Senders {
@@ -401,6 +429,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         *lock(&edge.outbox.goes_on) = None;
     }
     let drained = ended.unwrap_or(false);
+    note_unsent(service).await;
     drop(guard);
     drained
 }

@@ -341,7 +341,7 @@ async fn notes_are_kept_by_scope_and_bounded() {
 async fn what_waited_in_a_lost_index_is_told() {
     for (unsent, lost, said) in [
         (Some(0), 0, None),
-        (Some(2), 2, Some("2 results are never sent: the index in which they waited")),
+        (Some(2), 2, Some("2 results are never sent: the index in which they waited is gone")),
         (None, 0, Some("an index was thrown away: if results waited")),
     ] {
         let fixture = edge(&remote(&[]));
