@@ -110,7 +110,8 @@ impl Build {
         Ok((start.elapsed().as_secs_f64(), output))
     }
 
-    fn command(&self) -> Command {
+    /// The command that builds.
+    pub fn command(&self) -> Command {
         let mut command = bare("cargo");
         command.args(["build", "--offline", "--locked"]);
         command.args((self.profile == Profile::Release).then_some("--release"));

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::cargo::Profile;
 use crate::failure::{Outcome, while_doing};
 use crate::programs::Programs;
-use crate::{cold, fresh, observation, project, report, runs, scripts, server, warm, wrapper};
+use crate::{
+    cold, fresh, observation, project, report, runs, scripts, server, together, warm, wrapper,
+};
 
 /// Pairs of warm builds.
 const WARM_PAIRS: usize = 11;
@@ -67,9 +69,11 @@ enum Bench {
     Observation,
     /// A project with C libraries: build scripts answered, and observed
     Scripts,
+    /// Cold jobs that start together against the same jobs without Kiln
+    Together,
     /// Lookups and blobs of a server
     Server,
-    /// Reports: events taken, a report made, the size of the history; `--times` is the number of runs
+    /// Reports: events taken, reports and pages made, the size of the history; `--times` is the number of runs in it
     Report,
     /// The blind replay alone: what there is to gain
     Replay,
@@ -139,6 +143,9 @@ fn run(bench: Bench, options: Options) -> Outcome<()> {
     }
     if wants(Bench::Observation) {
         observation::run(&programs, &project, empty()?.path(), times(OBSERVED_PAIRS))?;
+    }
+    if wants(Bench::Together) {
+        together::run(&programs, &project, empty()?.path(), times(COLD_PAIRS))?;
     }
     for profile in &profiles {
         if wants(Bench::Warm) {

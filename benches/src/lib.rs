@@ -6,7 +6,7 @@
 //!
 //! [`environment`] alone reads the environment, [`report`] alone prints. [`programs`],
 //! [`project`], [`cargo`], [`place`] and [`s3`] set a measurement up, [`statistics`] evaluates it; the
-//! benches are [`warm`], [`cold`], [`fresh`], [`scripts`], [`wrapper`], [`observation`], [`runs`] and [`server`]. [`replay`] is the tool they compare
+//! benches are [`warm`], [`cold`], [`fresh`], [`scripts`], [`wrapper`], [`observation`], [`runs`], [`together`] and [`server`]. [`replay`] is the tool they compare
 //! with: a wrapper that puts files back and checks nothing.
 
 pub mod cargo;
@@ -18,6 +18,7 @@ pub mod failure;
 pub mod fresh;
 pub mod lookups;
 pub mod observation;
+pub mod past;
 pub mod place;
 pub mod programs;
 pub mod project;
@@ -28,6 +29,7 @@ pub mod s3;
 pub mod scripts;
 pub mod server;
 pub mod statistics;
+pub mod together;
 pub mod tools;
 pub mod transfers;
 pub mod unit;

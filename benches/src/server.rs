@@ -19,6 +19,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether it listens.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Of the clock in `/proc/PID/stat`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// A server under measurement; killed when this goes.
 #[derive(Debug)]
 pub struct RunningServer {
@@ -78,10 +81,30 @@ impl RunningServer {
         &self.dir
     }
 
+    /// Where it listens, as `KILN_SERVER` names it.
+    pub fn url(&self) -> String {
+        match &self.address {
+            Address::Tcp(place) => format!("http://{place}"),
+            Address::Unix(path) => format!("unix://{}", path.display()),
+        }
+    }
+
+    /// Processor time that it has taken, seconds; none where the system does not say.
+    pub fn cpu_s(&self) -> Option<f64> {
+        cpu_s(&format!("/proc/{}/stat", self.child.id()), OWN_TIMES)
+    }
+
     /// Its resident memory, MiB; none where the system does not say.
     pub fn memory_mib(&self) -> Option<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         resident_kib(&status).map(|kib| kib / 1024.0)
+    }
+
+    /// Processor time that it took so far; none where the system does not say.
+    pub fn processor_time(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let ticks = processor_ticks(&stat)?;
+        Some(Duration::from_millis(ticks.saturating_mul(1000 / TICKS_PER_SECOND)))
     }
 
     /// Adds a row with its memory.
@@ -100,10 +123,36 @@ impl Drop for RunningServer {
     }
 }
 
+/// Fields of `/proc/PID/stat` after the name: user and system time of a process.
+const OWN_TIMES: [usize; 2] = [11, 12];
+/// The same of its children that ended.
+const CHILDREN_TIMES: [usize; 2] = [13, 14];
+/// Ticks of the kernel's clock for user space in a second, on every architecture that Kiln runs on.
+const TICKS: f64 = 100.0;
+
+/// Processor time that children of this process took that ended, and their own, seconds.
+pub fn children_cpu_s() -> Option<f64> {
+    cpu_s("/proc/self/stat", CHILDREN_TIMES)
+}
+
+fn cpu_s(path: &str, fields: [usize; 2]) -> Option<f64> {
+    let stat = fs::read_to_string(path).ok()?;
+    let all: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let times = fields.map(|field| all.get(field)?.parse::<f64>().ok());
+    Some(times.into_iter().sum::<Option<f64>>()? / TICKS)
+}
+
 /// The figure of `VmRSS` in `/proc/PID/status`.
 fn resident_kib(status: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// User and system time in `/proc/PID/stat`, behind the name in parentheses.
+fn processor_ticks(stat: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(ticks()? + ticks()?)
 }
 
 /// Measures lookups, then blobs, with so many rounds each.
@@ -118,6 +167,12 @@ pub fn run(program: &Path, dir: &Path, rounds: usize) -> Outcome<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processor_time_is_found() {
+        let stat = "12 (kiln (se)rver) S 1 12 12 0 -1 4194560 9 0 0 0 415 83 0 0 20 0";
+        assert_eq!((processor_ticks(stat), processor_ticks("")), (Some(498), None));
+    }
 
     #[test]
     fn resident_memory_is_found() {

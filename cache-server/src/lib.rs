@@ -21,6 +21,7 @@ mod history;
 mod http;
 mod index;
 mod ingest;
+mod leases;
 mod metrics;
 mod pages;
 mod pending;

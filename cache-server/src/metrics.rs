@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kiln_storage::api::{Event, Outcome, RemoteStatus};
 
+use crate::leases::Figures;
 use crate::tally::is_hit;
 
 /// How a metric behaves.
@@ -81,6 +82,20 @@ const OLDEST: Definition = (
 );
 const RUNS: Definition = ("kiln_runs", Kind::Gauge, "Runs that reports are kept of.");
 const JOBS: Definition = ("kiln_jobs", Kind::Gauge, "Jobs of these runs.");
+const LEASES: Definition =
+    ("kiln_leases", Kind::Gauge, "Units that one job compiles and others wait for, or may.");
+const LEASE_WAITERS: Definition =
+    ("kiln_lease_waiters", Kind::Gauge, "Questions for leases that wait for another's compile.");
+const LEASE_ANSWERS: Definition = (
+    "kiln_lease_answers_total",
+    Kind::Counter,
+    "Answers to questions for leases, by `answer`: granted, held, stored, free.",
+);
+const LEASES_LOST: Definition = (
+    "kiln_leases_lost_total",
+    Kind::Counter,
+    "Leases whose holder was gone, or had it for too long.",
+);
 const QUEUED: Definition =
     ("kiln_outbox_results", Kind::Gauge, "Results that wait to be sent to the remote.");
 const QUEUED_BYTES: Definition = ("kiln_outbox_bytes", Kind::Gauge, "Bytes in them.");
@@ -122,7 +137,7 @@ const REMOTE_UP: Definition = (
 
 /// Every metric. Those of the outbox and the remote are missing where nothing is behind the server.
 #[cfg(test)]
-pub(crate) const ALL: [Definition; 27] = [
+pub(crate) const ALL: [Definition; 31] = [
     INFO,
     UPTIME,
     UNITS,
@@ -138,6 +153,10 @@ pub(crate) const ALL: [Definition; 27] = [
     OLDEST,
     RUNS,
     JOBS,
+    LEASES,
+    LEASE_WAITERS,
+    LEASE_ANSWERS,
+    LEASES_LOST,
     QUEUED,
     QUEUED_BYTES,
     QUEUED_AGE,
@@ -237,6 +256,8 @@ pub(crate) struct Readings {
     pub(crate) oldest_ms: Option<u64>,
     /// Runs and jobs of the history.
     pub(crate) runs: (u64, u64),
+    /// Leases of the server itself.
+    pub(crate) leases: Figures,
     /// What is behind the server, and its faults.
     pub(crate) remote: Option<(RemoteStatus, u64)>,
 }
@@ -293,6 +314,7 @@ pub(crate) fn text(metrics: &Metrics, readings: &Readings) -> String {
     }
     text.number(RUNS, readings.runs.0);
     text.number(JOBS, readings.runs.1);
+    leases(&mut text, &readings.leases);
     if let Some((status, faults)) = &readings.remote {
         remote(&mut text, status, *faults);
     }
@@ -310,6 +332,22 @@ fn lookups(text: &mut Text, metrics: &Metrics) {
     }
     let _ =
         writeln!(text.0, "{name}_sum {}\n{name}_count {count}", micros(get(&metrics.lookups_us)));
+}
+
+fn leases(text: &mut Text, figures: &Figures) {
+    let Figures { held, waiting, totals } = figures;
+    text.number(LEASES, *held as u64);
+    text.number(LEASE_WAITERS, *waiting as u64);
+    text.head(LEASE_ANSWERS);
+    for (answer, count) in [
+        ("granted", totals.granted),
+        ("held", totals.held),
+        ("stored", totals.stored),
+        ("free", totals.free),
+    ] {
+        let _ = writeln!(text.0, "{}{{answer=\"{answer}\"}} {count}", LEASE_ANSWERS.0);
+    }
+    text.number(LEASES_LOST, totals.lost);
 }
 
 fn remote(text: &mut Text, status: &RemoteStatus, faults: u64) {

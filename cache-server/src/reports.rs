@@ -6,7 +6,7 @@
 //! that is killed loses the events of a moment.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_storage::api::Event;
 use tokio::sync::Notify;
@@ -64,31 +64,43 @@ impl Reports {
         if waiting.count == 0 {
             return Ok(());
         }
-        // What one of them does not take is not lost to the other.
-        let mut kept = Ok(());
-        let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
-        for (scope, batch) in waiting.events.clone() {
-            let metrics = service.metrics.clone();
-            let added = service.history.add(scope, batch, move |rows, new| {
-                new.iter().for_each(|event| metrics.event(event));
-                match goes_on {
-                    true => outgoing::queue(rows, new),
-                    false => Ok(()),
-                }
-            });
-            kept = kept.and(added.await);
-        }
-        if let Some(edge) = service.edge.as_ref().filter(|_| goes_on) {
-            edge.events.wake();
-        }
+        let batches: Batches =
+            waiting.events.into_iter().map(|(scope, batch)| (scope, Arc::new(batch))).collect();
+        let for_index = batches.clone();
         let written = service.index.write(move |index| {
-            for (scope, batch) in &waiting.events {
+            for (scope, batch) in &for_index {
                 events::add(index, scope, batch, clock::now_ms())?;
             }
             events::trim(index, MAX_STORED_EVENTS)
         });
-        written.await.and(kept)
+        // Beside each other; what one of them does not take is not lost to the other.
+        let (written, kept) = tokio::join!(written, keep(service, batches));
+        written.and(kept)
     }
+}
+
+/// Events by scope.
+type Batches = Vec<(String, Arc<Vec<Event>>)>;
+
+/// Writes events into the history, counts those that are new, and queues them for what is behind the server.
+async fn keep(service: &Service, batches: Batches) -> Result<(), IndexError> {
+    let mut kept = Ok(());
+    let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
+    for (scope, batch) in batches {
+        let metrics = service.metrics.clone();
+        let added = service.history.add((scope, false), batch, move |rows, new| {
+            new.iter().for_each(|event| metrics.event(event));
+            match goes_on {
+                true => outgoing::queue(rows, new),
+                false => Ok(()),
+            }
+        });
+        kept = kept.and(added.await);
+    }
+    if let Some(edge) = service.edge.as_ref().filter(|_| goes_on) {
+        edge.events.wake();
+    }
+    kept
 }
 
 /// Writes events whenever some have waited for a moment, until the task is dropped.

@@ -266,6 +266,8 @@ enum Fill {
 fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
     tokio::spawn(reports::run(service.clone()));
+    let leases = service.clone();
+    tokio::spawn(async move { leases.leases.run().await });
     tokio::spawn(remote::outbox::run(service.clone()));
     tokio::spawn(remote::events::run(service.clone()));
     let service = service.clone();
@@ -350,7 +352,7 @@ async fn until_leaving(
         }
         let limit = service.config.idle;
         let over = limit.zip(activity.idle()).is_some_and(|(limit, idle)| idle >= limit);
-        if !over || !service.queue.is_idle() {
+        if !over || !service.queue.is_idle() || !service.leases.is_idle() {
             sending = None;
             continue;
         }

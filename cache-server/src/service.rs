@@ -12,7 +12,8 @@ use crate::config::ServeConfig;
 use crate::history::History;
 use crate::index::Index;
 use crate::ingest::Queue;
-use crate::limits::{MAX_REQUESTS, MAX_TRANSFERS};
+use crate::leases::Leases;
+use crate::limits::{MAX_LEASE_QUESTIONS, MAX_REQUESTS, MAX_TRANSFERS};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::pending::Pending;
@@ -42,6 +43,8 @@ pub(crate) struct Parts {
     pub policy: Policy,
     /// What is behind the server, if there is something.
     pub edge: Option<Edge>,
+    /// Who compiles a unit while others wait for it.
+    pub(crate) leases: Leases,
     /// Records that are being taken over.
     pub pending: Pending,
     /// Work of taking over.
@@ -67,6 +70,8 @@ pub(crate) struct Parts {
     pub turns: Semaphore,
     /// Requests for blobs worked on at once: slow uploads keep no lookup waiting.
     pub transfers: Semaphore,
+    /// Questions for leases that are open at once: they wait for others, and keep nobody from work.
+    pub questions: Semaphore,
     /// When it started.
     pub started: Instant,
 }
@@ -98,6 +103,7 @@ impl Service {
             log,
             policy: Policy { uid, tcp_scope },
             edge,
+            leases: Leases::default(),
             pending: Pending::default(),
             queue: Queue::default(),
             reports: Reports::default(),
@@ -110,6 +116,7 @@ impl Service {
             drains: AtomicBool::new(true),
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
+            questions: Semaphore::new(MAX_LEASE_QUESTIONS),
             started: Instant::now(),
         }))
     }
@@ -117,6 +124,7 @@ impl Service {
     /// Makes the server leave.
     pub(crate) fn leave(&self) {
         self.stop.send_replace(true);
+        self.leases.close();
     }
 
     /// Waits until the server is to leave.

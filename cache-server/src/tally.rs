@@ -112,8 +112,10 @@ pub(crate) fn add_all(to: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u6
 }
 
 fn add_named(to: &mut BTreeMap<String, u64>, name: &str, value: u64, most: usize) {
-    let known = to.contains_key(name) || to.len() < most;
-    let name = if known { name } else { "other" };
+    if let Some(known) = to.get_mut(name) {
+        return add(known, value);
+    }
+    let name = if to.len() < most { name } else { "other" };
     add(to.entry(name.to_owned()).or_default(), value);
 }
 

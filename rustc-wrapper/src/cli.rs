@@ -10,6 +10,7 @@ mod server;
 mod stats;
 mod trial;
 mod verify;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,6 +24,9 @@ use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::env::{Env, SETTINGS};
 use crate::{USAGE, local, say};
+
+/// Widest column of names, characters.
+const MAX_NAME_WIDTH: usize = 48;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -76,6 +80,8 @@ enum Command {
     },
     /// Show the report of a run: all its jobs, what did not hit and why, what would help
     Report(report::Arguments),
+    /// Show a run while it goes on: its jobs, hits and misses, what is being compiled
+    Watch(watch::Arguments),
     /// Check settings, server, store and toolchain, and say what to change
     Doctor,
     /// Print the variables that turn Kiln on
@@ -159,6 +165,7 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
             explain::run(env, &config, format, (name.as_deref(), build.as_deref()))
         }
         Command::Report(arguments) => report::run(env, &config, &arguments),
+        Command::Watch(arguments) => watch::run(env, &config, &arguments),
         Command::Doctor => doctor::run(env, &config),
         Command::Env { shell } => exports::run(env, shell),
         Command::Server { action } => server::run(env, &config, &action),
@@ -210,6 +217,25 @@ fn results(n: u64) -> String {
 /// What belongs to that number.
 fn were(n: u64) -> &'static str {
     if n == 1 { "was" } else { "were" }
+}
+
+/// A number of things for people.
+fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
+/// A share for people.
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{share:.1} %"))
+}
+
+/// A name from elsewhere within a column.
+fn shortened(name: &str) -> String {
+    let name = say::inline(name);
+    match name.char_indices().nth(MAX_NAME_WIDTH) {
+        Some((at, _)) => format!("{}\u{2026}", &name[..at]),
+        None => name,
+    }
 }
 
 /// Bytes for people.

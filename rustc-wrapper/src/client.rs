@@ -149,7 +149,11 @@ impl Client {
         let mut bytes = Vec::with_capacity(4096);
         let mut chunk = [0_u8; 8192];
         loop {
-            let read = self.stream.read(&mut chunk)?;
+            let read = match self.stream.read(&mut chunk) {
+                // A signal, or that the process was stopped and goes on.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if read == 0 {
                 return Err(ClientError::Foreign("the connection was closed"));
             }

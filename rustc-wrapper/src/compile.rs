@@ -145,6 +145,20 @@ fn children_cpu_ms() -> Option<u64> {
     Some(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
+/// User and system time of the children that run, milliseconds; without what their own children took.
+pub fn running_cpu_ms() -> u64 {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let children = threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
+    let children: Vec<String> = children.collect();
+    let processes = children.iter().flat_map(|list| list.split_whitespace());
+    let ticks = processes.filter_map(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+    });
+    ticks.sum::<u64>() * 1000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
 /// Ends this process as the tool ended: same status, or the same signal.
 pub fn exit_as(status: ExitStatus) -> ExitCode {
     if let Some(signal) = status.signal() {

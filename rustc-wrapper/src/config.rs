@@ -56,6 +56,15 @@ pub enum Observe {
     Off,
 }
 
+/// Whether jobs wait for each other's compiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leases {
+    /// They do.
+    On,
+    /// Each compiles what it misses.
+    Off,
+}
+
 /// What is done about runs of build scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BuildScripts {
@@ -111,6 +120,8 @@ pub struct Config {
     pub observe: Observe,
     /// What is done about runs of build scripts.
     pub build_scripts: BuildScripts,
+    /// Whether to wait for what another job compiles.
+    pub leases: Leases,
     /// The share of hits that is compiled again and compared.
     pub verify: Percent,
     /// The file that the event of each unit is appended to.
@@ -266,6 +277,7 @@ impl Config {
                 "KILN_BUILD_SCRIPTS",
                 &[("on", BuildScripts::On), ("off", BuildScripts::Off)],
             )?,
+            leases: word(env, "KILN_LEASES", &[("on", Leases::On), ("off", Leases::Off)])?,
             verify: parsed(env, "KILN_VERIFY")?.unwrap_or(Percent::NONE),
             report: match env.get("KILN_REPORT_FILE").filter(|v| !v.is_empty()) {
                 None => None,
@@ -328,6 +340,7 @@ mod tests {
             ("KILN_MODE", "write"),
             ("KILN_PATHS", "short"),
             ("KILN_BUILD_SCRIPTS", "yes"),
+            ("KILN_LEASES", "1"),
             ("KILN_VERIFY", "10"),
             ("KILN_VERIFY", "101%"),
             ("KILN_VERIFY", "-1%"),

@@ -4,11 +4,12 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kiln_storage::api::{Event, EventsRequest, Outcome};
 use kiln_storage::record::{Member, UnitName};
 use kiln_storage::{Digest, ResultKey};
+use rustix::process::Pid;
 
 use crate::client::{Client, ClientError};
 use crate::config::Config;
@@ -46,6 +47,10 @@ pub struct Engine<'a> {
     pub client: Option<Client>,
     /// Counts faults of the server.
     pub faults: Faults,
+    /// What the nearest earlier result of the unit cost.
+    pub expected: Option<Duration>,
+    /// The process that started this one.
+    pub started_by: Option<Pid>,
     /// The event so far.
     pub event: Event,
     clock: Instant,
@@ -118,6 +123,8 @@ impl<'a> Engine<'a> {
             memo: place.memo,
             client: None,
             faults: Faults::new(dir),
+            expected: None,
+            started_by: rustix::process::getppid(),
             event,
             clock,
             phase: clock,

@@ -120,6 +120,13 @@ pub const SETTINGS: &[Setting] = &[
         about: "`on` answers runs of build scripts too; `off` only runs them; see build-scripts.md.",
     },
     Setting {
+        name: "KILN_LEASES",
+        accepts: "`on` or `off`",
+        default: "`on`",
+        about: "`on` waits for what another job compiles at the moment, and gives cargo's slot back meanwhile; \
+                see leases.md.",
+    },
+    Setting {
         name: "KILN_VERIFY",
         accepts: "a whole percentage, `0%` to `100%`",
         default: "`0%`",

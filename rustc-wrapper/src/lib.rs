@@ -2,8 +2,8 @@
 //!
 //! The stages of a wrapper run, each importing only earlier ones: [`mod@env`], [`config`], [`args`],
 //! [`roots`], [`tool`], [`mod@unit`], then [`lookup`] and [`outputs`] (a hit) or [`compile`],
-//! [`inputs`] and [`publish`] (a miss), or [`verify`] (a hit that is checked). [`wrapper`] joins them for a
-//! compile, [`script`] for the run of a build script that [`front`] stands in for; [`cli`] holds the
+//! [`inputs`] and [`publish`] (a miss), or [`verify`] (a hit that is checked); a miss may wait for another job
+//! (`lease`). [`wrapper`] joins them for a compile, [`script`] for the run of a build script that [`front`] stands in for; [`cli`] holds the
 //! commands.
 
 pub mod args;
@@ -24,6 +24,8 @@ pub mod front;
 pub mod host;
 pub mod identity;
 pub mod inputs;
+mod jobserver;
+mod lease;
 pub mod limits;
 pub mod linker;
 pub mod local;
@@ -31,12 +33,14 @@ pub mod lookup;
 pub mod members;
 pub mod memo;
 pub mod names;
+pub mod needles;
 pub mod notes;
 pub mod objects;
 pub mod observe;
 pub mod outputs;
 pub mod probes;
 pub mod publish;
+pub mod quick;
 pub mod real_paths;
 pub mod reasons;
 pub mod roots;

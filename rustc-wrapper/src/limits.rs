@@ -66,8 +66,51 @@ pub const BRING_LONGEST: Duration = Duration::from_secs(25);
 /// What the server is given beyond that to say that it was in vain.
 pub const BRING_GRACE: Duration = Duration::from_secs(1);
 
+/// Longest that one question for a lease waits for another's compile: as often the wrapper looks whether it still
+/// should.
+pub const LEASE_TURN: Duration = Duration::from_secs(2);
+
+/// What the server is given beyond that to answer.
+pub const LEASE_ANSWER: Duration = Duration::from_secs(2);
+
+/// Most results that one unit looks up because another job made them; then it compiles.
+pub const MAX_LEASE_LOOKUPS: usize = 4;
+
+/// Most sources of a crate that are in the key of a lease.
+pub const MAX_LEASE_SOURCES: usize = 2000;
+
+/// Deepest directory in which they are looked for, below the crate's own.
+pub const MAX_LEASE_DEPTH: usize = 16;
+
+/// Longest that a compile waits for a token in place of one that was given back; then it runs without.
+pub const TOKEN_WAIT: Duration = Duration::from_millis(200);
+
 /// Longest value of `KILN_MATRIX`, bytes: as much as Linux hands on in one variable.
 pub const MAX_MATRIX_BYTES: usize = 128 * 1024;
 
+/// Longest that `kiln watch` waits to hear how a run stands; the server may have to ask another one.
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Pause between two looks at a run on a terminal.
+pub const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// The same where each look may add lines.
+pub const WATCH_EVERY_IN_LOG: Duration = Duration::from_secs(10);
+
+/// A run or a job of which nothing was heard for so long does not seem to go on.
+pub const WATCH_GOING: Duration = Duration::from_secs(60);
+
+/// A run of which nothing was heard for so long is left for one that begins.
+pub const WATCH_SETTLED: Duration = Duration::from_secs(2);
+
+/// Watching ends when nothing was heard for so long.
+pub const WATCH_UNTIL_QUIET: Duration = Duration::from_secs(600);
+
+/// Newest runs among which one to watch is looked for.
+pub const WATCH_CANDIDATES: usize = 20;
+
 /// So much of a malformed value of a setting is shown, characters.
 pub const MAX_SHOWN_CHARS: usize = 200;
+
+/// Longest that a wrapper waits while another one reads the same toolchain.
+pub const TOOL_WAIT: Duration = Duration::from_secs(10);

@@ -8,9 +8,10 @@
 //! what differs from the nearest earlier result.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kiln_storage::api::{
-    LookupRequest, LookupResponse, NearestRequest, NearestResponse, RejectRequest,
+    LookupRequest, LookupResponse, NearestRequest, NearestResponse, Outcome, RejectRequest,
 };
 use kiln_storage::record::{Member, Record, Variables, result_key};
 use kiln_storage::{ResultKey, limits};
@@ -41,6 +42,15 @@ pub struct Place {
     pub is_afar: bool,
 }
 
+/// What a hit is called, for who waited for it or did not.
+pub fn outcome(place: &Place, joined: bool) -> Outcome {
+    match (joined, place.is_afar) {
+        (true, _) => Outcome::Joined,
+        (false, true) => Outcome::HitRemote,
+        (false, false) => Outcome::HitLocal,
+    }
+}
+
 /// Looks a unit up.
 pub fn lookup(engine: &mut Engine<'_>) -> Found {
     if engine.faults.are_too_many() {
@@ -56,6 +66,8 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
         Err(fault) => return fault,
     };
     engine.faults.clear();
+    let nearest_cost = response.records.first().map(|record| record.cost.wall_ms);
+    engine.expected = nearest_cost.map(Duration::from_millis);
     let mut evaluator = engine.evaluator();
     let mut first_difference = None;
     for record in &response.records {

@@ -4,7 +4,8 @@
 //! empty file are three values. Called on lookup, for every member of a candidate's input set, and
 //! after a compile, for the set that was found.
 
-use std::collections::{HashMap, HashSet};
+mod walk;
+
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,18 +14,15 @@ use std::path::{Path, PathBuf};
 use kiln_storage::Digest;
 use kiln_storage::encode::Encoder;
 use kiln_storage::record::{EnvForm, Member, TreeFilter, Variables};
+use rustix::fs::FileType;
 
 use crate::env::Env;
 use crate::memo::Memo;
+use crate::quick::QuickMap;
 use crate::real_paths::RealPaths;
 use crate::roots::Roots;
 use crate::stamp::changed_ns;
 use crate::variables;
-
-/// Most files in one tree; a larger one makes the unit uncacheable.
-const MAX_TREE_FILES: usize = 20_000;
-/// Deepest directory in a tree.
-const MAX_TREE_DEPTH: usize = 64;
 
 /// Evaluates members, each at most once.
 #[derive(Debug)]
@@ -37,7 +35,9 @@ pub struct Evaluator<'a> {
     pub memo: &'a Memo,
     /// The width that diagnostics are wrapped at, as given.
     pub width: Option<String>,
-    known: HashMap<Member, Option<Digest>>,
+    known: QuickMap<Member, Option<Digest>>,
+    /// The modes of what was looked at for its content, and when it was changed.
+    looked: QuickMap<PathBuf, (u32, i128)>,
     real_paths: RealPaths,
     newest_ns: i128,
 }
@@ -45,8 +45,9 @@ pub struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// An evaluator that knows nothing yet.
     pub fn new(env: &'a Env, roots: &'a Roots, memo: &'a Memo, width: Option<String>) -> Self {
-        let (known, real_paths) = (HashMap::new(), RealPaths::default());
-        Self { env, roots, memo, width, known, real_paths, newest_ns: 0 }
+        let (known, looked) = (QuickMap::default(), QuickMap::default());
+        let real_paths = RealPaths::default();
+        Self { env, roots, memo, width, known, looked, real_paths, newest_ns: 0 }
     }
 
     /// The same evaluator, which knows some values.
@@ -72,10 +73,21 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Notes when something was changed, not what is in it: a directory changes with all of that.
-    fn touch_itself(&mut self, meta: std::io::Result<Metadata>) {
-        if meta.as_ref().is_ok_and(|meta| !meta.is_dir()) {
-            self.touch(meta);
+    fn touch_itself(&mut self, mode: u32, changed_ns: i128) {
+        if !FileType::from_raw_mode(mode).is_dir() {
+            self.newest_ns = self.newest_ns.max(changed_ns);
         }
+    }
+
+    /// What a path is and who may do what with it, as it was when its content was looked at in this pass.
+    fn mode(&mut self, path: &Path) -> Option<u32> {
+        let looked = self.looked.get(path).copied().or_else(|| {
+            let meta = std::fs::metadata(path).ok()?;
+            Some((meta.mode(), changed_ns(&meta)))
+        });
+        let (mode, changed_ns) = looked?;
+        self.touch_itself(mode, changed_ns);
+        Some(mode)
     }
 
     fn evaluate(&mut self, member: &Member) -> Option<Digest> {
@@ -83,7 +95,11 @@ impl<'a> Evaluator<'a> {
         match member {
             Member::File(path) => {
                 let path = self.roots.resolve(&path.0)?;
-                self.file(&mut encoder, &path)?;
+                let meta = std::fs::metadata(&path);
+                if let Ok(meta) = &meta {
+                    self.looked.insert(path.clone(), (meta.mode(), changed_ns(meta)));
+                }
+                self.content(&mut encoder, &path, meta)?;
             }
             Member::Listing(path) => {
                 let path = self.roots.resolve(&path.0)?;
@@ -96,10 +112,9 @@ impl<'a> Evaluator<'a> {
             }
             Member::Env(name, form) => self.variable(&mut encoder, name, *form),
             Member::Mode(path) => {
-                let meta = std::fs::metadata(self.roots.resolve(&path.0)?);
-                let mode = meta.as_ref().ok().map(|meta| meta.mode().to_le_bytes());
+                let mode = self.mode(&self.roots.resolve(&path.0)?);
+                let mode = mode.map(u32::to_le_bytes);
                 encoder.optional("mode", mode.as_ref().map(<[u8; 4]>::as_slice));
-                self.touch_itself(meta);
             }
             Member::Program(name) => {
                 let found = find_program(self.env, name);
@@ -127,8 +142,10 @@ impl<'a> Evaluator<'a> {
             }
             Member::Link(path) => {
                 let path = self.roots.resolve(&path.0)?;
-                self.touch_itself(std::fs::symlink_metadata(&path));
-                let leads = std::fs::read_link(path).ok();
+                let meta = std::fs::symlink_metadata(&path).ok();
+                let is_link = meta.as_ref().is_some_and(Metadata::is_symlink);
+                meta.iter().for_each(|meta| self.touch_itself(meta.mode(), changed_ns(meta)));
+                let leads = is_link.then(|| std::fs::read_link(path).ok()).flatten();
                 encoder.optional("leads", leads.as_ref().map(|p| p.as_os_str().as_bytes()));
             }
             Member::Place(path) => {
@@ -176,7 +193,17 @@ impl<'a> Evaluator<'a> {
 
     /// Encodes the content of a file; its metadata, when it is one.
     fn file(&mut self, encoder: &mut Encoder, path: &Path) -> Option<Option<Metadata>> {
-        match self.memo.digest(path) {
+        self.content(encoder, path, std::fs::metadata(path))
+    }
+
+    /// The same for what was looked at right now.
+    fn content(
+        &mut self,
+        encoder: &mut Encoder,
+        path: &Path,
+        meta: std::io::Result<Metadata>,
+    ) -> Option<Option<Metadata>> {
+        match meta.and_then(|meta| self.memo.digest_of(path, meta)) {
             Ok((digest, meta)) => {
                 self.newest_ns = self.newest_ns.max(changed_ns(&meta));
                 encoder.digest("content", &digest);
@@ -221,24 +248,21 @@ impl<'a> Evaluator<'a> {
 
     fn tree(&mut self, encoder: &mut Encoder, dir: &Path, filter: TreeFilter) -> Option<()> {
         let target = self.roots.place("target").map(Path::new);
-        let mut walk = Walk { filter, target, found: Vec::new(), visited: HashSet::new() };
         if std::fs::metadata(dir).is_err() {
             encoder.text("absent", "");
             return Some(());
         }
-        walk.collect(dir, "", 0)?;
-        let mut found = walk.found;
-        found.sort_unstable();
+        let found = walk::files(dir, filter, target)?;
         encoder.number("entries", found.len() as u64);
         for (name, kind) in found {
             encoder.text("name", &name);
             let path = dir.join(&name);
-            if kind == Kind::Link {
+            if kind == walk::Kind::Link {
                 let link = std::fs::read_link(&path).ok();
                 let link = link.as_ref().and_then(|l| l.to_str()).map(|l| self.roots.tokenise(l));
                 encoder.optional("link", link.as_ref().map(String::as_bytes));
             }
-            if kind != Kind::Directory {
+            if kind != walk::Kind::Directory {
                 let meta = self.file(encoder, &path)?;
                 let executable = meta.is_some_and(|m| m.permissions().mode() & 0o111 != 0);
                 encoder.number("executable", executable.into());
@@ -268,80 +292,6 @@ fn names(dir: &Path) -> Option<Vec<Vec<u8>>> {
         Some(name)
     };
     entries.map(one).collect()
-}
-
-fn wanted(name: &str, filter: TreeFilter) -> bool {
-    let has = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    match filter {
-        TreeFilter::Package | TreeFilter::All | TreeFilter::Files => true,
-        TreeFilter::Libraries => {
-            has(&[".a", ".so", ".o", ".lib", ".dylib", ".tbd"]) || name.contains(".so.")
-        }
-        TreeFilter::Crates => has(&[".rlib", ".rmeta", ".so", ".dylib"]),
-    }
-}
-
-/// What a name in a tree is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Directory,
-    File,
-    Link,
-}
-
-/// A walk over what a filter wants of a tree, as paths relative to it.
-struct Walk<'a> {
-    filter: TreeFilter,
-    /// The target directory, which may lie in the package and have no marker.
-    target: Option<&'a Path>,
-    found: Vec<(String, Kind)>,
-    /// Directories entered, so that links do not lead in circles.
-    visited: HashSet<(u64, u64)>,
-}
-
-impl Walk<'_> {
-    fn skips(&self, path: &Path, name: &str) -> bool {
-        self.filter == TreeFilter::Package
-            && (name == ".git" || path.join("CACHEDIR.TAG").exists() || Some(path) == self.target)
-    }
-
-    /// None when something cannot be read, or there is too much.
-    fn collect(&mut self, dir: &Path, prefix: &str, depth: usize) -> Option<()> {
-        let meta = std::fs::metadata(dir).ok()?;
-        if !self.visited.insert((meta.dev(), meta.ino())) {
-            return Some(());
-        }
-        if depth > MAX_TREE_DEPTH {
-            return None;
-        }
-        let deep = matches!(self.filter, TreeFilter::Package | TreeFilter::All);
-        for entry in std::fs::read_dir(dir).ok()? {
-            let entry = entry.ok()?;
-            let name = entry.file_name().into_string().ok()?;
-            let path = entry.path();
-            let kind = entry.file_type().ok()?;
-            let is_dir = kind.is_dir() || (kind.is_symlink() && path.is_dir());
-            if is_dir && (!deep || self.skips(&path, &name)) {
-                continue;
-            }
-            let relative = format!("{prefix}{name}");
-            if is_dir {
-                self.collect(&path, &format!("{relative}/"), depth + 1)?;
-            } else if !wanted(&name, self.filter) {
-                continue;
-            }
-            let kind = match (kind.is_symlink(), is_dir) {
-                (true, _) => Kind::Link,
-                (false, true) => Kind::Directory,
-                (false, false) => Kind::File,
-            };
-            self.found.push((relative, kind));
-            if self.found.len() > MAX_TREE_FILES {
-                return None;
-            }
-        }
-        Some(())
-    }
 }
 
 /// The file that a bare program name finds through `PATH`.

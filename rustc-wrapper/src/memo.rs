@@ -8,6 +8,7 @@
 //! file that was looked at anew ([`Memo::probe`]).
 
 use std::fs::{File, Metadata, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -169,7 +170,14 @@ impl Memo {
     /// What opening or reading fails with; [`std::io::ErrorKind::IsADirectory`] for a directory, and
     /// [`std::io::ErrorKind::InvalidInput`] for what is no plain file (a pipe may never answer).
     pub fn digest(&self, path: &Path) -> std::io::Result<(Digest, Metadata)> {
-        let meta = std::fs::metadata(path)?;
+        self.digest_of(path, std::fs::metadata(path)?)
+    }
+
+    /// The same for a file with this metadata, which was looked at right now.
+    ///
+    /// # Errors
+    /// As for [`Memo::digest`].
+    pub fn digest_of(&self, path: &Path, meta: Metadata) -> std::io::Result<(Digest, Metadata)> {
         if meta.is_dir() {
             return Err(std::io::ErrorKind::IsADirectory.into());
         }
@@ -180,10 +188,7 @@ impl Memo {
             return Ok((digest, meta));
         }
         let hashed_from_ns = coarse_now_ns();
-        // Should it become a pipe right now, opening does not wait for a writer.
-        let mut options = OpenOptions::new();
-        let mut file =
-            options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+        let mut file = open(path)?;
         let before = file.metadata()?;
         let (digest, _) = Digest::of_reader(&mut file)?;
         let after = file.metadata()?;
@@ -192,6 +197,36 @@ impl Memo {
         }
         Ok((digest, after))
     }
+
+    /// The bytes of a plain file, one more than a limit when there are too many, and their digest.
+    ///
+    /// # Errors
+    /// What opening or reading fails with.
+    pub fn read(&self, path: &Path, limit: u64) -> std::io::Result<(Vec<u8>, Digest)> {
+        let hashed_from_ns = coarse_now_ns();
+        let file = open(path)?;
+        let before = file.metadata()?;
+        let room = usize::try_from(before.len().min(limit)).unwrap_or_default() + 1;
+        let mut bytes = Vec::with_capacity(room);
+        (&file).take(limit + 1).read_to_end(&mut bytes)?;
+        let after = file.metadata()?;
+        let is_whole = row_key(&before) == row_key(&after) && bytes.len() as u64 == after.len();
+        // What is noted of a file that is as it was is the digest of what was read.
+        if let Some(known) = is_whole.then(|| self.get(&after)).flatten() {
+            return Ok((bytes, known));
+        }
+        let digest = Digest::of(&bytes);
+        if is_whole {
+            self.put(&after, hashed_from_ns, &digest);
+        }
+        Ok((bytes, digest))
+    }
+}
+
+/// Opens a file to read. Should it become a pipe right now, this does not wait for a writer.
+fn open(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::objects::elf::{Elf, Machine, Unreadable};
 
 /// What is kept under a content's digest is worth nothing to another version of the classifier.
 /// Change this number with every change of what [`classify`] answers.
-pub const CLASSIFIER_VERSION: u64 = 5;
+pub const CLASSIFIER_VERSION: u64 = 6;
 
 /// As much of a script's first line as the kernel looks at, bytes.
 const SCRIPT_LINE_BYTES: usize = 256;
@@ -119,11 +119,11 @@ fn script(bytes: &[u8]) -> Option<Class> {
 }
 
 fn object(elf: &Elf<'_>) -> Result<Class, Unreadable> {
-    let makes_system_call = match elf.machine {
-        Machine::X86_64 => x86::makes_system_call,
-        Machine::Aarch64 => aarch64::makes_system_call,
-    };
-    let inline_syscalls = elf.code()?.iter().any(|code| makes_system_call(code.bytes));
+    let starts = elf.function_starts();
+    let inline_syscalls = elf.code()?.iter().any(|code| match elf.machine {
+        Machine::X86_64 => x86::makes_system_call(code.bytes, &code.places(&starts)),
+        Machine::Aarch64 => aarch64::makes_system_call(code.bytes),
+    });
     let Some(dynamic) = elf.dynamic()?.filter(|dynamic| !elf.is_static_program(dynamic)) else {
         return Ok(Class { kind: Kind::Static, inline_syscalls, ..Class::unknown() });
     };

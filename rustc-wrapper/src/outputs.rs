@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use kiln_storage::record::{Content, Output, Record};
 use kiln_storage::{Digest, disk};
-use memchr::memmem;
 
 use crate::client::Client;
+use crate::needles::{Needles, Scan};
 use crate::roots::{Escape, Roots};
 use crate::stamp::{changed_ns, is_unwritten};
 use crate::unit::Unit;
@@ -57,50 +57,39 @@ pub fn collect(unit: &Unit, since_ns: i128) -> io::Result<Vec<Made>> {
     Ok(made)
 }
 
-/// Byte strings that are looked for in many files.
+/// A file that was read.
 #[derive(Debug)]
-pub struct Needles<'a> {
-    finders: Vec<memmem::Finder<'a>>,
-    /// Bytes that a needle may have in the piece before, at most.
-    overlap: usize,
+pub struct Scanned {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+    /// Which of some byte strings occur in it.
+    pub found: Vec<bool>,
+    /// Its first bytes; all of them where it is a small one.
+    pub begin: Vec<u8>,
 }
 
-impl<'a> Needles<'a> {
-    /// Makes ready to look for them.
-    pub fn new(needles: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let finders: Vec<_> = needles.into_iter().map(memmem::Finder::new).collect();
-        let longest = finders.iter().map(|finder| finder.needle().len()).max().unwrap_or(1);
-        Self { finders, overlap: longest.saturating_sub(1) }
-    }
-}
+/// Largest file that is small, bytes: all of it is kept at hand.
+const SMALL_BYTES: u64 = 256 * 1024;
 
-/// Digest and size of a file, and which of some byte strings occur in it.
+/// Reads a file of about so many bytes, and looks for byte strings in it.
 ///
 /// # Errors
 /// What reading fails with.
-pub fn hash_and_scan(path: &Path, needles: &Needles<'_>) -> io::Result<(Digest, u64, Vec<bool>)> {
-    struct Scan<'a> {
-        file: File,
-        needles: &'a Needles<'a>,
-        found: Vec<bool>,
-        tail: Vec<u8>,
+pub fn hash_and_scan(path: &Path, about: u64, needles: &Needles<'_>) -> io::Result<Scanned> {
+    let file = File::open(path)?;
+    let room = about.min(SMALL_BYTES) + 1;
+    let mut begin = Vec::with_capacity(usize::try_from(room).unwrap_or_default());
+    (&file).take(SMALL_BYTES + 1).read_to_end(&mut begin)?;
+    if begin.len() as u64 <= SMALL_BYTES {
+        let mut found = needles.marks();
+        needles.mark(&begin, &mut found);
+        return Ok(Scanned { digest: Digest::of(&begin), size: begin.len() as u64, found, begin });
     }
-    impl Read for Scan<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let read = self.file.read(buffer)?;
-            self.tail.extend_from_slice(&buffer[..read]);
-            for (finder, found) in self.needles.finders.iter().zip(&mut self.found) {
-                *found = *found || finder.find(&self.tail).is_some();
-            }
-            let cut = self.tail.len().saturating_sub(self.needles.overlap);
-            self.tail.drain(..cut);
-            Ok(read)
-        }
-    }
-    let found = vec![false; needles.finders.len()];
-    let mut scan = Scan { file: File::open(path)?, needles, found, tail: Vec::new() };
+    let mut scan = Scan::new(begin.as_slice().chain(file), needles);
     let (digest, size) = Digest::of_reader(&mut scan)?;
-    Ok((digest, size, scan.found))
+    Ok(Scanned { digest, size, found: scan.found, begin })
 }
 
 /// Where blobs come from.

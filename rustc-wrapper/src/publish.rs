@@ -4,7 +4,6 @@
 //! Nothing is stored in doubt: an input that changed while the tool ran, an output that is
 //! missing, a text that cannot be written for another place. Each has its reason.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kiln_storage::api::{MissingRequest, Offer, PublishRequest, QUARANTINED_STATUS};
@@ -18,9 +17,11 @@ use crate::diagnostics::has_diagnostics;
 use crate::engine::Engine;
 use crate::inputs::{self, Inputs, Run, Unknown};
 use crate::linker::LinkPlan;
+use crate::needles::Needles;
 use crate::objects::Classes;
 use crate::observe::seen::Seen;
-use crate::outputs::{self, Made, Needles};
+use crate::outputs::{self, Made, Scanned};
+use crate::quick::QuickMap;
 use crate::roots::Escape;
 use crate::session::Session;
 use crate::variables;
@@ -244,7 +245,8 @@ fn describe_outputs(
             let template = session.roots.template(&text, Escape::DepInfo);
             Content::Text(template.ok_or_else(|| unknown("odd-output", "control character"))?)
         } else {
-            let (digest, size, found) = hash(session, &file.path, &needles).map_err(unreadable)?;
+            let Scanned { digest, size, found, .. } =
+                hash(session, &file.path, &needles).map_err(unreadable)?;
             pinned.iter_mut().zip(found).for_each(|(pinned, found)| *pinned |= found);
             let path = file.path.to_str().ok_or_else(|| unknown("non-utf8-path", &file.name))?;
             offers.push(Offer { digest, path: path.to_owned() });
@@ -265,7 +267,7 @@ fn describe_outputs(
     Ok((described, offers))
 }
 
-/// Digest and size of an output, which is noted in the memo, and which needles are in it.
+/// What an output holds, which is noted in the memo, and which needles are in it.
 ///
 /// # Errors
 /// What reading fails with.
@@ -273,15 +275,15 @@ pub(crate) fn hash(
     engine: &Engine<'_>,
     path: &Path,
     needles: &Needles<'_>,
-) -> std::io::Result<(Digest, u64, Vec<bool>)> {
+) -> std::io::Result<Scanned> {
     let before = std::fs::metadata(path)?;
     let from_ns = crate::stamp::coarse_now_ns();
-    let result = outputs::hash_and_scan(path, needles)?;
+    let scanned = outputs::hash_and_scan(path, before.len(), needles)?;
     let after = std::fs::metadata(path)?;
     if crate::stamp::stamp(&before) == crate::stamp::stamp(&after) {
-        engine.memo.put(&after, from_ns, &result.0);
+        engine.memo.put(&after, from_ns, &scanned.digest);
     }
-    Ok(result)
+    Ok(scanned)
 }
 
 /// The values of all members; refused when one has none or changed while the tool ran.
@@ -309,11 +311,22 @@ pub(crate) fn evaluate(
     }
 }
 
+/// How much a change of what has some path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Counts {
+    /// It is on the way to an input: a link that was changed may have led elsewhere.
+    Link,
+    /// It is an input. A directory is one as such, whatever happens in it.
+    Input,
+    /// A directory below the workspace or the package, with an input in it.
+    Directory,
+}
+
 /// A link or directory on the way to an input that changed while the tool ran: then what is there now
 /// may not be what was read. Links are looked at wherever they are, directories below the workspace and
 /// the package; in a target directory they change all the time.
 fn moved(engine: &Engine<'_>, members: &[Member], started_ns: i128) -> Option<PathBuf> {
-    let (mut places, mut above) = (BTreeSet::new(), BTreeSet::new());
+    let mut places = QuickMap::<String, Counts>::default();
     for member in members {
         let (Member::File(token)
         | Member::Listing(token)
@@ -324,32 +337,54 @@ fn moved(engine: &Engine<'_>, members: &[Member], started_ns: i128) -> Option<Pa
         else {
             continue;
         };
-        let path = engine.roots.resolve(&token.0)?;
+        let path = engine.roots.resolve(&token.0)?.into_os_string().into_string().ok()?;
         let root = ["<workspace>", "<package>"].into_iter().find(|root| token.0.starts_with(root));
-        let root = root.and_then(|root| engine.roots.resolve(root));
-        let below =
-            |dir: &&Path| root.as_ref().is_some_and(|root| dir.starts_with(root) && *dir != root);
-        for dir in path.ancestors() {
-            // Then what lies above it is there, too.
-            if !above.insert(dir.to_owned()) {
-                break;
-            }
-        }
-        if matches!(member, Member::File(_)) {
-            places.extend(path.ancestors().skip(1).take_while(below).map(Path::to_owned));
-            // A directory that is an input itself is one as such, whatever happens in it.
-            if !path.is_dir() || path.is_symlink() {
-                places.insert(path);
-            }
-        }
+        let root = root.and_then(|root| engine.roots.place(root.trim_matches(['<', '>'])));
+        note_way(&mut places, &path, root, matches!(member, Member::File(_)));
     }
-    let changed = |place: &PathBuf, links_only: bool| {
-        std::fs::symlink_metadata(place).is_ok_and(|meta| {
-            crate::stamp::changed_ns(&meta) >= started_ns && (!links_only || meta.is_symlink())
-        })
+    let changed = places.iter().filter(|(place, counts)| has_changed(place, **counts, started_ns));
+    let first = changed.min_by_key(|(place, counts)| (**counts == Counts::Link, *place));
+    first.map(|(place, _)| PathBuf::from(place))
+}
+
+/// Whether what has a path changed, as far as that says something.
+fn has_changed(place: &str, counts: Counts, started_ns: i128) -> bool {
+    std::fs::symlink_metadata(place).is_ok_and(|meta| {
+        let says = match counts {
+            Counts::Link => meta.is_symlink(),
+            Counts::Input => !meta.is_dir(),
+            Counts::Directory => true,
+        };
+        says && crate::stamp::changed_ns(&meta) >= started_ns
+    })
+}
+
+/// Notes an input and the directories above it, each with what a change of it says.
+fn note_way(
+    places: &mut QuickMap<String, Counts>,
+    path: &str,
+    root: Option<&str>,
+    is_content: bool,
+) {
+    let below = |dir: &str| {
+        let inner = root.and_then(|root| dir.strip_prefix(root));
+        inner.is_some_and(|inner| inner.starts_with('/'))
     };
-    let first = places.into_iter().find(|place| changed(place, false));
-    first.or_else(|| above.into_iter().find(|place| changed(place, true)))
+    let mut at = path;
+    let mut counts = if is_content { Counts::Input } else { Counts::Link };
+    loop {
+        match places.get_mut(at) {
+            // Then what lies above it is there, too.
+            Some(known) if *known >= counts => return,
+            Some(known) => *known = counts,
+            None => drop(places.insert(at.to_owned(), counts)),
+        }
+        match at.rsplit_once('/') {
+            Some((above, _)) if !above.is_empty() => at = above,
+            _ => return,
+        }
+        counts = if is_content && below(at) { Counts::Directory } else { Counts::Link };
+    }
 }
 
 /// Hands a record over to the server; its key.

@@ -1,50 +1,59 @@
-//! [`RealPaths`]: where paths lead in the end, links followed, with each directory on the way looked at
-//! once. Called by [`crate::members`], which asks for hundreds of paths of few directories in one lookup.
+//! [`RealPaths`]: where paths lead in the end, links followed, with each path and each directory on the way
+//! looked at once. Called by [`crate::members`] and [`crate::script`], which ask for hundreds of paths of few
+//! directories at a time.
 //!
-//! The answers are those of [`std::fs::canonicalize`] at one moment. It keeps nothing beyond that lookup.
+//! The answers are those of [`std::fs::canonicalize`] at one moment. It keeps nothing beyond that pass.
 
-use std::collections::HashMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-/// The directories that were resolved.
+use crate::quick::QuickMap;
+
+/// What was resolved.
 #[derive(Debug, Default)]
 pub struct RealPaths {
-    known: HashMap<PathBuf, Option<PathBuf>>,
+    known: QuickMap<PathBuf, Option<PathBuf>>,
 }
 
 impl RealPaths {
     /// Where an absolute path leads; none when it leads nowhere.
     pub fn of(&mut self, path: &Path) -> Option<PathBuf> {
-        let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-        // A slash at the end asks for a directory.
-        let asks = path.as_os_str().as_bytes().ends_with(b"/");
-        match path.is_absolute() && !asks && path.components().all(plain) {
-            true => self.last(path),
+        let bytes = path.as_os_str().as_bytes();
+        // A slash at the end, or a dot behind one, asks for a directory.
+        let asks = bytes.ends_with(b"/") || bytes.ends_with(b"/.");
+        match path.is_absolute() && !asks {
+            true => self.plain(path),
             false => fs::canonicalize(path).ok(),
         }
     }
 
-    /// The last component by itself, in a directory that is resolved.
-    fn last(&mut self, path: &Path) -> Option<PathBuf> {
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-            return Some(path.to_owned());
-        };
-        let real = self.dir(dir)?.join(name);
-        match fs::symlink_metadata(&real).ok()?.is_symlink() {
-            true => fs::canonicalize(&real).ok(),
-            false => Some(real),
-        }
-    }
-
-    fn dir(&mut self, dir: &Path) -> Option<PathBuf> {
-        if let Some(known) = self.known.get(dir) {
+    fn plain(&mut self, path: &Path) -> Option<PathBuf> {
+        if let Some(known) = self.known.get(path) {
             return known.clone();
         }
-        let real = self.last(dir);
-        self.known.insert(dir.to_owned(), real.clone());
+        let real = self.last(path);
+        self.known.insert(path.to_owned(), real.clone());
         real
+    }
+
+    /// The last component by itself, in a directory that is resolved.
+    fn last(&mut self, path: &Path) -> Option<PathBuf> {
+        let Some(dir) = path.parent() else { return Some(path.to_owned()) };
+        let dir = self.plain(dir)?;
+        match path.components().next_back() {
+            Some(Component::ParentDir) => {
+                let is_dir = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir());
+                is_dir.then(|| dir.parent().unwrap_or(&dir).to_owned())
+            }
+            last => {
+                let real = dir.join(last?);
+                match fs::symlink_metadata(&real).ok()?.is_symlink() {
+                    true => fs::canonicalize(&real).ok(),
+                    false => Some(real),
+                }
+            }
+        }
     }
 }
 
@@ -73,6 +82,18 @@ mod tests {
             "a/b/file/below",
             "a/b/file/",
             "a/b/",
+            "a/b/file/.",
+            "a/b/.",
+            "a/b/file/..",
+            "a/b/file/../file",
+            "a/b/..",
+            "a/b/../b/../../a/b/file",
+            "a/b/absent/..",
+            "a/relative/..",
+            "absolute/..",
+            "absolute/../a",
+            "a/dangling/..",
+            "a/through/..",
             "a/relative",
             "a/relative/file",
             "absolute/relative/file",
@@ -91,7 +112,9 @@ mod tests {
                 assert_eq!(real.of(&path), fs::canonicalize(&path).ok(), "{name}");
             }
         }
-        assert_eq!(real.of(Path::new("/")), Some("/".into()));
+        for top in ["/", "/..", "/../.."] {
+            assert_eq!(real.of(Path::new(top)), Some("/".into()));
+        }
         assert_eq!(real.of(Path::new("relative")), None);
     }
 }

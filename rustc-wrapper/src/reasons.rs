@@ -63,6 +63,11 @@ pub const REASONS: &[Reason] = &[
         "miss",
         "the result is stored afar and could not be brought: the place does not answer, or the result is gone or damaged there; server.log says which",
     ),
+    row(
+        "wait-abandoned",
+        "miss",
+        "another job compiled it, and this one stopped waiting: it took too long, failed, or what it made does not hold here; see leases.md",
+    ),
     row("refresh", "miss", "KILN_MODE=refresh compiles everything"),
     row("damaged", "miss", "what was stored was damaged; it is replaced"),
     row(

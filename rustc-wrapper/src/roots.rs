@@ -4,6 +4,7 @@
 //!
 //! Pure, but for [`find_target`], which looks for cargo's marker file.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
@@ -276,6 +277,17 @@ impl Roots {
     }
 }
 
+/// A path without what means nothing: `//`, `/./`, and a slash or a dot at the end.
+pub fn tidy(path: &str) -> Cow<'_, str> {
+    let bytes = path.as_bytes();
+    let odd = |at| matches!(bytes[at + 1..], [] | [b'/', ..] | [b'.'] | [b'.', b'/', ..]);
+    if !memchr::memchr_iter(b'/', bytes).any(odd) {
+        return path.into();
+    }
+    let plain = Path::new(path).components().collect::<PathBuf>();
+    plain.to_str().unwrap_or(path).to_owned().into()
+}
+
 fn virtual_place(name: &str) -> String {
     format!("{VIRTUAL}{name}")
 }
@@ -366,6 +378,28 @@ mod tests {
         assert_eq!(r.resolve("<target>/debug"), Some("/home/ann/my ws/target/debug".into()));
         assert_eq!(r.resolve("<package>/x"), None);
         assert_eq!(r.resolve("relative"), None);
+    }
+
+    #[test]
+    fn a_tidy_path_has_nothing_that_means_nothing() {
+        for (path, want) in [
+            ("/a/b", "/a/b"),
+            ("/a//b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/b/", "/a/b"),
+            ("/a/b/.", "/a/b"),
+            ("/a/.b/..c", "/a/.b/..c"),
+            ("/a/../b", "/a/../b"),
+            ("a/.", "a"),
+            ("./a", "./a"),
+            ("/", "/"),
+            ("//", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(tidy(path), want, "{path}");
+            let plain = Path::new(path).components().collect::<PathBuf>();
+            assert_eq!(plain.to_str(), Some(want), "{path}");
+        }
     }
 
     #[test]

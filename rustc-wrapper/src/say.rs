@@ -11,7 +11,7 @@ use std::io::Write;
 /// Whether a character changes what a terminal does or in which order it shows text.
 pub(crate) fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Text in which control characters are written as JSON writes them, so that JSON stays JSON.
@@ -67,6 +67,16 @@ pub fn result(text: &str) {
 pub fn exact(text: &str) {
     // Whoever reads may have gone.
     let _ = writeln!(std::io::stdout(), "{}", text.trim_end_matches('\n'));
+}
+
+/// A part of what is shown while it changes.
+///
+/// # Errors
+/// Nobody reads it any more.
+pub fn live(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Bytes of a replayed standard error.

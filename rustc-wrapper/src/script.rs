@@ -9,6 +9,7 @@
 pub mod effects;
 pub mod holds;
 pub mod inputs;
+pub mod named;
 pub mod paths;
 pub mod tree;
 pub mod unit;
@@ -18,7 +19,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use kiln_storage::api::Outcome;
+use kiln_storage::api::{Outcome, ReleaseRequest};
 use kiln_storage::record::{
     Member, Producer, RECORD_VERSION, Record, TokenPath, TreeFilter, result_key,
 };
@@ -30,6 +31,7 @@ use crate::config::{BuildScripts, Config, Mode, Paths};
 use crate::engine::Engine;
 use crate::env::Env;
 use crate::inputs::Unknown;
+use crate::lease::{self, Step, Turn};
 use crate::limits::SCRIPT_LOG_BYTES;
 use crate::lookup::{self, Found, Place};
 use crate::notes::Notes;
@@ -114,21 +116,46 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
 
 /// Answers a run: from the cache, or by the script.
 fn answer(mut run: Run<'_>) -> ExitCode {
-    let (outcome, reason, detail) = match run.engine.config.mode {
-        Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
-        _ => match lookup::lookup(&mut run.engine) {
+    let mut turn = None;
+    let (outcome, reason, detail) = loop {
+        if run.engine.config.mode == Mode::Refresh {
+            break (Outcome::Miss, "refresh", String::new());
+        }
+        let found = lookup::lookup(&mut run.engine);
+        run.engine.end_phase("lookup");
+        match found {
             Found::Record(record, place) => {
-                run.engine.end_phase("lookup");
-                match replay(&mut run, &record, &place) {
+                let joined = turn.as_ref().is_some_and(Turn::has_waited);
+                match replay(&mut run, &record, &place, joined) {
                     Ok(()) => return ExitCode::SUCCESS,
-                    Err(failure) => failure,
+                    Err(failure) => break failure,
                 }
             }
-            Found::Nothing(reason, detail) => (Outcome::Miss, reason, detail),
-            Found::Fault(reason, detail) => (Outcome::Error, reason, detail),
-        },
+            Found::Nothing(reason, detail) => {
+                let turn = turn.get_or_insert_with(|| turn_of(&run));
+                match turn.next(&mut run.engine) {
+                    Step::LookUp => {}
+                    Step::Compile => break turn.miss(reason, detail),
+                }
+            }
+            Found::Fault(reason, detail) => break (Outcome::Error, reason, detail),
+        }
     };
-    run.engine.end_phase("lookup");
+    let mut turn = turn.unwrap_or_default();
+    make(run, (outcome, reason, detail), &mut turn)
+}
+
+/// The turn of a run.
+fn turn_of(run: &Run<'_>) -> Turn {
+    Turn::new(Turn::is_wanted(&run.engine).then(|| lease::key::of_script(run)).flatten())
+}
+
+/// Runs the script, and stores what it left.
+fn make(
+    mut run: Run<'_>,
+    (outcome, reason, detail): (Outcome, &'static str, String),
+    turn: &mut Turn,
+) -> ExitCode {
     let stores = run.engine.config.mode != Mode::Read && outcome != Outcome::Error;
     let watched = stores.then(|| Watched::begin(&mut run));
     // A server closes connections that are idle, and a script may take long: a new one is made after it.
@@ -136,17 +163,23 @@ fn answer(mut run: Run<'_>) -> ExitCode {
     let command = watched.as_ref().map_or_else(|| run.program.command(), |w| w.command(&run));
     let finished = match compile::run(command, None, |_| None) {
         Ok(finished) => finished,
-        Err(_) => return run.program.become_it(),
+        Err(_) => {
+            turn.end(&mut run.engine, &ReleaseRequest::Abandoned);
+            return run.program.become_it();
+        }
     };
     run.engine.end_phase("compile");
     run.engine.event.cost_ms = finished.cost.wall_ms;
     run.engine.event.cpu_ms = finished.cost.cpu_ms;
     if !finished.status.success() {
+        turn.end(&mut run.engine, &ReleaseRequest::Failed);
         run.engine.report(outcome, Some(("script-failed", detail)), None);
         return compile::exit_as(finished.status);
     }
     let stored = watched.map(|watched| store(&mut run, &finished, watched)).transpose();
     run.engine.end_phase("publish");
+    lease::took(&run.engine, &finished.cost);
+    turn.end(&mut run.engine, &lease::ended(&stored));
     match stored {
         Ok(key) => run.engine.report(outcome, Some((reason, detail)), key),
         Err(unknown) => run.engine.report(outcome, Some((unknown.reason, unknown.detail)), None),
@@ -159,6 +192,7 @@ fn replay(
     run: &mut Run<'_>,
     record: &Record,
     place: &Place,
+    joined: bool,
 ) -> Result<(), (Outcome, &'static str, String)> {
     let odd = || (Outcome::Miss, "odd-output", String::new());
     let fill = |text: &str| run.engine.roots.fill(text, Escape::Plain).ok_or_else(odd);
@@ -195,8 +229,8 @@ fn replay(
     run.engine.event.cost_ms = record.cost.wall_ms;
     run.engine.event.cpu_ms = record.cost.cpu_ms;
     run.engine.event.pinned = lookup::pins(record);
-    let outcome = if place.is_afar { Outcome::HitRemote } else { Outcome::HitLocal };
-    run.engine.report(outcome, None, Some(record.result_key));
+    (run.engine.event.causes, run.engine.event.more_causes) = (Vec::new(), 0);
+    run.engine.report(lookup::outcome(place, joined), None, Some(record.result_key));
     Ok(())
 }
 

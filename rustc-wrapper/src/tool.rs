@@ -8,6 +8,8 @@
 //! cargo that passes through Kiln brings it up to date, so that a stand-in that now runs another
 //! compiler is noticed when cargo notices it. A hit starts no process.
 
+mod content;
+
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -344,7 +346,7 @@ pub fn identify(
     let std_suffixes = parts.iter().filter(|(label, _)| label.starts_with("std/"));
     let std_suffixes = std_suffixes.filter_map(|(label, _)| crate::closure::suffix(label));
     let std_suffixes = std_suffixes.map(str::to_owned).collect();
-    let digest = digest(dir, &facts.version, &parts, memo)
+    let digest = content::digest(dir, &facts.version, &parts, memo)
         .map_err(|(path, error)| unknown(&format!("{}: {error}", path.display())))?;
     let version = facts.version.lines().next().unwrap_or_default().to_owned();
     let files = parts.into_iter().map(|(_, path)| path).collect();
@@ -366,50 +368,6 @@ fn files(home: &Path, sysroot: &Path, host: &str, target: &str) -> Vec<(String, 
     list(&sysroot.join("lib/rustlib").join(target).join("lib"), "std", 2, &mut files);
     files.sort_unstable();
     files
-}
-
-/// The digest of a toolchain's version and files. It is kept under the stamps of all files, so that
-/// an unchanged toolchain costs one look at each file and one small read.
-fn digest(
-    dir: &Path,
-    version: &str,
-    parts: &[(String, PathBuf)],
-    memo: &Memo,
-) -> Result<Digest, (PathBuf, std::io::Error)> {
-    let mut stamps = Encoder::new("kiln tool stamps v1");
-    stamps.text("version", version);
-    for (label, path) in parts {
-        stamps
-            .text("part", label)
-            .optional("stamp", file_stamp(path).as_ref().map(<[u8; 56]>::as_slice));
-    }
-    let kept = dir.join("tools").join(format!("digest-{}", stamps.finish()));
-    if let Some(digest) = std::fs::read_to_string(&kept).ok().and_then(|text| text.parse().ok()) {
-        return Ok(digest);
-    }
-    let from_ns = crate::stamp::coarse_now_ns();
-    let mut encoder = Encoder::new("kiln tool v1");
-    encoder.text("version", version);
-    let mut settled = true;
-    for (label, path) in parts {
-        encoder.text("part", label);
-        match memo.digest(path) {
-            Ok((digest, meta)) => {
-                settled &= crate::stamp::changed_ns(&meta) < from_ns;
-                encoder.digest("content", &digest);
-            }
-            // A link to nowhere: the compiler finds nothing there either.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                encoder.text("absent", "");
-            }
-            Err(error) => return Err((path.clone(), error)),
-        }
-    }
-    let digest = encoder.finish();
-    if settled {
-        write_whole(&kept, digest.to_string().as_bytes());
-    }
-    Ok(digest)
 }
 
 fn host(version: &str) -> &str {

@@ -20,7 +20,8 @@ use crate::compile::Finished;
 use crate::config::{Mode, Percent};
 use crate::inputs::Unknown;
 use crate::limits::{MAX_NAMED_OUTPUTS, MIN_VERIFY_ROOM_BYTES};
-use crate::outputs::{self, Made, Needles};
+use crate::needles::Needles;
+use crate::outputs::{self, Made, Scanned};
 use crate::publish;
 use crate::roots::Escape;
 use crate::session::Session;
@@ -262,7 +263,7 @@ impl Seen {
                 let text = std::fs::read_to_string(&file.path).map_err(unreadable)?;
                 Content::Text(as_restored(session, &text, Escape::DepInfo)?)
             } else {
-                let (digest, size, _) =
+                let Scanned { digest, size, .. } =
                     publish::hash(session, &file.path, &Needles::new([])).map_err(unreadable)?;
                 Content::Blob { digest, size }
             };

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use kiln_storage::api::Outcome;
+use kiln_storage::api::{Outcome, ReleaseRequest};
 use kiln_storage::record::Record;
 
 use crate::args::{self, Invocation};
@@ -18,6 +18,7 @@ use crate::config::{BuildScripts, Config, Mode};
 use crate::diagnostics::{is_artifact_notice, strip_json_ansi};
 use crate::env::Env;
 use crate::inputs::Unknown;
+use crate::lease::{self, Step, Turn};
 use crate::limits::OBSERVER_LOG_BYTES;
 use crate::linker::{self, LinkPlan};
 use crate::lookup::{self, Found, Place};
@@ -121,36 +122,69 @@ fn hand_over(argv: &[OsString], source: Option<Source>) -> ExitCode {
     }
 }
 
-/// Answers a unit: from the cache, or by the compiler.
+/// Answers a unit: from the cache, by what another job compiles, or by the compiler.
 fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
+    let mut turn = None;
     let mut doubted = None;
-    let (outcome, reason, detail) = match session.config.mode {
-        Mode::Refresh => (Outcome::Miss, "refresh", String::new()),
-        _ => match lookup::lookup(session) {
+    let (outcome, reason, detail) = loop {
+        if session.config.mode == Mode::Refresh {
+            break (Outcome::Miss, "refresh", String::new());
+        }
+        let found = lookup::lookup(session);
+        session.end_phase("lookup");
+        match found {
             Found::Record(record, _) if verify::is_chosen(session, &record) => {
                 doubted = Some(record);
-                (Outcome::Miss, "not-verified", String::new())
+                break (Outcome::Miss, "not-verified", String::new());
             }
             Found::Record(record, place) => {
-                session.end_phase("lookup");
-                match replay(session, &record, place) {
+                let joined = turn.as_ref().is_some_and(Turn::has_waited);
+                match replay(session, &record, place, joined) {
                     Ok(()) => return ExitCode::from(record.status),
-                    Err(failure) => failure,
+                    Err(failure) => break failure,
                 }
             }
-            Found::Nothing(reason, detail) => (Outcome::Miss, reason, detail),
-            Found::Fault(reason, detail) => (Outcome::Error, reason, detail),
-        },
+            Found::Nothing(reason, detail) => {
+                let turn = turn.get_or_insert_with(|| turn_of(session));
+                match turn.next(session) {
+                    Step::LookUp => {}
+                    Step::Compile => break turn.miss(reason, detail),
+                }
+            }
+            Found::Fault(reason, detail) => break (Outcome::Error, reason, detail),
+        }
     };
-    session.end_phase("lookup");
+    let mut turn = turn.unwrap_or_default();
+    let done = make(session, argv, (outcome, reason, detail), doubted, &mut turn);
+    // What was not compiled, or could not be kept, is for others to make.
+    turn.end(session, &ReleaseRequest::Abandoned);
+    done
+}
+
+/// The turn of a compile. What a build script tries out is done sooner than it is asked for.
+fn turn_of(session: &Session<'_>) -> Turn {
+    let is_wanted = Turn::is_wanted(session) && !probes::is_of_script(session.env);
+    Turn::new(is_wanted.then(|| lease::key::of_compile(session)).flatten())
+}
+
+/// Has the compiler make a unit that was no hit, and stores what it made.
+fn make(
+    session: &mut Session<'_>,
+    argv: &[OsString],
+    (outcome, reason, detail): (Outcome, &'static str, String),
+    doubted: Option<Box<Record>>,
+    turn: &mut Turn,
+) -> ExitCode {
     let Some(mut private) = Scratch::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
+        turn.end(session, &ReleaseRequest::Abandoned);
         session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
         return hand_over(argv, session.source.take());
     };
     let link = match plan_link(session, &private) {
         Ok(link) => link,
         Err(bypass) => {
+            turn.end(session, &ReleaseRequest::Abandoned);
             session.report(Outcome::Bypass, Some((bypass.reason, bypass.detail)), None);
             return hand_over(argv, session.source.take());
         }
@@ -164,6 +198,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
     let finished = match compile(session, &private, link.as_ref(), notices.as_ref()) {
         Ok(finished) => finished,
         Err(_) => {
+            turn.end(session, &ReleaseRequest::Abandoned);
             became(session.env, Some(session.dir));
             return hand_over(argv, session.source.take());
         }
@@ -180,6 +215,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         return compile::exit_as(finished.status);
     }
     if !finished.status.success() && !is_answer(session, &finished) {
+        turn.end(session, &ReleaseRequest::Failed);
         session.report(outcome, Some(("compile-failed", detail)), None);
         return compile::exit_as(finished.status);
     }
@@ -188,6 +224,8 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
         may_store.then(|| store(session, &finished, &private, link.as_ref(), barrier)).transpose();
     put_front(session);
     session.end_phase("publish");
+    lease::took(session, &finished.cost);
+    turn.end(session, &lease::ended(&stored));
     match stored {
         Ok(key) => session.report(outcome, Some((reason, detail)), key),
         Err(unknown) => session.report(outcome, Some((unknown.reason, unknown.detail)), None),
@@ -272,6 +310,7 @@ fn replay(
     session: &mut Session<'_>,
     record: &Record,
     place: Place,
+    joined: bool,
 ) -> Result<(), (Outcome, &'static str, String)> {
     let escape = publish::escape(session);
     let odd = || (Outcome::Miss, "odd-output", String::new());
@@ -281,7 +320,7 @@ fn replay(
         stderr = stderr.split_inclusive('\n').map(strip_json_ansi).collect();
     }
     let restored = match record.status {
-        0 => put_back(session, record, place.store),
+        0 => put_back(session, record, place.store.clone()),
         // It left nothing.
         _ => Ok(outputs::Restored::default()),
     };
@@ -308,10 +347,10 @@ fn replay(
     session.event.cpu_ms = record.cost.cpu_ms;
     session.event.pinned = lookup::pins(record);
     session.event.conservative = record.conservative.clone();
+    (session.event.causes, session.event.more_causes) = (Vec::new(), 0);
     session.members = Some(record.members.clone());
-    let outcome = if place.is_afar { Outcome::HitRemote } else { Outcome::HitLocal };
     put_front(session);
-    session.report(outcome, None, Some(record.result_key));
+    session.report(lookup::outcome(&place, joined), None, Some(record.result_key));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod lease;
 mod remote;
 pub mod report;
 mod run;
+pub mod watch;
 
 use std::collections::BTreeMap;
 

@@ -266,6 +266,10 @@ pub const MAX_ABOUT_BYTES: usize = 256;
 pub const MAX_RUN_BATCHES: usize = 5000;
 /// Most runs in one answer.
 pub const MAX_LISTED_RUNS: usize = 100;
+/// Most jobs of a run that is watched.
+pub const MAX_WATCHED_JOBS: usize = 200;
+/// Last units of a job that are told to who watches it.
+pub const LATEST_UNITS: usize = 3;
 /// Longest that a command waits for a report: the server may have to bring its events from afar.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -296,3 +300,6 @@ pub const MAX_LEASE_WAITERS: usize = 1024;
 
 /// Most leases that are listed.
 pub const MAX_SHOWN_LEASES: usize = 500;
+
+/// Longest that another server takes for an answer about leases, over the time that it is given to wait.
+pub const LEASE_ANSWER: Duration = Duration::from_secs(2);

@@ -14,6 +14,7 @@ pub mod collect;
 pub mod events;
 pub mod gha;
 pub mod kiln;
+pub mod lease;
 pub mod objects;
 pub mod pack;
 pub mod squeeze;
@@ -34,6 +35,7 @@ use crate::key::{ResultKey, Scope, UnitKey};
 use crate::limits::MAX_RECORDS_PER_UNIT;
 use crate::record::Record;
 use events::{EventBatch, EventsThere, KeepsEvents, KnownBatches, Page};
+use lease::KnowsLeases;
 use together::{Incoming, PackName, ToWrite, Written};
 
 /// Names one stored result: enough to ask for it again without looking its unit up.
@@ -300,6 +302,11 @@ pub trait Remote: Send + Sync + fmt::Debug {
     async fn told_of_runs(&self, path: &str) -> StoreResult<Option<Page>> {
         let _ = path;
         Ok(None)
+    }
+
+    /// Who compiles what, where the place knows it.
+    fn leases(&self) -> Option<&dyn KnowsLeases> {
+        None
     }
 
     /// What it did so far.

@@ -263,9 +263,11 @@ fn clients_of_all_services_are_built_without_a_network() {
     let set = |pairs: &[(&str, &str)]| {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
+    let token = tempfile::NamedTempFile::new().unwrap();
+    let token = token.path().to_str().unwrap();
     for (url, settings) in [
         ("s3://b/p", set(&[])),
-        ("s3://b/p", set(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "/x"), ("AWS_ROLE_ARN", "arn:x")])),
+        ("s3://b/p", set(&[("AWS_WEB_IDENTITY_TOKEN_FILE", token), ("AWS_ROLE_ARN", "arn:x")])),
         ("s3://b/p", set(&[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/x")])),
         (
             "s3://b/p",

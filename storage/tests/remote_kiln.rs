@@ -7,13 +7,14 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use kiln_storage::api::{HoldRequest, LeaseRequest, LeaseResponse, LeasesResponse, ReleaseRequest};
 use kiln_storage::record::{Content, Cost, Output, Producer, RECORD_VERSION, UnitName, result_key};
 use kiln_storage::remote::kiln::{KilnOptions, KilnRemote};
 use kiln_storage::remote::pack;
 use kiln_storage::remote::{ResultName, Stored};
 use kiln_storage::{
-    Backend as _, Body, Digest, MemoryBackend, ObjectName, Record, Remote as _, Scope, StoreError,
-    UnitKey,
+    Backend as _, Body, Digest, LeaseKey, MemoryBackend, ObjectName, Record, Remote as _, Scope,
+    StoreError, UnitKey,
 };
 
 /// Answers in the order they are given, one a connection; what it was asked.
@@ -270,4 +271,67 @@ async fn storing_sends_what_is_missing_and_tells_refusals_apart() {
         let error = refused(status, kind).await;
         assert!(matches!(error, StoreError::Unavailable(_)), "{status}: {error}");
     }
+}
+
+fn lease_request() -> LeaseRequest {
+    LeaseRequest {
+        key: LeaseKey::new(Digest::of(b"key")),
+        asker: "a".into(),
+        unit: UnitName::default(),
+        run: "r".into(),
+        job: "j".into(),
+        wait_ms: 0,
+        known: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn leases_are_asked_for_held_and_released() {
+    let granted = answer("200 OK", "", b"{\"state\":\"granted\",\"id\":\"7\"}");
+    let (there, gone) = (answer("204 x", "", b""), problem(404, "not-found", ""));
+    let listed = answer("200 OK", "", b"{\"leases\":[]}");
+    let scripted = Scripted::new(vec![granted, there.clone(), gone.clone(), there, gone, listed]);
+    let remote = scripted.remote();
+    let leases = remote.leases().unwrap();
+    let asked = leases.ask_lease(&lease_request()).await.unwrap();
+    assert_eq!(asked, Some(LeaseResponse::Granted { id: "7".into() }));
+    for held in [true, false] {
+        assert_eq!(leases.hold_lease("7", HoldRequest { cpu_ms: 5 }).await.unwrap(), held);
+    }
+    for there in [true, false] {
+        assert_eq!(leases.release_lease("7", ReleaseRequest::Failed).await.unwrap(), there);
+    }
+    let listed = leases.list_leases(Some("run=r")).await.unwrap();
+    assert_eq!(listed, Some(LeasesResponse::default()));
+    let asked = scripted.asked();
+    for (asked, (path, body)) in asked.iter().zip([
+        ("POST /v1/leases ", "\"asker\":\"a\""),
+        ("POST /v1/leases/7/hold ", "{\"cpu_ms\":5}"),
+        ("POST /v1/leases/7/hold ", ""),
+        ("POST /v1/leases/7/release ", "{\"outcome\":\"failed\"}"),
+        ("POST /v1/leases/7/release ", ""),
+        ("GET /v1/leases?run=r ", ""),
+    ]) {
+        assert!(asked.starts_with(path) && asked.contains(body), "{asked}");
+        assert!(asked.contains("authorization: Bearer geheim"), "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_leases_is_told_from_one_that_fails() {
+    let garbage = || answer("200 OK", "", b"{\"state\":\"new\"}");
+    let unknown = [problem(404, "not-found", ""), problem(405, "method-not-allowed", "")];
+    let busy = problem(503, "busy", "retry-after: 0\r\n");
+    let answers = unknown.into_iter().chain([garbage(), problem(500, "internal", ""), busy]);
+    let free = answer("200 OK", "", b"{\"state\":\"free\"}");
+    let remote = Scripted::new(answers.chain([free]).collect()).remote();
+    let leases = remote.leases().unwrap();
+    for _ in 0..2 {
+        assert_eq!(leases.ask_lease(&lease_request()).await.unwrap(), None);
+    }
+    for _ in 0..2 {
+        let failed = leases.ask_lease(&lease_request()).await;
+        assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+    }
+    assert_eq!(leases.ask_lease(&lease_request()).await.unwrap(), Some(LeaseResponse::Free));
 }

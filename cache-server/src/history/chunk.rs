@@ -5,6 +5,7 @@
 //! chunk that cannot be read is as if it were not there.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kiln_storage::api::{Cause, Event, Outcome};
@@ -77,8 +78,8 @@ fn is_zero(value: &u64) -> bool {
 
 /// By which an event is known again.
 pub(crate) fn id(event: &Event) -> u64 {
-    let hex = Digest::of(event.id.as_bytes()).to_string();
-    u64::from_str_radix(&hex[..ID_DIGITS], 16).unwrap_or_default()
+    let digest = Digest::of(event.id.as_bytes());
+    digest.as_bytes()[..ID_DIGITS / 2].iter().fold(0, |id, byte| id << 8 | u64::from(*byte))
 }
 
 /// The beginning of a unit's key as it is kept.
@@ -162,7 +163,8 @@ struct Columns {
     more: Vec<More>,
 }
 
-fn letter(outcome: Outcome) -> char {
+/// The letter of an outcome.
+pub(crate) fn letter(outcome: Outcome) -> char {
     match outcome {
         Outcome::HitLocal => 'l',
         Outcome::HitRemote => 'r',
@@ -173,7 +175,8 @@ fn letter(outcome: Outcome) -> char {
     }
 }
 
-fn outcome(letter: u8) -> Option<Outcome> {
+/// The outcome of a letter.
+pub(crate) fn outcome(letter: u8) -> Option<Outcome> {
     Some(match letter {
         b'l' => Outcome::HitLocal,
         b'r' => Outcome::HitRemote,
@@ -202,7 +205,8 @@ pub(crate) fn encode(events: &[Kept]) -> std::io::Result<Vec<u8>> {
             }
         };
         columns.unit.push(number);
-        columns.ids.push_str(&format!("{:0ID_DIGITS$x}", event.id));
+        // Writing to a text never fails.
+        let _ = write!(columns.ids, "{:0ID_DIGITS$x}", event.id);
         columns.at.push(event.at_ms.wrapping_sub(before) as i64);
         before = event.at_ms;
         columns.outcome.push(letter(event.outcome));

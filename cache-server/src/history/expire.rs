@@ -70,6 +70,7 @@ mod tests {
     use super::*;
     use crate::history::open::in_memory;
     use crate::history::rows;
+    use crate::history::rows::tests::now;
     use crate::tally::tests::event;
     use kiln_storage::api::Outcome;
 
@@ -79,7 +80,7 @@ mod tests {
             let mut event = event("1", "b", Outcome::Miss);
             event.run = format!("run {n}");
             event.at_ms = 9000 - n;
-            rows::add(&connection, &mut open, ("s", 1000 + n), &[event]).unwrap();
+            rows::add(&connection, &mut open, now("s", 1000 + n), &[event]).unwrap();
         }
         (connection, open)
     }
@@ -124,7 +125,7 @@ mod tests {
         let mut event = event("1", "b", Outcome::Miss);
         event.run = "run 0".into();
         let events = [event];
-        let added = rows::add(&connection, &mut open, ("s", 1), &events).unwrap();
+        let added = rows::add(&connection, &mut open, now("s", 1), &events).unwrap();
         assert!(added.begins_run && added.new.len() == 1);
     }
 }

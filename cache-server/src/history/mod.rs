@@ -8,6 +8,7 @@
 
 pub(crate) mod chunk;
 pub(crate) mod expire;
+pub(crate) mod latest;
 pub(crate) mod open;
 pub(crate) mod outgoing;
 pub(crate) mod read;
@@ -20,7 +21,7 @@ use rusqlite::Connection;
 
 use crate::clock;
 use crate::index::{Index, IndexError};
-use rows::OpenJobs;
+use rows::{Arrival, OpenJobs};
 
 /// A handle on the history; clones share it.
 #[derive(Debug, Clone)]
@@ -35,15 +36,15 @@ impl History {
         Self { rows, open: Arc::default() }
     }
 
-    /// Takes events that are new; the others are known. `more` is done in the same transaction, with those that
-    /// were new.
+    /// Takes events of a scope that are new; the others are known. `brought` says that they are old ones. `more` is
+    /// done in the same transaction, with those that were new.
     ///
     /// # Errors
     /// What SQLite fails with; nothing is written then.
     pub(crate) async fn add<M>(
         &self,
-        scope: String,
-        events: Vec<Event>,
+        (scope, brought): (String, bool),
+        events: Arc<Vec<Event>>,
         more: M,
     ) -> Result<(), IndexError>
     where
@@ -52,7 +53,8 @@ impl History {
         let open = self.open.clone();
         let written = self.rows.write(move |connection| {
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-            let added = rows::add(connection, &mut open, (&scope, clock::now_ms()), &events)?;
+            let arrival = Arrival { scope: &scope, now_ms: clock::now_ms(), brought };
+            let added = rows::add(connection, &mut open, arrival, &events)?;
             more(connection, &added.new)?;
             if added.begins_run {
                 expire::expire(connection, &mut open, clock::now_ms())?;

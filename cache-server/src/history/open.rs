@@ -13,7 +13,7 @@ use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 const FILE_NAME: &str = "reports.sqlite";
 
 /// Version of the schema; a file of another one is thrown away.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE runs (
@@ -41,11 +41,15 @@ CREATE TABLE jobs (
     job TEXT NOT NULL,
     first_ms INTEGER NOT NULL,
     last_ms INTEGER NOT NULL,
+    -- When the server last heard of it.
+    heard_ms INTEGER NOT NULL,
     -- Events that are in chunks.
     kept INTEGER NOT NULL,
     -- What jobs of one kind have in common.
     series TEXT NOT NULL,
     sums TEXT NOT NULL,
+    -- Its last units.
+    latest TEXT NOT NULL,
     UNIQUE (run, job)
 );
 CREATE INDEX jobs_of_series ON jobs (series, last_ms);

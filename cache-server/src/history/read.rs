@@ -5,6 +5,7 @@ use kiln_storage::remote::events::KnownBatches;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::chunk::{self, Kept};
+use super::latest::Latest;
 use crate::index::{int, uint};
 use crate::limits::MAX_RUN_JOBS;
 use crate::report::sums::Sums;
@@ -35,13 +36,20 @@ pub(crate) struct JobRow {
     pub(crate) first_ms: u64,
     /// When its last one did.
     pub(crate) last_ms: u64,
+    /// When the server last heard of it.
+    pub(crate) heard_ms: u64,
     /// Events that are kept one by one.
     pub(crate) kept: u64,
     /// What jobs of its kind have in common.
     pub(crate) series: String,
     /// What its events come to.
     pub(crate) sums: Sums,
+    /// Its last units.
+    pub(crate) latest: Latest,
 }
+
+const JOB: &str =
+    "SELECT j.id, j.job, j.first_ms, j.last_ms, j.heard_ms, j.kept, j.series, j.sums, j.latest";
 
 const RUN: &str = "SELECT id, run, about, first_ms, last_ms FROM runs";
 
@@ -57,15 +65,17 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
 }
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
-    let sums: String = row.get(6)?;
+    let (sums, latest): (String, String) = (row.get(7)?, row.get(8)?);
     Ok(JobRow {
         id: row.get(0)?,
         job: row.get(1)?,
         first_ms: uint(row.get(2)?),
         last_ms: uint(row.get(3)?),
-        kept: uint(row.get(4)?),
-        series: row.get(5)?,
+        heard_ms: uint(row.get(4)?),
+        kept: uint(row.get(5)?),
+        series: row.get(6)?,
         sums: serde_json::from_str(&sums).unwrap_or_default(),
+        latest: serde_json::from_str(&latest).unwrap_or_default(),
     })
 }
 
@@ -153,10 +163,7 @@ pub(crate) fn counts(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
 /// The jobs of a run, by name.
 pub(crate) fn jobs(connection: &Connection, run: i64) -> rusqlite::Result<Vec<JobRow>> {
     connection
-        .prepare_cached(
-            "SELECT id, job, first_ms, last_ms, kept, series, sums FROM jobs
-             WHERE run = ?1 ORDER BY job LIMIT ?2",
-        )?
+        .prepare_cached(&format!("{JOB} FROM jobs j WHERE j.run = ?1 ORDER BY j.job LIMIT ?2"))?
         .query_map(params![run, int(MAX_RUN_JOBS + 1)], job_row)?
         .collect()
 }
@@ -168,14 +175,13 @@ pub(crate) fn earlier(
     limit: usize,
 ) -> rusqlite::Result<Vec<(String, JobRow)>> {
     connection
-        .prepare_cached(
-            "SELECT j.id, j.job, j.first_ms, j.last_ms, j.kept, j.series, j.sums, r.run
-             FROM jobs j JOIN runs r ON r.id = j.run
+        .prepare_cached(&format!(
+            "{JOB}, r.run FROM jobs j JOIN runs r ON r.id = j.run
              WHERE j.series = ?1 AND j.last_ms <= ?2 AND j.id <> ?3
-             ORDER BY j.last_ms DESC LIMIT ?4",
-        )?
+             ORDER BY j.last_ms DESC LIMIT ?4"
+        ))?
         .query_map(params![job.series, int(job.first_ms), job.id, int(limit as u64)], |row| {
-            Ok((row.get(7)?, job_row(row)?))
+            Ok((row.get(9)?, job_row(row)?))
         })?
         .collect()
 }

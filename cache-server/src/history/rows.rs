@@ -12,12 +12,33 @@ use kiln_storage::limits::{MAX_JOB_BYTES, MAX_RUN_BYTES};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::chunk::{self, Kept};
+use super::latest::Latest;
 use crate::index::{int, json, uint};
 use crate::limits::{CHUNK_EVENTS, MAX_JOB_EVENTS, MAX_OPEN_JOBS, MAX_RUN_JOBS};
 use crate::report::sums::Sums;
 
 /// The job that counts what jobs beyond the bound report.
 const OTHER_JOBS: &str = "other jobs";
+
+/// How events came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    /// For whom.
+    pub(crate) scope: &'a str,
+    /// When.
+    pub(crate) now_ms: u64,
+    /// They are old: brought from a place that had them for a while.
+    pub(crate) brought: bool,
+}
+
+impl Arrival<'_> {
+    /// When the jobs of such events were last heard of. For old ones only they say it, by the clock of their
+    /// machine.
+    fn heard_ms(&self, events: &[&Event]) -> u64 {
+        let last = || events.iter().map(|event| event.at_ms).max().unwrap_or_default();
+        if self.brought { last().min(self.now_ms) } else { self.now_ms }
+    }
+}
 
 /// What came of adding events.
 #[derive(Debug, Default)]
@@ -35,13 +56,16 @@ pub(crate) struct OpenJobs {
 }
 
 /// A job as the history has it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct OpenJob {
     id: i64,
+    name: String,
     first_ms: u64,
     last_ms: u64,
     kept: u64,
+    heard_ms: u64,
     sums: Sums,
+    latest: Latest,
     ids: HashSet<u64>,
     /// The newest chunk, while it is not full.
     tail: Vec<Kept>,
@@ -60,7 +84,7 @@ impl OpenJobs {
 pub(crate) fn add<'a>(
     connection: &Connection,
     open: &mut OpenJobs,
-    (scope, now_ms): (&str, u64),
+    arrival: Arrival<'_>,
     events: &'a [Event],
 ) -> rusqlite::Result<Added<'a>> {
     let mut by_job: BTreeMap<(&str, &str), Vec<&'a Event>> = BTreeMap::new();
@@ -73,9 +97,9 @@ pub(crate) fn add<'a>(
             open.clear();
         }
         let (run, job) = (bounded_name(run, MAX_RUN_BYTES), bounded_name(job, MAX_JOB_BYTES));
-        let mut key = (scope.to_owned(), run, job);
+        let mut key = (arrival.scope.to_owned(), run, job);
         let about = events.iter().find_map(|event| event.about.as_ref());
-        let run = run_row(connection, (&key.0, &key.1, now_ms), about, &events)?;
+        let run = run_row(connection, (&key.0, &key.1, arrival.now_ms), about, &events)?;
         added.begins_run |= run.is_new;
         if !open.jobs.contains_key(&key) && is_one_too_many(connection, run.id, &key.2)? {
             key.2 = OTHER_JOBS.to_owned();
@@ -87,8 +111,10 @@ pub(crate) fn add<'a>(
                 free.insert(job)
             }
         };
-        let new = open.take(events);
-        let bytes = open.write(connection, scope, &run.about, &new)?;
+        let heard_ms = arrival.heard_ms(&events);
+        let (new, kept) = open.take(events);
+        let series = series(arrival.scope, &run.about, Some(&open.name));
+        let bytes = open.write(connection, (&series, heard_ms), kept)?;
         connection
             .prepare_cached("UPDATE runs SET bytes = bytes + ?2 WHERE id = ?1")?
             .execute(params![run.id, bytes])?;
@@ -194,40 +220,33 @@ fn job_row(connection: &Connection, run: i64, job: &str, at_ms: u64) -> rusqlite
     }
     connection
         .prepare_cached(
-            "INSERT INTO jobs (run, job, first_ms, last_ms, kept, series, sums)
-             VALUES (?1, ?2, ?3, ?3, 0, '', '{}')",
+            "INSERT INTO jobs (run, job, first_ms, last_ms, heard_ms, kept, series, sums, latest)
+             VALUES (?1, ?2, ?3, ?3, 0, 0, '', '{}', '[]')",
         )?
         .execute(params![run, job, int(at_ms)])?;
-    Ok(OpenJob {
-        id: connection.last_insert_rowid(),
-        first_ms: at_ms,
-        last_ms: at_ms,
-        kept: 0,
-        sums: Sums::default(),
-        ids: HashSet::new(),
-        tail: Vec::new(),
-        tail_id: None,
-        tail_bytes: 0,
-    })
+    let id = connection.last_insert_rowid();
+    let name = job.to_owned();
+    Ok(OpenJob { id, name, first_ms: at_ms, last_ms: at_ms, ..OpenJob::default() })
 }
 
 fn find_job(connection: &Connection, run: i64, job: &str) -> rusqlite::Result<Option<OpenJob>> {
     let found = connection
         .prepare_cached(
-            "SELECT id, first_ms, last_ms, kept, sums FROM jobs WHERE run = ?1 AND job = ?2",
+            "SELECT id, first_ms, last_ms, heard_ms, kept, sums, latest FROM jobs
+             WHERE run = ?1 AND job = ?2",
         )?
         .query_row(params![run, job], |row| {
-            let sums: String = row.get(4)?;
+            let (sums, latest): (String, String) = (row.get(5)?, row.get(6)?);
             Ok(OpenJob {
                 id: row.get(0)?,
+                name: job.to_owned(),
                 first_ms: uint(row.get(1)?),
                 last_ms: uint(row.get(2)?),
-                kept: uint(row.get(3)?),
+                heard_ms: uint(row.get(3)?),
+                kept: uint(row.get(4)?),
                 sums: serde_json::from_str(&sums).unwrap_or_default(),
-                ids: HashSet::new(),
-                tail: Vec::new(),
-                tail_id: None,
-                tail_bytes: 0,
+                latest: serde_json::from_str(&latest).unwrap_or_default(),
+                ..OpenJob::default()
             })
         })
         .optional()?;
@@ -248,35 +267,38 @@ fn find_job(connection: &Connection, run: i64, job: &str) -> rusqlite::Result<Op
 }
 
 impl OpenJob {
-    /// Counts the events that are not known; which these are.
-    fn take<'a>(&mut self, events: Vec<&'a Event>) -> Vec<&'a Event> {
-        let is_new = |event: &&Event| {
+    /// Counts the events that are not known; which these are, and what is kept of them.
+    fn take<'a>(&mut self, events: Vec<&'a Event>) -> (Vec<&'a Event>, Vec<Kept>) {
+        let (mut new, mut kept) = (Vec::new(), Vec::new());
+        for event in events {
             let id = chunk::id(event);
-            let new = self.ids.insert(id);
-            if new {
+            if self.ids.insert(id) {
                 self.sums.add(event);
                 self.first_ms = self.first_ms.min(event.at_ms);
                 self.last_ms = self.last_ms.max(event.at_ms);
+                new.push(event);
+                kept.push(Kept::of(event, id));
             }
-            new
-        };
-        events.into_iter().filter(is_new).collect()
+        }
+        (new, kept)
     }
 
     /// Writes new events; by how many bytes the chunks of the job grew.
     fn write(
         &mut self,
         connection: &Connection,
-        scope: &str,
-        about: &RunAbout,
-        new: &[&Event],
+        (series, heard_ms): (&str, u64),
+        new: Vec<Kept>,
     ) -> rusqlite::Result<i64> {
         if new.is_empty() {
             return Ok(0);
         }
+        self.heard_ms = self.heard_ms.max(heard_ms);
+        self.latest.add(&new, heard_ms);
+        self.kept += new.len() as u64;
         let mut grown = 0;
-        for event in new {
-            self.tail.push(Kept::of(event, chunk::id(event)));
+        for kept in new {
+            self.tail.push(kept);
             if self.tail.len() >= CHUNK_EVENTS {
                 grown += self.write_tail(connection)?;
                 self.tail.clear();
@@ -286,23 +308,21 @@ impl OpenJob {
         if !self.tail.is_empty() {
             grown += self.write_tail(connection)?;
         }
-        self.kept += new.len() as u64;
         grown -= self.drop_oldest(connection)?;
-        let name: String = connection
-            .prepare_cached("SELECT job FROM jobs WHERE id = ?1")?
-            .query_row([self.id], |row| row.get(0))?;
         connection
             .prepare_cached(
-                "UPDATE jobs SET first_ms = ?2, last_ms = ?3, kept = ?4, series = ?5, sums = ?6
-                 WHERE id = ?1",
+                "UPDATE jobs SET first_ms = ?2, last_ms = ?3, heard_ms = ?4, kept = ?5, series = ?6,
+                     sums = ?7, latest = ?8 WHERE id = ?1",
             )?
             .execute(params![
                 self.id,
                 int(self.first_ms),
                 int(self.last_ms),
+                int(self.heard_ms),
                 int(self.kept),
-                series(scope, about, Some(&name)),
-                json(&self.sums)?
+                series,
+                json(&self.sums)?,
+                json(&self.latest)?
             ])?;
         Ok(grown)
     }
@@ -356,4 +376,4 @@ impl OpenJob {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

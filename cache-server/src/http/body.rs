@@ -16,8 +16,22 @@ use crate::limits::MAX_DRAIN_BYTES;
 /// # Errors
 /// [`ApiError::TooLarge`]; [`ApiError::BadRequest`] for anything but the JSON of a `T`.
 pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    let bytes = bytes(request, MAX_JSON_BODY_BYTES, "the JSON body").await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    json_within(request, MAX_JSON_BODY_BYTES).await
+}
+
+/// The JSON body of a request that is small.
+///
+/// # Errors
+/// As [`json`].
+pub(crate) async fn json_within<T: DeserializeOwned>(
+    request: Request,
+    max: usize,
+) -> Result<T, ApiError> {
+    parsed(&bytes(request, max, "the JSON body").await?)
+}
+
+fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
         let text: String = error.to_string().chars().take(200).collect();
         ApiError::BadRequest(format!("the JSON body: {text}"))
     })

@@ -2,12 +2,12 @@
 //! of its error.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::error::ApiError;
 use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
 use crate::principal::{self, Peer, Principal};
+use crate::routes::leases::LEASES;
 use crate::service::Service;
 
 /// The header that carries the id of a request in every answer.
@@ -68,12 +69,23 @@ fn problem(error: &ApiError, id: &str, mut response: Response) -> Response {
     response
 }
 
+/// Whether a request waits for what others do: it takes no turn from those that work, and is bounded where it is
+/// answered.
+fn only_waits(request: &Request) -> bool {
+    let path = request.uri().path();
+    let asks = path == LEASES && request.method() == Method::POST;
+    asks || path.starts_with(LEASES) && path.ends_with("/hold")
+}
+
 /// Lets a bounded number of requests through at once, each for a bounded time.
 pub(crate) async fn bounded(
     State(service): State<Service>,
     request: Request,
     next: Next,
 ) -> Response {
+    if only_waits(&request) {
+        return within(JSON_REQUEST_TIMEOUT, next.run(request)).await;
+    }
     let path = request.uri().path();
     let transfer = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
     let (turns, limit) = if transfer {
@@ -85,10 +97,11 @@ pub(crate) async fn bounded(
     let Ok(Ok(_turn)) = turn else {
         return ApiError::Busy("too many requests at once").into_response();
     };
-    match timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::Timeout.into_response(),
-    }
+    within(limit, next.run(request)).await
+}
+
+async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {
+    timeout(limit, answer).await.unwrap_or_else(|_| ApiError::Timeout.into_response())
 }
 
 impl FromRequestParts<Service> for Principal {

@@ -1,10 +1,12 @@
 //! Rows of events: counted once each, kept in a bounded history.
 
+use std::collections::HashSet;
+
 use kiln_storage::api::{Event, ExplainResponse, MissedUnit, NotedUnit, StatsResponse};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{int, json, records};
-use crate::limits::{MAX_EXPLAINED_EVENTS, MAX_LISTED_UNITS};
+use super::{int, json, records, uint};
+use crate::limits::{MAX_EXPLAINED_EVENTS, MAX_LISTED_UNITS, TRIMMED_SHARE};
 use crate::tally::{Tally, is_hit};
 
 /// Stores events that are new, counts them, and notes the use of the results that were hit. The
@@ -16,7 +18,7 @@ pub(crate) fn add(
     now_ms: u64,
 ) -> rusqlite::Result<usize> {
     let (mut total, zero_seq) = totals(connection, scope)?;
-    let (mut added, mut used) = (0, Vec::new());
+    let (mut added, mut used, mut builds) = (0, Vec::new(), HashSet::new());
     for event in events {
         let body = json(event)?;
         let new = connection
@@ -28,9 +30,11 @@ pub(crate) fn add(
             continue;
         }
         let seq = connection.last_insert_rowid();
-        connection
-            .prepare_cached("INSERT OR IGNORE INTO builds VALUES (?1, ?2, ?3)")?
-            .execute(params![scope, event.build, seq])?;
+        if builds.insert(&event.build) {
+            connection
+                .prepare_cached("INSERT OR IGNORE INTO builds VALUES (?1, ?2, ?3)")?
+                .execute(params![scope, event.build, seq])?;
+        }
         total.add(event);
         added += 1;
         if is_hit(event.outcome) {
@@ -44,8 +48,16 @@ pub(crate) fn add(
     Ok(added)
 }
 
-/// Deletes the oldest events beyond a number of rows.
+/// Deletes the oldest events beyond a number of rows, some at a time: builds are looked through for that.
 pub(crate) fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
+    let rows: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(seq) FROM events) - (SELECT min(seq) FROM events) + 1, 0)",
+        )?
+        .query_row([], |row| row.get(0))?;
+    if uint(rows) <= keep + keep / TRIMMED_SHARE {
+        return Ok(());
+    }
     let deleted = connection
         .prepare_cached("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?1")?
         .execute(params![int(keep)])?;

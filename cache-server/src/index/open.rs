@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{unsent, Index, IndexError, uint};
+use super::{Index, IndexError, uint, unsent};
 use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 
 /// Name of the file in the server's directory.

@@ -170,6 +170,32 @@ pub(crate) fn hurry(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Whether a result waits to be sent; none: it is not here.
+pub(crate) fn is_waiting(
+    connection: &Connection,
+    scope: &str,
+    key: &ResultKey,
+) -> rusqlite::Result<Option<bool>> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM outbox o WHERE o.record = r.id) FROM records r
+             WHERE scope = ?1 AND result_key = ?2",
+        )?
+        .query_row(params![scope, key.digest().as_bytes()], |row| row.get(0))
+        .optional()
+}
+
+/// A result is sent before all others: somebody waits for it.
+pub(crate) fn first(connection: &Connection, scope: &str, key: &ResultKey) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE outbox SET worth = 1e300 WHERE record IN
+                 (SELECT id FROM records WHERE scope = ?1 AND result_key = ?2)",
+        )?
+        .execute(params![scope, key.digest().as_bytes()])?;
+    Ok(())
+}
+
 /// How much waits, what is collected included.
 pub(crate) fn waiting(connection: &Connection) -> rusqlite::Result<Waiting> {
     connection
@@ -259,6 +285,26 @@ mod tests {
         assert_eq!((dropped.count, dropped.bytes), (1, 100_001));
         assert_eq!(bound(&connection, (9, 1500)).unwrap().count, 1);
         assert_eq!(order(&connection, 0), [two]);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_goes_first() {
+        let connection = in_memory();
+        let rows = [row(1, 10, 10), row(2, 1000, 10)];
+        for row in &rows {
+            add(&connection, row);
+        }
+        let [one, two] = rows.map(|row| row.result_key);
+        assert_eq!(order(&connection, 0), [two, one]);
+        first(&connection, "t", &one).unwrap();
+        assert_eq!(order(&connection, 0), [two, one]);
+        first(&connection, "s", &one).unwrap();
+        let waiting = next(&connection, 0, 9).unwrap();
+        assert_eq!(waiting[0].result_key, one);
+        assert_eq!(is_waiting(&connection, "s", &one).unwrap(), Some(true));
+        assert_eq!(is_waiting(&connection, "t", &one).unwrap(), None);
+        remove(&connection, waiting[0].id).unwrap();
+        assert_eq!(is_waiting(&connection, "s", &one).unwrap(), Some(false));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
+use crate::leases::Totals;
 use crate::tally::tests::event;
 
 fn whole() -> String {
@@ -19,6 +20,11 @@ fn whole() -> String {
         role: "shared",
         budget: Some(1),
         oldest_ms: Some(1500),
+        leases: Figures {
+            held: 2,
+            totals: Totals { stored: 4, ..Totals::default() },
+            ..Figures::default()
+        },
         remote: Some((status, 3)),
         ..Readings::default()
     };
@@ -63,6 +69,8 @@ fn the_text_has_each_metric_once_with_its_kind_and_what_it_tells() {
         "kiln_lookup_duration_seconds_bucket{le=\"+Inf\"} 4\n",
         "kiln_lookup_duration_seconds_sum 10.000250\nkiln_lookup_duration_seconds_count 4\n",
         "kiln_store_oldest_use_seconds 1.500\n",
+        "kiln_leases 2\n",
+        "kiln_lease_answers_total{answer=\"stored\"} 4\n",
         "kiln_remote_faults_total 3\n",
     ] {
         assert!(text.contains(line), "{line}in\n{text}");

@@ -6,6 +6,7 @@ use kiln_storage::limits::MAX_JSON_RESPONSE_BYTES;
 
 use super::*;
 use crate::history::chunk::{self, Kept};
+use crate::history::latest::Latest;
 use crate::history::read::{JobRow, RunRow};
 use crate::limits::{MAX_HEAT_CRATES, MAX_SHOWN_JOBS};
 use crate::report::markdown::Plain;
@@ -24,7 +25,17 @@ fn row(name: &str, events: &[Event]) -> JobRow {
     let mut sums = Sums::default();
     events.iter().for_each(|event| sums.add(event));
     let kept = events.len() as u64;
-    JobRow { id: 1, job: name.into(), first_ms: 1, last_ms: 9, kept, series: String::new(), sums }
+    JobRow {
+        id: 1,
+        job: name.into(),
+        first_ms: 1,
+        last_ms: 9,
+        heard_ms: 9,
+        kept,
+        series: String::new(),
+        sums,
+        latest: Latest::default(),
+    }
 }
 
 fn job(name: &str, events: &[Event]) -> Job {
@@ -99,7 +110,7 @@ fn no_name_is_markup_and_no_address_a_script() {
     };
     let input = input(hostile, about, vec![job(hostile, &[miss, bypass])]);
     let (_, page) = shown(Form::Served, &input);
-    let summary = summary(&input.run, vec![row(hostile, &[])], false);
+    let summary = summary(&input.run, vec![row(hostile, &[])], (false, 9));
     let list = list::page(&RunsResponse { runs: vec![summary], next: Some("9-9".into()) }, true);
     for page in [page, list, not_found(hostile)] {
         assert!(!page.contains("<script>") && !page.contains("<img"), "{page}");

@@ -6,8 +6,10 @@
 //! it first ([`super::outbox::drain`]). Another server makes reports itself: it is asked for them. Whatever fails, the
 //! report is made of what is here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use kiln_storage::StoreError;
@@ -25,8 +27,9 @@ use crate::history::outgoing::{self, Waiting};
 use crate::history::read;
 use crate::index::units::{self, UnitRow};
 use crate::limits::{
-    EVENTS_BROUGHT, EVENTS_SENT_AT_ONCE, EVENTS_SENT_BYTES, EVENTS_TO_BUCKET_DELAY,
-    EVENTS_TO_SERVER_DELAY, OUTBOX_SEND, REMOTE_LEFT_ALONE,
+    EVENTS_BROUGHT, EVENTS_BROUGHT_AGAIN, EVENTS_SENT_AT_ONCE, EVENTS_SENT_BYTES,
+    EVENTS_TO_BUCKET_DELAY, EVENTS_TO_SERVER_DELAY, MAX_BROUGHT_RUNS, OUTBOX_SEND,
+    REMOTE_LEFT_ALONE,
 };
 use crate::routes::events::is_large;
 use crate::service::Service;
@@ -39,6 +42,8 @@ pub(crate) struct Outgoing {
     turn: Mutex<()>,
     /// Something was queued since all was sent.
     waits: AtomicBool,
+    /// When events of a run of a scope were looked for last.
+    brought: std::sync::Mutex<HashMap<(String, String), Instant>>,
 }
 
 impl Outgoing {
@@ -46,6 +51,20 @@ impl Outgoing {
     pub(crate) fn wake(&self) {
         self.waits.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Whether the events of a run are to be looked for, after a pause since the last time; if so that is noted.
+    fn is_due(&self, scope: &str, run: &str, pause: Duration) -> bool {
+        let mut brought = self.brought.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (scope.to_owned(), run.to_owned());
+        if brought.get(&key).is_some_and(|last| last.elapsed() < pause) {
+            return false;
+        }
+        if brought.len() >= MAX_BROUGHT_RUNS {
+            brought.clear();
+        }
+        brought.insert(key, Instant::now());
+        true
     }
 }
 
@@ -163,13 +182,38 @@ async fn described(service: &Service, events: &[Event]) -> Vec<NearestUnit> {
     read.await.unwrap_or_default()
 }
 
-/// Brings what others left of a run in a bucket or a cache.
-pub(crate) async fn bring(service: &Service, scope: &str, run: &str) {
-    let edge = service.edge.as_ref();
+/// What is behind a server, where it keeps events and makes no reports.
+fn keeper(service: &Service) -> Option<&Edge> {
     let keeps = |edge: &&Edge| {
         matches!(edge.remote.keeps_events(), KeepsEvents::AsObjects | KeepsEvents::AsEntries)
     };
-    let Some(edge) = edge.filter(keeps).filter(|edge| edge.may(Side::Reads)) else { return };
+    service.edge.as_ref().filter(keeps)
+}
+
+/// Brings what others left of a run in a bucket or a cache.
+pub(crate) async fn bring(service: &Service, scope: &str, run: &str) {
+    let Some(edge) = keeper(service) else { return };
+    edge.events.is_due(scope, run, Duration::ZERO);
+    bring_from(service, edge, (scope, run)).await;
+}
+
+/// The same for a run that is watched: from time to time, and while nobody waits.
+pub(crate) fn bring_again(service: &Service, scope: &str, run: &str) {
+    let is_due = |edge: &Edge| edge.events.is_due(scope, run, EVENTS_BROUGHT_AGAIN);
+    if keeper(service).is_some_and(is_due) {
+        let (service, scope, run) = (service.clone(), scope.to_owned(), run.to_owned());
+        tokio::spawn(async move {
+            if let Some(edge) = keeper(&service) {
+                bring_from(&service, edge, (&scope, &run)).await;
+            }
+        });
+    }
+}
+
+async fn bring_from(service: &Service, edge: &Edge, (scope, run): (&str, &str)) {
+    if !edge.may(Side::Reads) {
+        return;
+    }
     match timeout(EVENTS_BROUGHT, bring_all(service, edge, (scope, run))).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => service.log.warn(format_args!("events of a run: {error}")),
@@ -199,7 +243,7 @@ async fn bring_all(
         let (of, run) = (scope.to_owned(), run.to_owned());
         service
             .history
-            .add(scope.to_owned(), events, move |rows, _| {
+            .add((scope.to_owned(), true), Arc::new(events), move |rows, _| {
                 read::note_arrived(rows, (&of, &run), &name)
             })
             .await?;
@@ -245,5 +289,23 @@ pub(crate) async fn told(service: &Service, headers: &HeaderMap, path: &str) -> 
             None
         }
         Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_a_watched_run_are_looked_for_from_time_to_time() {
+        let outgoing = Outgoing::default();
+        let (again, at_once) = (Duration::from_secs(3600), Duration::ZERO);
+        assert!(outgoing.is_due("s", "r", again) && !outgoing.is_due("s", "r", again));
+        assert!(outgoing.is_due("t", "r", again) && outgoing.is_due("s", "q", again));
+        assert!(outgoing.is_due("s", "r", at_once) && !outgoing.is_due("s", "r", again));
+        for n in 0..3 * MAX_BROUGHT_RUNS {
+            outgoing.is_due("s", &n.to_string(), again);
+        }
+        assert!(outgoing.brought.lock().unwrap().len() <= MAX_BROUGHT_RUNS);
     }
 }

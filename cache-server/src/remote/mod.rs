@@ -1,6 +1,6 @@
 //! What is behind a server: a place far away that is asked when nothing is here (`through`, `fetch`),
-//! gets what is made here (`outbox`), and from which is fetched ahead what a job used last time
-//! (`ahead`, `prefetch`).
+//! gets what is made here (`outbox`), from which is fetched ahead what a job used last time
+//! (`ahead`, `prefetch`), and which knows who compiles what, where it is a Kiln server (`leases`).
 //!
 //! The server's own store stays the only thing that wrappers read. Whatever is wrong with the remote, the
 //! server answers from what it has: `breaker` says when the remote is left alone.
@@ -12,6 +12,7 @@ pub(crate) mod breaker;
 pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod flights;
+pub(crate) mod leases;
 pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod prefetch;
@@ -66,6 +67,8 @@ pub(crate) struct Edge {
     /// Events on their way there.
     pub(crate) events: events::Outgoing,
     ahead: ahead::Ahead,
+    /// Questions for leases that are passed on.
+    leases: leases::PassedOn,
     counts: Counts,
     /// Faults since the server started.
     pub(crate) faults: AtomicU64,
@@ -116,6 +119,7 @@ impl Edge {
             outbox: outbox::Outbox::default(),
             events: events::Outgoing::default(),
             ahead: ahead::Ahead::default(),
+            leases: leases::PassedOn::default(),
             counts: Counts::default(),
             faults: AtomicU64::new(0),
         }

@@ -4,14 +4,14 @@
 //! the most worth first; what fails is tried again later, and what can never be stored is given up and
 //! told. [`drain`] is for a server that is to leave.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_storage::StoreError;
 use kiln_storage::remote::events::KeepsEvents;
 use kiln_storage::remote::{RemoteCounters, ResultName, Stored};
+use kiln_storage::{ResultKey, StoreError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,8 +24,8 @@ use crate::error::ApiError;
 use crate::index::outbox::{self as rows, Dropped, Queued};
 use crate::index::{IndexError, records, unsent};
 use crate::limits::{
-    DRAIN_STALL, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_NOTED, OUTBOX_QUIET, OUTBOX_RETRY, OUTBOX_SEND,
-    OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
+    DRAIN_STALL, MAX_LOST_KNOWN, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_NOTED, OUTBOX_QUIET,
+    OUTBOX_RETRY, OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
 };
 use crate::service::Service;
 
@@ -51,6 +51,8 @@ pub(crate) struct Outbox {
     under_way: AtomicU64,
     /// What came of sending, while somebody waits for its end.
     stall: Mutex<Option<Stall>>,
+    /// The last results that were given up.
+    lost: Mutex<VecDeque<(String, ResultKey)>>,
 }
 
 impl Default for Outbox {
@@ -64,6 +66,7 @@ impl Default for Outbox {
             taken: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
             stall: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 }
@@ -72,6 +75,24 @@ impl Outbox {
     /// Something was queued.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Changes when a result was sent, or given up, or is to be tried again.
+    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.subscribe()
+    }
+
+    /// Whether a result was given up of late.
+    pub(super) fn was_lost(&self, scope: &str, result: &ResultKey) -> bool {
+        lock(&self.lost).iter().any(|(of, lost)| of == scope && lost == result)
+    }
+
+    fn note_lost(&self, queued: &Queued) {
+        let mut lost = lock(&self.lost);
+        if lost.len() >= MAX_LOST_KNOWN {
+            lost.pop_front();
+        }
+        lost.push_back((queued.scope.clone(), queued.result_key));
     }
 
     /// Whether this is the first of the requests with which somebody waits for the end of sending. The faults
@@ -329,6 +350,7 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
 
 fn lose(service: &Service, edge: &Edge, queued: &Queued, why: &str) {
     count(&edge.counts.lost, 1);
+    edge.outbox.note_lost(queued);
     *lock(&edge.counts.lost_why) = Some(why.to_owned());
     let line = format!("result {}: {why}", queued.result_key);
     edge.tell(&service.log, FaultKind::Refused, &line);

@@ -8,6 +8,7 @@
 
 pub(crate) mod gather;
 pub mod markdown;
+pub(crate) mod now;
 pub(crate) mod sums;
 mod twice;
 pub(crate) mod verdict;
@@ -124,8 +125,13 @@ fn trend_point(run: &str, row: &JobRow) -> TrendPoint {
     }
 }
 
-/// A run for a list, or with its jobs.
-pub(crate) fn summary(run: &RunRow, rows: Vec<JobRow>, with_jobs: bool) -> RunSummary {
+/// A run for a list, or with its jobs, at some time.
+pub(crate) fn summary(
+    run: &RunRow,
+    rows: Vec<JobRow>,
+    (with_jobs, now_ms): (bool, u64),
+) -> RunSummary {
+    let quiet_ms = now::quiet_ms(&rows, now_ms);
     let mut total = Sums::default();
     rows.iter().for_each(|row| total.merge(&row.sums));
     let job_count = rows.len() as u64;
@@ -136,6 +142,7 @@ pub(crate) fn summary(run: &RunRow, rows: Vec<JobRow>, with_jobs: bool) -> RunSu
         about: run.about.clone(),
         first_ms: run.first_ms,
         last_ms: run.last_ms,
+        quiet_ms,
         job_count,
         total: total.measures(),
         jobs,

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use kiln_storage::api::report::TwiceGroup;
 use kiln_storage::api::{Event, RunAbout};
+use kiln_storage::limits::MAX_WATCHED_JOBS;
 use kiln_storage::record::{EnvForm, TokenPath};
 use kiln_storage::{ResultKey, UnitKey};
 
 use super::*;
 use crate::history::chunk;
+use crate::history::latest::Latest;
 use crate::tally::tests::event;
 
 fn key(text: &str) -> UnitKey {
@@ -44,9 +46,11 @@ fn row(job: &str, events: &[Event]) -> JobRow {
         job: job.into(),
         first_ms: 1,
         last_ms: 9,
+        heard_ms: 9,
         kept: events.len() as u64,
         series: String::new(),
         sums,
+        latest: Latest::default(),
     }
 }
 
@@ -268,4 +272,22 @@ fn tests_of_other_targets_are_no_work_done_twice() {
         let twice = make(&input(vec![of("a", "1", 1), of("b", "2", 2)], known)).twice;
         assert_eq!(twice, Default::default());
     }
+}
+
+#[test]
+fn who_watches_is_told_of_the_jobs_that_were_heard_of_last() {
+    let jobs = MAX_WATCHED_JOBS + 20;
+    let of = |n: usize| {
+        let row = row(&format!("job {n:04}"), &[hit("a"), miss("b", ("k", "r"), 1, 7)]);
+        JobRow { heard_ms: if n < 20 { 5 } else { 50 + n as u64 }, ..row }
+    };
+    let run = input(Vec::new(), Known::default()).run;
+    let told = now::now(&run, (0..jobs).map(of).collect(), 1000);
+    assert_eq!((told.jobs.len(), told.job_count), (MAX_WATCHED_JOBS, jobs as u64));
+    assert_eq!((told.jobs[0].job.as_str(), told.jobs[0].quiet_ms), ("job 0020", 930));
+    assert!(told.jobs.is_sorted_by_key(|job| &job.job));
+    // Those that are left out count.
+    assert_eq!((told.total.units, told.total.hit_rate), (2 * jobs as u64, Some(50.0)));
+    assert_eq!(told.quiet_ms, 1000 - 50 - (jobs as u64 - 1));
+    assert_eq!(now::now(&run, Vec::new(), 1000).jobs, []);
 }

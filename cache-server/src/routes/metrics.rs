@@ -41,6 +41,7 @@ pub(crate) async fn metrics(
         budget: service.config.cache_size,
         oldest_ms: oldest_ms.map(|at| clock::now_ms().saturating_sub(at)),
         runs,
+        leases: service.leases.figures(),
         remote: status.zip(faults),
     };
     let text = text(&service.metrics, &readings);

@@ -4,6 +4,7 @@
 pub(crate) mod blobs;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod leases;
 pub(crate) mod lookup;
 pub(crate) mod metrics;
 pub(crate) mod notes;
@@ -47,6 +48,9 @@ pub(crate) fn table() -> Vec<Route> {
         ),
         ("/v1/quarantine/{key}", &["delete"], delete(quarantine::release)),
         ("/v1/notes/{name}", &["get", "put"], get(notes::get).put(notes::put)),
+        (leases::LEASES, &["get", "post"], get(leases::list).post(leases::ask)),
+        ("/v1/leases/{id}/hold", &["post"], post(leases::hold)),
+        ("/v1/leases/{id}/release", &["post"], post(leases::release)),
         ("/v1/events", &["post"], post(events::add)),
         ("/v1/nearest", &["post"], post(explain::nearest)),
         ("/v1/explain", &["get"], get(explain::explain)),
@@ -54,6 +58,7 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/stats/zero", &["post"], post(events::zero)),
         ("/v1/runs", &["get"], get(runs::list)),
         ("/v1/runs/{run}", &["get"], get(runs::run)),
+        ("/v1/runs/{run}/now", &["get"], get(runs::now)),
         ("/v1/runs/{run}/jobs/{job}", &["get"], get(runs::job)),
         ("/v1/runs/{run}/report.json", &["get"], get(runs::report)),
         ("/v1/runs/{run}/report.md", &["get"], get(runs::markdown)),

@@ -10,15 +10,17 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use kiln_storage::api::Problem;
 use kiln_storage::api::report::{JobReport, RunReport, RunSummary, RunsResponse};
+use kiln_storage::api::watch::RunNow;
 use kiln_storage::limits::MAX_LISTED_RUNS;
 use serde::Deserialize;
 
+use crate::clock;
 use crate::error::ApiError;
 use crate::history::read::{self, RunRow};
 use crate::principal::Principal;
 use crate::remote::events;
 use crate::report::markdown::{self, Plain};
-use crate::report::{gather, summary};
+use crate::report::{gather, now, summary};
 use crate::service::Service;
 
 const JSON: &str = "application/json";
@@ -100,11 +102,12 @@ pub(super) async fn listed(
     let before = before.transpose()?;
     let limit = page.limit.unwrap_or(MAX_LISTED_RUNS).clamp(1, MAX_LISTED_RUNS);
     service.reports.flush(service).await?;
+    let now_ms = clock::now_ms();
     let read = move |rows: &_| {
         let runs = read::runs(rows, &principal.scope_id, before, limit)?;
         let next = runs.last().filter(|_| runs.len() == limit);
         let next = next.map(|RunRow { last_ms, id, .. }| format!("{last_ms}-{id}"));
-        let told = |run: RunRow| Ok(summary(&run, read::jobs(rows, run.id)?, false));
+        let told = |run: RunRow| Ok(summary(&run, read::jobs(rows, run.id)?, (false, now_ms)));
         let runs = runs.into_iter().map(told).collect::<rusqlite::Result<_>>()?;
         Ok(RunsResponse { runs, next })
     };
@@ -135,7 +138,38 @@ pub(crate) async fn run(
     gathered(&service, &principal, &run).await?;
     let read = move |rows: &_| {
         let Some(run) = read::run(rows, &principal.scope_id, &run)? else { return Ok(None) };
-        Ok(Some(summary(&run, read::jobs(rows, run.id)?, true)))
+        Ok(Some(summary(&run, read::jobs(rows, run.id)?, (true, clock::now_ms()))))
+    };
+    let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
+    Ok(Json(told).into_response())
+}
+
+/// A run as it stands, for who watches it: cheap, and asked for again and again. What other machines leave in a bucket
+/// is looked for from time to time, and nobody waits for that.
+#[utoipa::path(
+    get,
+    path = "/v1/runs/{run}/now",
+    params(("run" = String, Path, description = "The run")),
+    responses(
+        (status = 200, description = "The run", body = RunNow),
+        (status = 404, description = "No such run", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn now(
+    State(service): State<Service>,
+    principal: Principal,
+    path: Result<Path<String>, PathRejection>,
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &asked, JSON).await {
+        return Ok(told);
+    }
+    let run = name(path)?;
+    events::bring_again(&service, &principal.scope_id, &run);
+    let read = move |rows: &_| {
+        let Some(run) = read::run(rows, &principal.scope_id, &run)? else { return Ok(None) };
+        Ok(Some(now::now(&run, read::jobs(rows, run.id)?, clock::now_ms())))
     };
     let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
     Ok(Json(told).into_response())

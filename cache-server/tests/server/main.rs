@@ -14,6 +14,10 @@ mod gc;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
+mod leases_behind;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;

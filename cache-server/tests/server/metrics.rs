@@ -6,7 +6,7 @@ use crate::chain::before;
 use crate::harness::{Fixture, TestServer, in_memory};
 use crate::runs::{get, of, send};
 
-fn value(server: &TestServer, series: &str) -> Option<f64> {
+pub(crate) fn value(server: &TestServer, series: &str) -> Option<f64> {
     let reply = server.tcp("GET", "/metrics", &[], b"");
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = String::from_utf8(reply.body).unwrap();

@@ -2,8 +2,9 @@
 //! pages, and runs of others.
 
 use kiln_storage::api::report::{JobReport, RunReport, RunSummary, RunsResponse, SCHEMA};
+use kiln_storage::api::watch::RunNow;
 use kiln_storage::api::{Event, EventsRequest, Outcome, RunAbout};
-use kiln_storage::limits::MAX_RUN_BYTES;
+use kiln_storage::limits::{LATEST_UNITS, MAX_RUN_BYTES};
 
 use crate::harness::{Reply, TestServer};
 use crate::stats::event;
@@ -64,6 +65,31 @@ fn a_run_is_reported_with_all_its_jobs_and_counts_each_event_once() {
     let server = TestServer::start_with(server.stop(), |_| {});
     send(&server, one);
     check(&server);
+}
+
+/// Whatever the clocks of the machines say, ages are those of the server's clock.
+#[test]
+fn a_run_is_told_as_it_stands() {
+    let server = TestServer::start();
+    assert_eq!(get(&server, "/v1/runs/r/now").status, 404);
+    let units: Vec<Event> = (0..9).map(|n| of("r", "one", n, Outcome::HitLocal)).collect();
+    send(&server, units);
+    let mut last = of("r", "two", 1, Outcome::Miss);
+    (last.at_ms, last.unit.crate_name) = (u64::MAX / 4, "late".into());
+    send(&server, vec![of("r", "two", 0, Outcome::Miss), last.clone(), last]);
+    let run: RunSummary = get(&server, "/v1/runs/r").json();
+    let now: RunNow = get(&server, "/v1/runs/r/now").json();
+    assert_eq!((now.run.as_str(), now.job_count), ("r", 2));
+    assert_eq!((now.total.units, now.total.hits, now.total.miss), (11, 9, 2));
+    assert_eq!(now.total.hit_rate, run.total.hit_rate);
+    let [one, two] = now.jobs.as_slice() else { panic!("{now:#?}") };
+    assert_eq!((one.job.as_str(), one.figures.units, one.latest.len()), ("one", 9, LATEST_UNITS));
+    let names: Vec<_> = two.latest.iter().map(|unit| unit.unit.crate_name.as_str()).collect();
+    assert_eq!(names, ["late", ""]);
+    assert_eq!((two.latest[0].outcome, two.latest[0].took_ms), (Outcome::Miss, 2));
+    let an_hour = 3_600_000;
+    let ages = [now.quiet_ms, one.quiet_ms, two.quiet_ms, two.latest[0].quiet_ms, run.quiet_ms];
+    assert!(ages.iter().all(|age| *age < an_hour), "{ages:?}");
 }
 
 #[test]

@@ -130,7 +130,7 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
 
 /// The run that settings or a CI service name. The builds of somebody are runs of their own each: there it is the
 /// newest.
-fn under_way(env: &Env, config: &Config) -> Option<String> {
+pub(super) fn under_way(env: &Env, config: &Config) -> Option<String> {
     let who = Identity::find(env, config, &env.cwd.clone().unwrap_or_default());
     (config.run.is_some() || who.about.is_some()).then_some(who.run)
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use kiln_observer::log::{Kind, flags};
 use kiln_storage::record::{EnvForm, Member};
 
-use super::observed::tidy;
 use super::{
     Inputs, MAX_SCANNED_SOURCE, Run, Unknown, clippy, crates, file_member, foreign, form_of_silent,
     observed, target_descriptions, token, unknown,
@@ -15,6 +14,7 @@ use super::{
 use crate::depinfo::{self, DepInfo};
 use crate::observe::rules::{is_jobserver, is_of_machine};
 use crate::observe::seen::{Fact, Origin, Seen};
+use crate::roots::tidy;
 use crate::silent;
 use crate::stamp::changed_ns;
 
@@ -100,7 +100,7 @@ fn tool(run: &Run<'_>, seen: &Seen, inputs: &mut Inputs) -> Result<BTreeSet<Stri
         if fact.has(flags::FAILED) && !fact.has(flags::ABSENT) && fact.kind != Kind::Resolve {
             return Err(unknown("failure-not-observed", format!("{name} could not be read")));
         }
-        let path = tidy(name);
+        let path = tidy(name).into_owned();
         match fact.kind {
             Kind::List => drop(inputs.members.insert(Member::Listing(token(run, &path)))),
             Kind::Resolve if fact.has(flags::LINK) => {

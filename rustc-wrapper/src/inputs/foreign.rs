@@ -7,10 +7,10 @@ use std::path::Path;
 use kiln_observer::log::Kind;
 use kiln_storage::record::Member;
 
-use super::observed::tidy;
 use super::{Inputs, Run, Unknown, file_member, token, unknown};
 use crate::observe::Found;
 use crate::observe::seen::{Fact, Seen};
+use crate::roots::tidy;
 
 /// Tells the compiler's own outputs and temporary files. It calls its output directory as it was told,
 /// or as it is in the end.

@@ -1,7 +1,5 @@
 //! Observed inputs as members of an input set.
 
-use std::path::Path;
-
 use kiln_storage::record::{EnvForm, Member, Variables};
 
 use super::{Inputs, Run, Unknown, file_member, foreign, token, unknown};
@@ -9,6 +7,7 @@ use crate::depinfo::DepInfo;
 use crate::limits::{MAX_DOUBT_CHARS, MAX_DOUBTS};
 use crate::observe::rules::is_jobserver;
 use crate::observe::{Around, Found, Observed};
+use crate::roots::tidy;
 use crate::silent;
 use crate::stamp::changed_ns;
 
@@ -76,12 +75,6 @@ fn check(run: &Run<'_>, found: &Found) -> Result<(), Unknown> {
         }
     }
     Ok(())
-}
-
-/// A path without what means nothing: `//`, `/./`, and a dot at the end.
-pub(super) fn tidy(path: &str) -> String {
-    let plain = Path::new(path).components().collect::<std::path::PathBuf>();
-    plain.to_str().unwrap_or(path).to_owned()
 }
 
 fn members(run: &Run<'_>, found: &Found, inputs: &mut Inputs) {

@@ -7,14 +7,12 @@
 //! no answer, and is replaced. Called for the objects that a compile loads and the programs that it
 //! starts.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_storage::Digest;
 use kiln_storage::encode::Encoder;
-use rustix::fs::OFlags;
 
 use crate::limits::{MAX_CLASSES_BYTES, MAX_OBJECT_BYTES};
 use crate::memo::Memo;
@@ -48,20 +46,29 @@ impl Classes {
     /// # Errors
     /// What looking at the file or reading it fails with, as [`Memo::digest`] does.
     pub fn of(&self, path: &Path, memo: &Memo) -> io::Result<Class> {
-        if std::fs::metadata(path)?.len() > MAX_OBJECT_BYTES {
+        let meta = std::fs::metadata(path)?;
+        if meta.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if !meta.is_file() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if meta.len() > MAX_OBJECT_BYTES {
             return Ok(Class::unknown());
         }
-        let (digest, _) = memo.digest(path)?;
-        if let Some(class) = self.get(&digest) {
+        if let Some(class) = memo.get(&meta).and_then(|digest| self.get(&digest)) {
             return Ok(class);
         }
-        let bytes = read(path)?;
+        // The file may be another one by now: the answer belongs to the bytes that are read.
+        let (bytes, digest) = memo.read(path, MAX_OBJECT_BYTES)?;
         if bytes.len() as u64 > MAX_OBJECT_BYTES {
             return Ok(Class::unknown());
         }
+        if let Some(class) = self.get(&digest) {
+            return Ok(class);
+        }
         let class = classify(&bytes);
-        // The file may be another one by now: the answer belongs to the bytes that were read.
-        self.put(Digest::of(&bytes), &class);
+        self.put(digest, &class);
         Ok(class)
     }
 
@@ -104,16 +111,6 @@ fn read_list(place: &Path) -> Option<Vec<(Digest, Class)>> {
         return None;
     }
     serde_json::from_slice(list).ok()
-}
-
-/// The bytes of a file, one more than is looked at when there are too many.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut options = OpenOptions::new();
-    // Should it have become a pipe, opening does not wait for a writer.
-    let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_OBJECT_BYTES + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

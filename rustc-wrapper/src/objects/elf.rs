@@ -4,6 +4,7 @@
 //! more work than a few passes over the file. Pure.
 
 mod sections;
+mod unwind;
 
 pub use sections::Function;
 
@@ -22,6 +23,7 @@ const ET_DYN: u16 = 3;
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
+const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 const PF_X: u32 = 1;
 const SEGMENT_BYTES: usize = 56;
 /// Most segments; the kernel takes no more of a program.
@@ -306,6 +308,12 @@ impl<'a> Elf<'a> {
 }
 
 impl Code<'_> {
+    /// Where in it addresses are; those elsewhere are left out.
+    pub fn places(&self, addresses: &[u64]) -> Vec<usize> {
+        let place = |address: &u64| usize::try_from(address.checked_sub(self.address)?).ok();
+        addresses.iter().filter_map(place).filter(|at| *at < self.bytes.len()).collect()
+    }
+
     /// Whether it is a part of another one, and not nothing.
     fn is_inside(&self, whole: &Code<'_>) -> bool {
         let end = |code: &Code<'_>| code.offset + code.bytes.len() as u64;

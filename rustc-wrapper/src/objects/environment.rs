@@ -267,25 +267,57 @@ impl Targets {
     }
 }
 
+/// Places in code that are looked at together, before one by one.
+const BLOCK: usize = 256;
+
 /// The places in code that may hold the displacement of one of these addresses, at the end of an
 /// instruction or with a constant of so many bytes behind it.
 fn references(address: u64, code: &[u8], targets: &BTreeSet<u64>, constants: &[u64]) -> Vec<u64> {
     let (Some(first), Some(last)) = (targets.first(), targets.last()) else { return Vec::new() };
-    let mut places = Vec::new();
-    for (at, bytes) in code.windows(6).enumerate() {
-        let &[before, operation, b0, b1, b2, b3] = bytes else { continue };
-        let place = address.wrapping_add(at as u64 + 2);
-        let displacement = i64::from(i32::from_le_bytes([b0, b1, b2, b3]));
-        let target = place.wrapping_add(4).wrapping_add_signed(displacement);
-        if target.wrapping_add(4) < *first || target > *last {
+    let (mut places, mut start) = (Vec::new(), 0);
+    while let Some(block) = code.get(start..).filter(|block| block.len() >= WINDOW) {
+        let block = &block[..block.len().min(BLOCK + WINDOW - 1)];
+        let place = address.wrapping_add(start as u64);
+        start += BLOCK;
+        if !may_refer(place, block, (*first, *last)) {
             continue;
         }
-        let found = constants.iter().any(|behind| targets.contains(&target.wrapping_add(*behind)));
-        if found && takes_displacement(before, operation) {
-            places.push(place);
+        for (at, bytes) in block.windows(WINDOW).enumerate() {
+            let &[before, operation, b0, b1, b2, b3] = bytes else { continue };
+            let place = place.wrapping_add(at as u64 + 2);
+            let displacement = i64::from(i32::from_le_bytes([b0, b1, b2, b3]));
+            let target = place.wrapping_add(4).wrapping_add_signed(displacement);
+            let is_one = |behind: &u64| targets.contains(&target.wrapping_add(*behind));
+            if constants.iter().any(is_one) && takes_displacement(before, operation) {
+                places.push(place);
+            }
         }
     }
     places
+}
+
+/// A displacement, and what stands before it.
+const WINDOW: usize = 6;
+/// The longest constant behind a displacement, bytes.
+const LONGEST_CONSTANT: u64 = 4;
+
+/// Whether some displacement in a block of code leads to an address between two, or up to a constant's length
+/// before them. By the low halves of addresses, without a branch: nearly always none does.
+fn may_refer(address: u64, block: &[u8], (first, last): (u64, u64)) -> bool {
+    let Ok(width) = u32::try_from(last - first + LONGEST_CONSTANT) else { return true };
+    // What a displacement has to be at least, were it at the begin.
+    let least =
+        (first - LONGEST_CONSTANT.min(first)).wrapping_sub(address.wrapping_add(WINDOW as u64));
+    (0..4).any(|phase| {
+        let (words, _) = block[2 + phase..].as_chunks::<4>();
+        let mut moved = (phase as u32).wrapping_sub(least as u32);
+        let mut is_near = false;
+        for word in words {
+            is_near |= u32::from_le_bytes(*word).wrapping_add(moved) <= width;
+            moved = moved.wrapping_add(4);
+        }
+        is_near
+    })
 }
 
 /// Whether what stands before it can make four bytes a displacement: a call, a jump, or the byte that
@@ -299,6 +331,7 @@ fn takes_displacement(before: u8, operation: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_of_the_standard_library() {
@@ -368,5 +401,37 @@ mod tests {
         assert_eq!(targets.references(0x1000, &[0x90; 64]), [0; 0]);
         assert_eq!(targets.references(0x1000, &[1, 2, 3]), [0; 0]);
         assert_eq!(targets.references(u64::MAX, &[0; 64]), [0; 0]);
+    }
+
+    /// One place after another, without blocks.
+    fn plainly(address: u64, code: &[u8], targets: &BTreeSet<u64>, constants: &[u64]) -> Vec<u64> {
+        let is_one = |(at, bytes): (usize, &[u8])| {
+            let displacement = i32::from_le_bytes(bytes[2..].try_into().unwrap());
+            let place = address + at as u64 + 2;
+            let target = place.wrapping_add(4).wrapping_add_signed(displacement.into());
+            let found =
+                constants.iter().any(|behind| targets.contains(&target.wrapping_add(*behind)));
+            (found && takes_displacement(bytes[0], bytes[1])).then_some(place)
+        };
+        code.windows(WINDOW).enumerate().filter_map(is_one).collect()
+    }
+
+    proptest! {
+        /// Bytes of which many are displacements to near places.
+        #[test]
+        fn blocks_hide_no_reference(
+            code in prop::collection::vec(
+                prop::sample::select(&[0_u8, 0, 0, 1, 2, 5, 0x0f, 0x84, 0xe8, 0xff, 0xff][..]),
+                0..1200,
+            ),
+            targets in prop::collection::btree_set(0..0x900_u64, 0..6),
+            address in prop::sample::select(&[0_u64, 0x300, 0xffff_ff00, 0x7fff_ffff_ff00][..]),
+        ) {
+            let targets: BTreeSet<u64> = targets.into_iter().map(|at| address + at).collect();
+            for constants in [&[0][..], &[0, 1, 2, 4]] {
+                let found = references(address, &code, &targets, constants);
+                prop_assert_eq!(found, plainly(address, &code, &targets, constants));
+            }
+        }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) struct Sample {
     pub(crate) code: Vec<u8>,
     /// The sections in it, as offset and length.
     pub(crate) sections: Vec<(u64, u64)>,
+    /// Where functions begin in it, for a table for unwinding.
+    pub(crate) functions: Option<Vec<u64>>,
 }
 
 impl Sample {
@@ -56,22 +58,25 @@ impl Sample {
             tags: Vec::new(),
             code: Vec::new(),
             sections: Vec::new(),
+            functions: None,
         }
     }
 
     /// The bytes of the file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut file = File::default();
-        file.bytes.resize(64 + 4 * 56, 0);
+        file.bytes.resize(64 + 5 * 56, 0);
         let interpreter = self.interpreter.map(|name| file.push(&[name.as_bytes(), &[0]].concat()));
         let dynamic = self.is_dynamic.then(|| self.dynamic(&mut file));
         let code = file.push(&self.code);
+        let unwinding = self.functions.as_ref().map(|starts| unwinding(&mut file, code.0, starts));
         let end = file.bytes.len() as u64;
         let segments = [
             Some((1, 4, (0, end))),
             Some((1, 5, code)),
             interpreter.map(|part| (3, 4, part)),
             dynamic.map(|part| (2, 6, part)),
+            unwinding.map(|part| (0x6474_e550, 4, part)),
         ];
         for (number, (kind, flags, (offset, len))) in segments.into_iter().flatten().enumerate() {
             let header = &mut file.bytes[64 + number * 56..];
@@ -92,7 +97,7 @@ impl Sample {
         }
         let header = &mut file.bytes;
         put(header, 0, b"\x7fELF\x02\x01\x01");
-        let words = [(16, self.kind), (18, self.machine), (54, 56), (56, 4), (58, 64)];
+        let words = [(16, self.kind), (18, self.machine), (54, 56), (56, 5), (58, 64)];
         for (at, value) in words.into_iter().chain([(60, self.sections.len() as u16)]) {
             put(header, at, &u16::to_le_bytes(value));
         }
@@ -153,6 +158,18 @@ impl Sample {
             .collect();
         file.push(&bytes)
     }
+}
+
+/// Writes the table for unwinding of functions that begin at these places of code; its offset and length.
+fn unwinding(file: &mut File, code: u64, starts: &[u64]) -> (u64, u64) {
+    let table = file.bytes.len() as u64;
+    let mut bytes = [&[1, 0x1b, 0x03, 0x3b][..], &[0; 4]].concat();
+    bytes.extend((starts.len() as u32).to_le_bytes());
+    for start in starts {
+        bytes.extend(((code + start).wrapping_sub(table) as u32).to_le_bytes());
+        bytes.extend([0; 4]);
+    }
+    file.push(&bytes)
 }
 
 #[derive(Default)]

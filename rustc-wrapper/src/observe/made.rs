@@ -1,27 +1,23 @@
 //! [`Made`]: what a run made itself, up to a moment. What is read there later is no input.
 
-use std::collections::BTreeSet;
-
 use kiln_observer::log::{Kind, flags};
 
 use super::seen::Fact;
+use crate::quick::QuickMap;
 
 /// What a run made itself.
 #[derive(Debug, Default)]
 pub struct Made<'a> {
-    written: BTreeSet<&'a str>,
-    /// What was written and may hold what was there before, or elsewhere.
-    kept: BTreeSet<&'a str>,
+    /// What was written, and whether it may hold what was there before, or elsewhere.
+    kept: QuickMap<&'a str, bool>,
 }
 
 impl<'a> Made<'a> {
     /// Takes a fact in, when it tells that something was made.
     pub fn note(&mut self, fact: &Fact, name: &'a str) {
         if fact.kind == Kind::Write {
-            match fact.origin.is_foreign() && fact.has(flags::KEPT) {
-                true => self.kept.insert(name),
-                false => self.written.insert(name),
-            };
+            *self.kept.entry(name).or_default() |=
+                fact.origin.is_foreign() && fact.has(flags::KEPT);
         }
     }
 
@@ -30,11 +26,8 @@ impl<'a> Made<'a> {
     pub fn covers(&self, path: &str) -> bool {
         let mut place = path;
         loop {
-            if self.kept.contains(place) {
-                return false;
-            }
-            if self.written.contains(place) {
-                return true;
+            if let Some(kept) = self.kept.get(place) {
+                return !kept;
             }
             match place.rsplit_once('/') {
                 Some((above, _)) if !above.is_empty() => place = above,

@@ -4,10 +4,12 @@
 //! itself asked, a plugin in it, its linker, or something that a plugin started. Of a build script's run
 //! all counts as a plugin's does, but for what Kiln itself asks for in it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_observer::log::{Entries, Entry, How, Kind, Lost, Process, flags};
-use memchr::memmem;
+use memchr::memmem::Finder;
+
+use crate::quick::QuickSet;
 
 /// Whose doing an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +92,7 @@ const DRIVER: &[u8] = b"/librustc_driver-";
 struct Known {
     parent: u16,
     how: How,
-    /// Whether it is a compiler.
+    /// Whether it is a compiler; not asked of a build script's run.
     driver: bool,
     /// Whether it runs scripts.
     interpreter: bool,
@@ -118,6 +120,7 @@ struct Processes(BTreeMap<u16, Known>);
 impl Processes {
     fn read(bytes: &[u8], subject: Subject<'_>) -> Self {
         let mut processes = Self::default();
+        let driver = Finder::new(DRIVER);
         for entry in Entries::new(bytes).flatten() {
             if entry.kind == Kind::Process
                 && let Some((Process { parent, how, .. }, path)) = Process::decode(entry.name)
@@ -126,9 +129,10 @@ impl Processes {
                 let known = Known { parent, how, driver: false, interpreter, own };
                 processes.0.insert(entry.process, known);
             }
-            if entry.kind == Kind::Object
+            if subject == Subject::Compiler
+                && entry.kind == Kind::Object
                 && entry.has(flags::START)
-                && memmem::find(entry.name, DRIVER).is_some()
+                && driver.find(entry.name).is_some()
                 && let Some(known) = processes.0.get_mut(&entry.process)
             {
                 known.driver = true;
@@ -198,13 +202,17 @@ impl Processes {
     }
 }
 
+/// A process that never introduced itself is taken for a plugin's, which counts most.
+const UNKNOWN: Origin = Origin::Helper;
+
 /// Where in the order a program was started, and by whom.
 type Start = (usize, Origin);
 
 /// A log, while it is read.
 struct Reader<'a> {
     seen: Seen,
-    origins: BTreeMap<u16, Origin>,
+    /// By the numbers of processes.
+    origins: Vec<Origin>,
     /// Programs that were started and did not fail, by the system's number of the process and the
     /// path: where in the order, and by whom.
     started: BTreeMap<(u32, &'a [u8]), Vec<Start>>,
@@ -213,16 +221,16 @@ struct Reader<'a> {
     /// Numbers of processes that are Kiln.
     own: BTreeSet<u16>,
     /// What a script's processes asked for already: hundreds of them may read the same headers.
-    asked: Option<HashSet<Asked<'a>>>,
+    asked: Option<QuickSet<Asked<'a>>>,
 }
 
 /// Who asked for what, in which way.
 type Asked<'a> = (Origin, Kind, u8, &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Who asked. A process that never introduced itself is taken for a plugin's, which counts most.
+    /// Who asked.
     fn origin(&self, entry: &Entry<'_>) -> Origin {
-        match self.origins.get(&entry.process).copied().unwrap_or(Origin::Helper) {
+        match self.origins.get(usize::from(entry.process)).copied().unwrap_or(UNKNOWN) {
             Origin::Tool if entry.has(flags::LATER) => Origin::Plugin,
             origin => origin,
         }
@@ -309,6 +317,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A table of origins by the numbers of processes.
+fn by_number(origins: &BTreeMap<u16, Origin>) -> Vec<Origin> {
+    let last = origins.keys().next_back().map_or(0, |number| usize::from(*number));
+    let mut table = vec![UNKNOWN; last + 1];
+    for (number, origin) in origins {
+        table[usize::from(*number)] = *origin;
+    }
+    table
+}
+
 /// Reads the entries of a log.
 pub fn read(bytes: &[u8], lost: Lost, subject: Subject<'_>) -> Seen {
     let processes = Processes::read(bytes, subject);
@@ -318,8 +336,9 @@ pub fn read(bytes: &[u8], lost: Lost, subject: Subject<'_>) -> Seen {
             (processes.0.values().any(|p| p.how == How::Root), processes.origins_of_script())
         }
     };
-    let asked = matches!(subject, Subject::Script(_)).then(HashSet::new);
+    let asked = matches!(subject, Subject::Script(_)).then(QuickSet::default);
     let own = processes.0.iter().filter(|(_, p)| p.own).map(|(number, _)| *number).collect();
+    let origins = by_number(&origins);
     let seen = Seen { lost: lost.0, began, ..Seen::default() };
     let mut reader =
         Reader { seen, origins, started: BTreeMap::new(), introduced: BTreeMap::new(), own, asked };

@@ -1,7 +1,7 @@
 //! What a script did besides filling OUT_DIR. A hit would not do it, so a run that wrote elsewhere or spoke
 //! to the network is not stored. Temporary files are nobody's, and what is gone again is none.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kiln_observer::log::{Kind, flags};
@@ -11,6 +11,7 @@ use super::{Run, unknown};
 use crate::env::Env;
 use crate::inputs::Unknown;
 use crate::observe::seen::{Fact, Origin, Seen};
+use crate::quick::QuickSet;
 use crate::stamp::changed_ns;
 
 /// Directories of temporary files and of devices.
@@ -42,7 +43,7 @@ struct Change {
 #[derive(Debug, Default)]
 struct Changes<'a> {
     made: BTreeMap<&'a str, Change>,
-    absent: HashSet<&'a str>,
+    absent: QuickSet<&'a str>,
     /// Directories of programs.
     programs: BTreeSet<&'a str>,
 }

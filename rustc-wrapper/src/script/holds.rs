@@ -4,18 +4,19 @@
 //! Called by [`super::inputs`] when all members are found. It adds [`Member::Root`], and settles what stands
 //! for the directories above a checkout.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kiln_storage::record::{Member, TokenPath};
-use memchr::memmem::{self, Finder};
+use memchr::memmem::Finder;
 
 use super::Run;
 use super::inputs::Inputs;
+use super::named::Named;
+use super::paths::Paths;
 use crate::members::find_program;
+use crate::needles::Needles;
 use crate::publish;
-use crate::real_paths::RealPaths;
 use crate::silent;
 
 /// Directories that are where they are on every machine, with all that is in them.
@@ -57,20 +58,19 @@ fn told_by_cargo<'r>(run: &'r Run<'_>) -> impl Iterator<Item = (&'static str, &'
 /// What a run was told of places.
 pub struct Told<'a> {
     run: &'a Run<'a>,
+    paths: &'a Paths,
     /// Programs and shared objects that ran.
     code: &'a BTreeSet<PathBuf>,
-    /// Compilers that Kiln stood in for.
-    compilers: &'a BTreeSet<PathBuf>,
     /// The values of the variables that were read, or may have been, and of PATH, which finds programs.
     values: Vec<&'a str>,
-    /// Directories that were asked for, and whether something tells of them.
-    told: RefCell<HashMap<String, bool>>,
+    named: Named<'a>,
 }
 
 impl<'a> Told<'a> {
     /// By the variables among the members, the code that ran, and the compilers that did not.
     pub fn new(
         run: &'a Run<'_>,
+        paths: &'a Paths,
         (code, compilers): (&'a BTreeSet<PathBuf>, &'a BTreeSet<PathBuf>),
         members: &BTreeSet<Member>,
     ) -> Self {
@@ -85,15 +85,18 @@ impl<'a> Told<'a> {
             names.extend(run.engine.env.names().filter(lasts));
         }
         let value = |name: &str| run.engine.env.get(name)?.to_str();
-        let values = names.into_iter().filter_map(value).collect();
-        Self { run, code, compilers, values, told: RefCell::default() }
+        let values: Vec<&str> = names.into_iter().filter_map(value).collect();
+        let roots = told_by_cargo(run).map(|(_, place)| place).collect();
+        let programs = code.iter().chain(compilers).map(PathBuf::as_path);
+        let named = Named::new(roots, values.clone(), programs);
+        Self { run, paths, code, values, named }
     }
 
     /// Pins what has to be pinned. `above` are directories above the checkout that were looked at.
     pub fn hold(&self, above: BTreeSet<&str>, inputs: &mut Inputs) {
         let (mut pins, named) = self.written_in_files(&above, inputs);
         for dir in above {
-            let is_told = self.named(dir) || named.contains(dir);
+            let is_told = self.named.is_named(dir) || named.contains(dir);
             match root_below(self.run, dir).filter(|_| !is_told) {
                 // The way to the checkout, looked at from there: it is one as long as no link is on it.
                 Some(root) => inputs.members.extend([Member::Resolved(token(self.run, root))]),
@@ -107,69 +110,29 @@ impl<'a> Told<'a> {
             }
         }
         self.led_to(inputs, &mut pins);
+        let mut roots = BTreeSet::new();
         for TokenPath(path) in inputs.members.iter().filter_map(path_of) {
             match path.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
                 Some((root @ ("home" | "cargo" | "tmp"), _)) => {
-                    pins.extend(self.untold(root));
+                    roots.insert(root);
                     // The way there may have begun at the package, and gone up.
                     let real = self.run.engine.roots.resolve(path).unwrap_or_default();
-                    if !real.to_str().is_some_and(|real| self.named(real)) {
+                    if !real.to_str().is_some_and(|real| self.named.is_named(real)) {
                         pins.extend(["workspace", "package"]);
                     }
                 }
-                Some((root, _)) => pins.extend(self.untold(root)),
-                None if self.named(path) => {}
+                Some((root, _)) => drop(roots.insert(root)),
+                None if self.named.is_named(path) => {}
                 // It may be the way to the checkout as well, as in `/usr/src`.
-                None if is_system(path) && self.fork(path).is_none() => {}
+                None if is_system(path) && !self.named.forks(path) => {}
                 // It may have been named relative to the package.
                 None => pins.extend(["workspace", "package"]),
             }
         }
+        pins.extend(roots.into_iter().filter_map(|root| self.untold(root)));
         for root in pins.into_iter().filter(|root| self.run.engine.roots.place(root).is_some()) {
             inputs.pin(root);
         }
-    }
-
-    /// Whether a variable named a path, or a directory that holds it; or the directory `bin` beside it, of
-    /// which a program ran: that looks for what it was installed with.
-    ///
-    /// What holds the checkout, too, names nothing on the way there: elsewhere that is another way. A home
-    /// names the settings in it, and not what lies beside the checkout.
-    fn named(&self, path: &str) -> bool {
-        let fork = self.fork(path);
-        let beyond = |dir: &&str| fork.is_none_or(|fork| Path::new(dir).starts_with(fork));
-        holders(path).filter(beyond).any(|dir| self.is_told(dir))
-    }
-
-    /// Whether a value or a program tells of a directory. Thousands of paths lie in few.
-    fn is_told(&self, dir: &str) -> bool {
-        if let Some(known) = self.told.borrow().get(dir) {
-            return *known;
-        }
-        let is_told = names_in(&self.values, dir) || self.is_installed(dir);
-        self.told.borrow_mut().insert(dir.to_owned(), is_told);
-        is_told
-    }
-
-    /// Where a path leaves the way to the checkout: the deepest directory that holds both.
-    fn fork<'p>(&self, path: &'p str) -> Option<&'p str> {
-        holders(path).find(|dir| self.holds_root(dir))
-    }
-
-    /// Whether a directory holds a root that cargo tells.
-    fn holds_root(&self, dir: &str) -> bool {
-        told_by_cargo(self.run).any(|(_, place)| place.starts_with(dir))
-    }
-
-    fn is_installed(&self, prefix: &str) -> bool {
-        // What lies in there may as well have been found from the checkout.
-        if self.holds_root(prefix) {
-            return false;
-        }
-        let bin = format!("{prefix}/bin");
-        let mut programs = self.code.iter().chain(self.compilers);
-        programs.any(|program| program.parent() == Some(Path::new(&bin)))
-            && self.values.iter().any(|value| has_dir(value, &bin))
     }
 
     /// A root whose place nothing told the script: neither cargo, which tells the package and OUT_DIR
@@ -190,15 +153,17 @@ impl<'a> Told<'a> {
         let places: Vec<(&'static str, PathBuf)> = told_by_cargo(self.run)
             .filter_map(|(root, place)| Some((root, place.canonicalize().ok()?)))
             .collect();
-        let mut real = RealPaths::default();
         for member in &inputs.members {
             let path = match member {
                 Member::Program(name) => find_program(self.run.engine.env, name),
-                member => path_of(member).and_then(|path| roots.resolve(&path.0)),
+                member => {
+                    let path = path_of(member).filter(|path| !is_in_told(path));
+                    path.and_then(|path| roots.resolve(&path.0))
+                }
             };
             let in_root = |path: &Path| told_by_cargo(self.run).any(|(_, p)| path.starts_with(p));
             let Some(path) = path.filter(|path| !in_root(path)) else { continue };
-            let Some(real) = real.of(&path) else { continue };
+            let Some(real) = self.paths.leads(&path) else { continue };
             let within = places.iter().filter(|(_, place)| real.starts_with(place));
             pins.extend(within.map(|(root, _)| *root));
         }
@@ -212,37 +177,53 @@ impl<'a> Told<'a> {
         inputs: &Inputs,
     ) -> (BTreeSet<&'static str>, BTreeSet<&'d str>) {
         let roots = publish::places(&self.run.engine);
-        // Made once: a script may have read thousands of files.
-        let roots: Vec<_> = roots.iter().map(|(root, place)| (*root, Finder::new(place))).collect();
-        let dirs: Vec<_> = dirs.iter().map(|dir| (*dir, Finder::new(*dir))).collect();
-        let (mut found, mut named) = (BTreeSet::new(), BTreeSet::new());
+        let dirs: Vec<&'d str> = dirs.iter().copied().collect();
+        let all = roots.iter().map(|(_, place)| place.as_str()).chain(dirs.iter().copied());
+        let needles = Needles::new(all.map(str::as_bytes));
+        let (mut in_code, mut in_texts) = (needles.marks(), needles.marks());
         for member in &inputs.members {
             let Member::File(token) = member else { continue };
             let Some(path) = self.run.engine.roots.resolve(&token.0) else { continue };
             if is_system(&token.0) && !path.starts_with(LOCAL) {
                 continue;
             }
-            let is_code = self.code.contains(&path);
-            let small = path.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_TEXT_BYTES);
-            let Some(bytes) = small.then(|| std::fs::read(&path).ok()).flatten() else { continue };
-            let has = |place: &Finder<'_>| place.find(&bytes).is_some();
-            let written = roots.iter().filter(|(_, place)| has(place));
-            let among: &[&'static str] = if is_code { &TOLD_BY_CARGO } else { &ROOTS };
-            let written = written.filter_map(|(root, _)| among.iter().find(|name| *name == root));
-            found.extend(written);
-            named.extend(dirs.iter().filter(|(_, place)| has(place)).map(|(dir, _)| *dir));
+            let marks = if self.code.contains(&path) { &mut in_code } else { &mut in_texts };
+            self.mark_written(&path, &needles, marks);
+        }
+        let (mut found, mut named) = (BTreeSet::new(), BTreeSet::new());
+        for (marks, among) in [(in_code, &TOLD_BY_CARGO[..]), (in_texts, &ROOTS)] {
+            let (of_roots, of_dirs) = marks.split_at(roots.len());
+            let written = roots.iter().zip(of_roots).filter(|(_, found)| **found);
+            let known = |root: &str| among.iter().copied().find(|name| *name == root);
+            found.extend(written.filter_map(|((root, _), _)| known(root)));
+            named
+                .extend(dirs.iter().zip(of_dirs).filter(|(_, found)| **found).map(|(dir, _)| *dir));
         }
         // The script may have a place in its own code.
         let program = (!dirs.is_empty()).then(|| std::fs::read(&self.run.program.real).ok());
         if let Some(bytes) = program.flatten() {
             // Texts in code follow each other with nothing between them.
             let ends = |at: usize, dir: &str| bytes.get(at + dir.len()) != Some(&b'/');
-            let has = |(dir, place): &&(&str, Finder<'_>)| {
-                place.find_iter(&bytes).any(|at| ends(at, dir))
-            };
-            named.extend(dirs.iter().filter(has).map(|(dir, _)| *dir));
+            let has = |dir: &&&str| Finder::new(*dir).find_iter(&bytes).any(|at| ends(at, dir));
+            named.extend(dirs.iter().filter(has).copied());
         }
         (found, named)
+    }
+
+    /// Marks what is written in a file, where that is no large one. Its digest will be asked for next: the
+    /// memo has it then.
+    fn mark_written(&self, path: &Path, needles: &Needles<'_>, marks: &mut [bool]) {
+        let engine = &self.run.engine;
+        let Ok(meta) = path.metadata() else { return };
+        if !meta.is_file() || meta.len() > MAX_TEXT_BYTES {
+            return;
+        }
+        if engine.memo.get(&meta).is_some() {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            needles.mark(&bytes, marks);
+        } else if let Ok(scanned) = publish::hash(engine, path, needles) {
+            marks.iter_mut().zip(scanned.found).for_each(|(mark, found)| *mark |= found);
+        }
     }
 }
 
@@ -275,70 +256,8 @@ fn is_system(path: &str) -> bool {
     path.rfind('/') == Some(0) || SYSTEM.iter().any(|dir| Path::new(path).starts_with(dir))
 }
 
-/// Whether a directory is named in one of some values; a directory further down does not name it.
-fn names_in(values: &[&str], dir: &str) -> bool {
-    values.iter().any(|value| names(value, dir))
-}
-
-/// A path and the directories that hold it, of two components at least.
-fn holders(path: &str) -> impl Iterator<Item = &str> {
-    let deep = |dir: &&Path| dir.components().count() > 2;
-    Path::new(path).ancestors().take_while(deep).filter_map(Path::to_str)
-}
-
-/// Whether a text names a directory, and nothing in it.
-fn names(text: &str, dir: &str) -> bool {
-    ends(text, dir).any(|rest| !rest.strip_prefix('/').unwrap_or(rest).starts_with(is_of_name))
-}
-
-/// Whether a text names a directory or something in it.
-fn has_dir(text: &str, dir: &str) -> bool {
-    ends(text, dir).any(|rest| !rest.starts_with(is_of_name))
-}
-
-/// What follows each place where a text has another one.
-fn ends<'a>(text: &'a str, part: &'a str) -> impl Iterator<Item = &'a str> {
-    memmem::find_iter(text.as_bytes(), part.as_bytes()).filter_map(|at| text.get(at + part.len()..))
-}
-
-fn is_of_name(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_named_by_what_holds_it() {
-        let values = ["/a/bin:/b/c/bin", "-L/x/lib -l z", "/home/ann/"];
-        for (path, want) in [
-            ("/a/bin/cc", true),
-            ("/b/c/bin/deep/er", true),
-            ("/b/c/other", false),
-            ("/a/binary", false),
-            ("/x/lib/libz.a", true),
-            ("/x/include", false),
-            ("/home/ann/x", true),
-            ("/home/anna/x", false),
-            ("/a", false),
-        ] {
-            let is_named = holders(path).any(|dir| names_in(&values, dir));
-            assert_eq!(is_named, want, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_directory_is_named_by_what_is_in_it() {
-        for (text, want) in [
-            ("/a/b/bin", true),
-            ("/a/b/bin/rustc", true),
-            ("/x:/a/b/bin:/y", true),
-            ("/a/b/binary", false),
-            ("/a/b/bin-2/rustc", false),
-            ("/a/b", false),
-        ] {
-            assert_eq!(has_dir(text, "/a/b/bin"), want, "{text}");
-        }
-    }
+/// Whether a token is that of a path in a root that cargo tells.
+fn is_in_told(TokenPath(path): &TokenPath) -> bool {
+    let root = path.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+    root.is_some_and(|(root, _)| TOLD_BY_CARGO.contains(&root))
 }

@@ -5,7 +5,7 @@
 //! by what was in it before. Paths become tokens, so that the result holds in another checkout; where it
 //! cannot be told that the script would ask for the same file there, the result is pinned to its place.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
@@ -22,6 +22,8 @@ use crate::observe::made::Made;
 use crate::observe::rules;
 use crate::observe::seen::{Fact, Origin, Seen};
 use crate::observe::unseen;
+use crate::quick::QuickSet;
+use crate::roots::tidy;
 
 /// Variables that libc itself reads, where nobody can be seen to ask: for the locale, the time zone, how
 /// options are read, and what its loader puts together.
@@ -95,7 +97,7 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         compilers: BTreeSet::new(),
         links: Links::default(),
         above: BTreeSet::new(),
-        taken: HashSet::new(),
+        taken: QuickSet::default(),
     };
     for fact in seen.facts.iter().filter(|fact| fact.origin != Origin::Own) {
         finder.take(fact)?;
@@ -108,7 +110,7 @@ pub fn find(run: &Run<'_>, observed: &Observed<'_>) -> Result<Inputs, Unknown> {
         let variables = OF_LIBC.iter().map(|name| Member::Env((*name).into(), EnvForm::Tokens));
         finder.inputs.members.extend(variables);
     }
-    let told = Told::new(run, (&finder.code, &finder.compilers), &finder.inputs.members);
+    let told = Told::new(run, &paths, (&finder.code, &finder.compilers), &finder.inputs.members);
     told.hold(finder.above, &mut finder.inputs);
     Ok(finder.inputs)
 }
@@ -137,7 +139,7 @@ struct Finder<'a> {
     /// Directories that hold the checkout and were looked at, not into.
     above: BTreeSet<&'a str>,
     /// What is an input by now: each C compiler asks for the same headers.
-    taken: HashSet<(Origin, Kind, u8, &'a str)>,
+    taken: QuickSet<(Origin, Kind, u8, &'a str)>,
 }
 
 impl<'a> Finder<'a> {
@@ -218,7 +220,7 @@ impl<'a> Finder<'a> {
             return Ok(());
         }
         let asked = !matches!(fact.kind, Kind::Program | Kind::ProgramFailed);
-        if asked && !fact.has(flags::FAILED) && Path::new(name).symlink_metadata().is_err() {
+        if asked && !fact.has(flags::FAILED) && !self.paths.is_there(name) {
             return Err(unknown("input-vanished", name));
         }
         let path = self.token(name);
@@ -263,8 +265,7 @@ impl<'a> Finder<'a> {
     }
 
     fn token(&self, path: &str) -> TokenPath {
-        let plain = Path::new(path).components().collect::<PathBuf>();
-        TokenPath(self.run.engine.roots.tokenise(plain.to_str().unwrap_or(path)))
+        TokenPath(self.run.engine.roots.tokenise(&tidy(path)))
     }
 
     /// What the compiles read that Kiln answered. Each of its processes has to have told.

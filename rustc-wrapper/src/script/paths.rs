@@ -2,19 +2,21 @@
 //! through links that the script made, so its name alone does not tell.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use kiln_observer::log::{Kind, flags};
 
 use crate::observe::seen::Fact;
+use crate::quick::QuickMap;
+use crate::real_paths::RealPaths;
 
-/// Tells where paths lie, each at most once.
+/// Tells where paths lie and lead, each at most once: as it is after the run.
 #[derive(Debug)]
 pub struct Paths {
     out: PathBuf,
     real_out: PathBuf,
-    known: RefCell<HashMap<String, Lies>>,
+    known: RefCell<QuickMap<String, Lies>>,
+    real: RefCell<RealPaths>,
 }
 
 /// Where something lies.
@@ -30,7 +32,7 @@ pub enum Lies {
 
 /// Symbolic links that a run made, while its facts are read in their order.
 #[derive(Debug, Default)]
-pub struct Links<'a>(HashMap<&'a str, usize>);
+pub struct Links<'a>(QuickMap<&'a str, usize>);
 
 impl<'a> Links<'a> {
     /// Takes a fact in, when it tells that a link was made.
@@ -59,7 +61,18 @@ fn goes_up(path: &Path) -> bool {
 impl Paths {
     /// For the run of a script that writes to a directory, which was there in the end when it began.
     pub fn new(out: &Path, real_out: &Path) -> Self {
-        Self { out: out.to_owned(), real_out: real_out.to_owned(), known: RefCell::default() }
+        let (known, real) = (RefCell::default(), RefCell::default());
+        Self { out: out.to_owned(), real_out: real_out.to_owned(), known, real }
+    }
+
+    /// Where a path leads; none when it leads nowhere.
+    pub fn leads(&self, path: &Path) -> Option<PathBuf> {
+        self.real.borrow_mut().of(path)
+    }
+
+    /// Whether something has a path, if only a link that leads nowhere.
+    pub fn is_there(&self, path: &str) -> bool {
+        self.leads(Path::new(path)).is_some() || Path::new(path).symlink_metadata().is_ok()
     }
 
     /// Where a path lies.
@@ -84,7 +97,7 @@ impl Paths {
     fn look(&self, path: &Path) -> Lies {
         // What is gone lay where the nearest directory that is there lies.
         for above in path.ancestors() {
-            if let (Ok(real), Ok(rest)) = (above.canonicalize(), path.strip_prefix(above)) {
+            if let (Some(real), Ok(rest)) = (self.leads(above), path.strip_prefix(above)) {
                 return match rest.as_os_str().is_empty() {
                     true => self.place(&real),
                     // A directory of the script that is gone may have led anywhere.

@@ -1,7 +1,7 @@
 //! OUT_DIR as a whole: what a script left in it, and putting that back.
 
-use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, Read};
+use std::fs::{self, Metadata, Permissions};
+use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::{Builder, ScopedJoinHandle};
@@ -14,7 +14,8 @@ use kiln_storage::record::{Content, Output, Record};
 use super::inputs::Inputs;
 use super::{Places, Run, unknown};
 use crate::inputs::Unknown;
-use crate::outputs::{self, EXECUTABLE_MODE, FILE_MODE, Needles, RestoreError, Restored, Source};
+use crate::needles::Needles;
+use crate::outputs::{self, EXECUTABLE_MODE, FILE_MODE, RestoreError, Restored, Scanned, Source};
 use crate::publish;
 use crate::roots::Roots;
 
@@ -83,9 +84,6 @@ fn umask() -> u32 {
     let octal = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     octal.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
 }
-
-/// Largest text that is looked through for places above the roots, bytes.
-const MAX_TEXT_BYTES: u64 = 256 * 1024;
 
 /// From so many files on, threads write them.
 const MANY_FILES: usize = 32;
@@ -156,15 +154,14 @@ impl Collector<'_> {
     fn file(&mut self, path: &Path) -> Result<Content, Unknown> {
         let unreadable =
             |error: io::Error| unknown("unreadable-output", format!("{}: {error}", path.display()));
-        let mut begin = [0; 8];
-        let read =
-            File::open(path).and_then(|mut file| file.read(&mut begin)).map_err(unreadable)?;
-        let packed = PACKED.iter().any(|magic| begin[..read].starts_with(magic));
         let hashed = publish::hash(&self.run.engine, path, &self.needles);
-        let (digest, size, found) = hashed.map_err(unreadable)?;
+        let Scanned { digest, size, found, begin } = hashed.map_err(unreadable)?;
+        let packed = PACKED.iter().any(|magic| begin.starts_with(magic));
         self.found.iter_mut().zip(found).for_each(|(known, found)| *known |= found || packed);
-        let text = (size <= MAX_TEXT_BYTES).then(|| fs::read_to_string(path).ok()).flatten();
-        let template = text.and_then(|text| self.run.engine.roots.template_of_places(&text));
+        // A small text is looked through for places above the roots, too.
+        let is_whole = begin.len() as u64 == size;
+        let text = is_whole.then(|| std::str::from_utf8(&begin).ok()).flatten();
+        let template = text.and_then(|text| self.run.engine.roots.template_of_places(text));
         if let Some(template) = template {
             super::pin_named_above(self.places, &template, self.inputs);
         }

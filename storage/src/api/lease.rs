@@ -88,7 +88,8 @@ pub struct HoldRequest {
     pub cpu_ms: u64,
 }
 
-/// `POST /v1/leases/{id}/release`: how it ended. Status 404 as for [`HoldRequest`].
+/// `POST /v1/leases/{id}/release`: how it ended. To be sent while the last question that holds the lease is still open:
+/// a connection that ends before is a loss. Status 404 as for [`HoldRequest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

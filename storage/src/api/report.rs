@@ -233,6 +233,9 @@ pub struct RunSummary {
     pub first_ms: u64,
     /// When its last unit so far ended.
     pub last_ms: u64,
+    /// Milliseconds since the server heard of it, by its own clock.
+    #[serde(default)]
+    pub quiet_ms: u64,
     /// How many jobs it has.
     pub job_count: u64,
     /// All jobs together.

@@ -7,6 +7,7 @@
 
 mod events;
 mod http;
+mod leases;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +21,7 @@ use reqwest::{Method, StatusCode};
 
 use self::http::{Answer, Http, Refused, add, json, unavailable};
 use super::events::{EventBatch, KeepsEvents, Page};
+use super::lease::KnowsLeases;
 use super::pack::Unpack;
 use super::{
     Answered, Arrived, Asking, Flushed, Remote, RemoteCounters, ResultName, Stored, squeeze,
@@ -380,6 +382,10 @@ impl Remote for KilnRemote {
 
     async fn told_of_runs(&self, path: &str) -> StoreResult<Option<Page>> {
         self.page(path).await
+    }
+
+    fn leases(&self) -> Option<&dyn KnowsLeases> {
+        Some(self)
     }
 
     fn counters(&self) -> RemoteCounters {

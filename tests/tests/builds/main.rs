@@ -15,3 +15,4 @@ mod quarantine;
 mod real_projects;
 mod reports;
 mod verify;
+mod watch;

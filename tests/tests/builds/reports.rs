@@ -267,6 +267,8 @@ fn six_jobs_that_share_a_bucket_give_the_same_report() {
         let again: Value = serde_json::from_str(&done.stdout).unwrap();
         assert_eq!(told_by_all(&again), told_by_all(&told));
     }
+    let watched = share(fresh.kiln(&["watch", "2", "--once"])).run().ok().stdout;
+    assert!(watched.starts_with("run 2\n36 units in 6 jobs: "), "{watched}");
     // What was brought is not brought again.
     bucket.take();
     share(fresh.kiln(&["report", "2"])).run().ok();
@@ -299,4 +301,6 @@ fn six_jobs_before_a_shared_server_give_the_same_report() {
         machines[0].world.kiln(&["report", "1", "--format", "json"]).env("KILN_SERVER", &url);
     let there: Value = serde_json::from_str(&done.run().ok().stdout).unwrap();
     assert_eq!(there, told);
+    let watched = share(machines[0].world.kiln(&["watch", "1", "--once"])).run().ok().stdout;
+    assert!(watched.starts_with("run 1\n36 units in 6 jobs: "), "{watched}");
 }

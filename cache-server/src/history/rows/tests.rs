@@ -8,6 +8,11 @@ use crate::history::open::in_memory;
 use crate::history::read;
 use crate::tally::tests::event;
 
+/// Events that come now.
+pub(crate) fn now(scope: &str, now_ms: u64) -> Arrival<'_> {
+    Arrival { scope, now_ms, brought: false }
+}
+
 fn of(n: usize, run: &str, job: &str) -> Event {
     let outcomes = [Outcome::HitLocal, Outcome::Miss, Outcome::Bypass];
     let mut event = event(&format!("{run}/{job}/{n}"), "b", outcomes[n % 3]);
@@ -44,7 +49,7 @@ proptest! {
             }
             let job = ["one", "two"][from % 2];
             let events: Vec<Event> = (from..from + count).map(|n| of(n, "r", job)).collect();
-            let new = add(&connection, &mut open, ("s", 1), &events).unwrap().new.len();
+            let new = add(&connection, &mut open, now("s", 1), &events).unwrap().new.len();
             let seen = seen.entry(job).or_default();
             let before = seen.len();
             seen.extend(from..from + count);
@@ -70,7 +75,7 @@ fn of_a_job_that_never_ends_the_newest_are_kept_and_all_are_counted() {
     let all = MAX_JOB_EVENTS as usize + 3 * CHUNK_EVENTS;
     let events: Vec<Event> = (0..all).map(|n| of(n, "r", "j")).collect();
     for piece in events.chunks(700) {
-        add(&connection, &mut open, ("s", 1), piece).unwrap();
+        add(&connection, &mut open, now("s", 1), piece).unwrap();
     }
     let (job, kept) = jobs(&connection, "r").remove(0);
     assert_eq!(job.sums.measures().counts.units as usize, all);
@@ -89,8 +94,8 @@ fn runs_and_scopes_are_apart_and_a_run_keeps_what_was_said_of_it_first() {
         Event { about: said("other"), ..of(3, "a", "k") },
         of(1, "b", "j"),
     ];
-    assert_eq!(add(&connection, &mut open, ("s", 1), &events).unwrap().new.len(), 4);
-    assert_eq!(add(&connection, &mut open, ("t", 1), &events[..1]).unwrap().new.len(), 1);
+    assert_eq!(add(&connection, &mut open, now("s", 1), &events).unwrap().new.len(), 4);
+    assert_eq!(add(&connection, &mut open, now("t", 1), &events[..1]).unwrap().new.len(), 1);
     let runs = read::runs(&connection, "s", None, 10).unwrap();
     let names: Vec<_> =
         runs.iter().map(|run| (run.run.as_str(), run.about.branch.as_str())).collect();
@@ -105,21 +110,46 @@ fn jobs_of_a_run_are_bounded() {
     let (connection, mut open) = (in_memory().unwrap(), OpenJobs::default());
     let more = MAX_RUN_JOBS as usize + 20;
     let events: Vec<Event> = (0..more).map(|n| of(n, "r", &format!("j{n:06}"))).collect();
-    add(&connection, &mut open, ("s", 1), &events).unwrap();
+    add(&connection, &mut open, now("s", 1), &events).unwrap();
     open.clear();
-    assert_eq!(add(&connection, &mut open, ("s", 1), &events).unwrap().new.len(), 0);
+    assert_eq!(add(&connection, &mut open, now("s", 1), &events).unwrap().new.len(), 0);
     let jobs = jobs(&connection, "r");
     assert_eq!(jobs.len() as u64, MAX_RUN_JOBS + 1);
     let others = jobs.iter().find(|(job, _)| job.job == OTHER_JOBS).unwrap();
     assert_eq!((others.1.len(), others.0.kept), (20, 20));
 }
 
+/// By the server's clock, but for old events that were brought: these were heard of when they happened.
+#[test]
+fn a_job_was_heard_of_when_its_last_event_came() {
+    let (connection, mut open) = (in_memory().unwrap(), OpenJobs::default());
+    let heard = |connection: &Connection| jobs(connection, "r").remove(0).0.heard_ms;
+    let old = |now_ms| Arrival { brought: true, ..now("s", now_ms) };
+    for (arrival, n, want) in [
+        (old(9000), 1, 1001),
+        (old(1001), 5, 1001),
+        (now("s", 7000), 2, 7000),
+        (now("s", 8000), 2, 7000),
+        (old(9000), 3, 7000),
+        (now("s", 6000), 4, 7000),
+    ] {
+        add(&connection, &mut open, arrival, &[of(n, "r", "j")]).unwrap();
+        assert_eq!(heard(&connection), want, "{n}");
+    }
+    open.clear();
+    add(&connection, &mut open, now("s", 10_000), &[of(6, "r", "j")]).unwrap();
+    let job = jobs(&connection, "r").remove(0).0;
+    let names: Vec<String> =
+        job.latest.seen(10_000).into_iter().map(|seen| seen.unit.crate_name).collect();
+    assert_eq!((job.heard_ms, names.join(" ")), (10_000, "crate6 crate4 crate3".into()));
+}
+
 #[test]
 fn odd_names_are_kept_within_bounds() {
     let (connection, mut open) = (in_memory().unwrap(), OpenJobs::default());
     for name in ["", "\u{0}", "../..", "\u{e9}\u{1b}[2J", &"\u{e9}".repeat(4000)] {
-        add(&connection, &mut open, ("s", 1), &[of(1, name, name)]).unwrap();
-        add(&connection, &mut open, ("s", 1), &[of(2, name, name)]).unwrap();
+        add(&connection, &mut open, now("s", 1), &[of(1, name, name)]).unwrap();
+        add(&connection, &mut open, now("s", 1), &[of(2, name, name)]).unwrap();
     }
     let runs = read::runs(&connection, "s", None, 10).unwrap();
     assert_eq!(runs.len(), 5);

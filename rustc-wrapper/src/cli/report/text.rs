@@ -6,7 +6,7 @@ use kiln_storage::api::report::{
 };
 use kiln_storage::record::UnitName;
 
-use super::super::time;
+use super::super::{counted, percent, shortened, time};
 use crate::explain::{Told, called};
 use crate::{reasons, say};
 
@@ -14,8 +14,6 @@ use crate::{reasons, say};
 const MAX_SHOWN: usize = 6;
 /// Most names in one line.
 const MAX_NAMED: usize = 5;
-/// Widest column of names, characters.
-const MAX_JOB_WIDTH: usize = 48;
 
 /// The report for people.
 pub(super) fn text(report: &RunReport) -> String {
@@ -34,14 +32,6 @@ pub(super) fn text(report: &RunReport) -> String {
     groups(&mut out, "not cached", &report.bypasses);
     groups(&mut out, "errors", &report.errors);
     out
-}
-
-fn percent(share: Option<f64>) -> String {
-    share.map_or_else(|| "-".to_owned(), |share| format!("{share:.1} %"))
-}
-
-fn counted(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn head(report: &RunReport) -> String {
@@ -111,14 +101,6 @@ fn table(report: &RunReport) -> String {
         out.push_str(&format!("\nagainst the last run:\n{}", trends.concat()));
     }
     out
-}
-
-fn shortened(name: &str) -> String {
-    let name = say::inline(name);
-    match name.char_indices().nth(MAX_JOB_WIDTH) {
-        Some((at, _)) => format!("{}\u{2026}", &name[..at]),
-        None => name,
-    }
 }
 
 /// What changed since the last run of a job.

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Looks through the files of deployment: `python3 deploy/check.py`.
+
+They parse, and what has to agree does: time to drain against time to be killed, who the server runs as, where its state
+is, which probes there are. systemd looks at its unit where it is installed. Needs PyYAML. deploy/try-image builds the
+image and runs it.
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import yaml
+
+DEPLOY = pathlib.Path(__file__).resolve().parent
+ROOT = DEPLOY.parent
+# What the server takes beside KILN_DRAIN until it is gone, seconds.
+GRACE = 30
+USER = "65532"
+PORT = 5456
+faults = []
+
+
+def expect(holds, what):
+    if not holds:
+        faults.append(what)
+
+
+def text(name):
+    return (DEPLOY / name).read_text()
+
+
+def documents(path):
+    return [one for one in yaml.safe_load_all(path.read_text()) if one]
+
+
+def dockerfile():
+    lines = text("Dockerfile")
+    final = lines[lines.rindex("\nFROM "):]
+    for line in ("FROM scratch", f"USER {USER}:{USER}", "VOLUME /var/lib/kiln", f"EXPOSE {PORT}", "STOPSIGNAL SIGTERM"):
+        expect(f"\n{line}\n" in final, f"Dockerfile: {line}")
+    expect('CMD ["kiln", "server", "status"]' in final, "Dockerfile: a check of health")
+    expect(f"KILN_SERVER=http://127.0.0.1:{PORT}" in final, "Dockerfile: the check knows whom to ask")
+
+
+def compose():
+    (whole,) = documents(DEPLOY / "compose.yaml")
+    server, store = whole["services"]["server"], whole["services"]["store"]
+    drain = server["environment"]["KILN_DRAIN"]
+    expect(server["stop_grace_period"] == f"{drain + GRACE}s", "compose.yaml: stop_grace_period is KILN_DRAIN and 30 s")
+    expect(server["read_only"] and server["cap_drop"] == ["ALL"], "compose.yaml: hardened")
+    expect(server["ports"] == [f"${{KILN_LISTEN:-127.0.0.1}}:{PORT}:{PORT}"], "compose.yaml: this machine only by default")
+    expect("kiln:/var/lib/kiln" in server["volumes"], "compose.yaml: state in a volume")
+    expect(set(whole["volumes"]) == {"kiln", "store"} and "healthcheck" in store, "compose.yaml: the store")
+    endpoint, port = server["environment"]["AWS_ENDPOINT_URL_S3"], store["environment"]["VGW_PORT"]
+    expect(endpoint == f"http://store{port}", "compose.yaml: the server asks where the store listens")
+
+
+def kubernetes():
+    kinds = {one["kind"]: one for one in documents(DEPLOY / "kubernetes.yaml")}
+    wanted = {"ConfigMap", "Secret", "ServiceAccount", "Service", "StatefulSet", "PodDisruptionBudget", "NetworkPolicy"}
+    expect(set(kinds) == wanted, f"kubernetes.yaml: {wanted}")
+    for kind, one in kinds.items():
+        labels = one["metadata"]["labels"]
+        expect(labels == {"app.kubernetes.io/name": "kiln"}, f"kubernetes.yaml: labels of {kind}")
+    expect(all(isinstance(value, str) for value in kinds["ConfigMap"]["data"].values()), "kubernetes.yaml: settings are text")
+    spec = kinds["StatefulSet"]["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    drain = int(kinds["ConfigMap"]["data"]["KILN_DRAIN"])
+    expect(spec["replicas"] == 2 and spec["serviceName"] == kinds["Service"]["metadata"]["name"], "kubernetes.yaml: replicas")
+    expect(pod["terminationGracePeriodSeconds"] == drain + GRACE, "kubernetes.yaml: the grace period is KILN_DRAIN and 30 s")
+    expect(pod["securityContext"]["runAsUser"] == int(USER) and pod["securityContext"]["runAsNonRoot"], "kubernetes.yaml: user")
+    # A service of this name would set KILN_PORT and the like.
+    expect(pod["enableServiceLinks"] is False, "kubernetes.yaml: no variables of services")
+    hard = container["securityContext"]
+    expect(hard["readOnlyRootFilesystem"] and hard["allowPrivilegeEscalation"] is False, "kubernetes.yaml: hardened")
+    expect(hard["capabilities"] == {"drop": ["ALL"]} and "limits" in container["resources"], "kubernetes.yaml: bounds")
+    for probe, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
+        expect(container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "http"}, f"kubernetes.yaml: {probe}")
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    expect(mounts == {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}, "kubernetes.yaml: volumes")
+
+
+def unit():
+    lines = text("kiln.service")
+    drain = int(re.search(r"KILN_DRAIN=(\d+)", lines)[1])
+    expect(f"TimeoutStopSec={drain + GRACE}\n" in lines, "kiln.service: TimeoutStopSec is KILN_DRAIN and 30 s")
+    for line in ("DynamicUser=yes", "ProtectSystem=strict", "NoNewPrivileges=yes", "CapabilityBoundingSet="):
+        expect(f"\n{line}\n" in lines, f"kiln.service: {line}")
+    if not shutil.which("systemd-analyze"):
+        print("NOTE: systemd is not installed: it does not look at kiln.service")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        # The program need not be installed here.
+        copy = pathlib.Path(scratch, "kiln.service")
+        copy.write_text(lines.replace("/usr/local/bin/kiln-server", "/bin/true"))
+        said = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+        expect(said.returncode == 0 and "kiln.service" not in said.stderr, f"kiln.service: {said.stderr}")
+
+
+def action():
+    (whole,) = documents(DEPLOY / "action/action.yml")
+    for name, given in whole["inputs"].items():
+        expect("description" in given and isinstance(given["default"], str), f"action.yml: {name}")
+    for script in (whole["runs"]["main"], whole["runs"]["post"]):
+        expect((DEPLOY / "action" / script).is_file(), f"action.yml: {script}")
+    guide = (ROOT / "docs/github.md").read_text()
+    told = {name for row in re.findall(r"^\| (`.*?`) \|", guide, re.M) for name in re.findall(r"`([a-z0-9-]+)`", row)}
+    unset = {"matrix", "job-index", "job-total"}
+    expect(told == set(whole["inputs"]) - unset, f"docs/github.md: inputs {told ^ (set(whole['inputs']) - unset)}")
+
+
+def workflows():
+    for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
+        (whole,) = documents(path)
+        for name, job in whole["jobs"].items():
+            expect("timeout-minutes" in job and "permissions" in whole, f"{path.name}: bounds of {name}")
+
+
+def main():
+    checks = (dockerfile, compose, kubernetes, unit, action, workflows)
+    for check in checks:
+        try:
+            check()
+        except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+            faults.append(f"{check.__name__}: {type(error).__name__}: {error}")
+    for fault in faults:
+        print(f"WRONG: {fault}")
+    print(f"deploy: {len(checks)} kinds of files looked through, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+//! Waiting for what another job compiles, and letting others wait for what this one compiles.
+//!
+//! A miss asks the server for the lease of what is about to be compiled. Who gets it compiles, says while it
+//! does that it lives, and tells how it ended. Everybody else may wait: then cargo's token is given back
+//! ([`crate::jobserver`]), so that cargo starts another crate meanwhile, and jobs that start together fan out
+//! over the graph. A result that comes is looked up as any: its input set is evaluated here, and what does not
+//! hold is compiled. Nothing but time depends on a lease; where anything is in doubt the unit is compiled.
+//!
+//! [`Turn`] is the state of one unit's wrapper in this, called by [`crate::wrapper`] and [`crate::script`];
+//! [`hold`] says that it lives, [`key`] names what is compiled, [`patience`] decides how long waiting is right, by how
+//! fast this machine is ([`speed`]).
+
+mod hold;
+pub(crate) mod key;
+mod patience;
+mod speed;
+
+use std::time::{Duration, Instant};
+
+use kiln_storage::api::{Holder, LeaseRequest, LeaseResponse, Outcome, ReleaseRequest};
+use kiln_storage::record::Cost;
+use kiln_storage::{LeaseKey, ResultKey};
+
+use self::hold::Hold;
+use self::patience::{Patience, patience};
+use crate::client::ClientError;
+use crate::config::{Leases, Mode};
+use crate::engine::Engine;
+use crate::jobserver::{Given, Jobserver};
+use crate::limits::{LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, TOKEN_WAIT};
+
+/// What a unit that was no hit does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A result came: look it up.
+    LookUp,
+    /// Compile, whoever else does.
+    Compile,
+}
+
+/// Notes how long a unit took to compile here.
+pub(crate) fn took(engine: &Engine<'_>, cost: &Cost) {
+    if let Some(recorded) = engine.expected {
+        speed::note(engine.dir, recorded, Duration::from_millis(cost.wall_ms));
+    }
+}
+
+/// How a compile ended that succeeded, for those who wait: whether, and as what, it was stored.
+pub(crate) fn ended<E>(stored: &Result<Option<ResultKey>, E>) -> ReleaseRequest {
+    match stored {
+        Ok(Some(result)) => ReleaseRequest::Stored { result: *result },
+        Ok(None) => ReleaseRequest::Abandoned,
+        Err(_) => ReleaseRequest::NotStored,
+    }
+}
+
+/// One unit's turn, from its first miss to the end of its compile. When it is dropped, a token that was given
+/// back is owed, and a lease that was not released is lost to those who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    key: Option<LeaseKey>,
+    /// Results that were told and do not hold here.
+    known: Vec<ResultKey>,
+    jobserver: Option<Jobserver>,
+    given: Option<Given>,
+    hold: Option<Hold>,
+    /// How long others were waited for.
+    waited: Duration,
+    /// Why waiting ended without a result.
+    abandoned: Option<String>,
+}
+
+impl Turn {
+    /// A turn of what has this key; none is never waited for.
+    pub(crate) fn new(key: Option<LeaseKey>) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// Whether leases are asked for at all.
+    pub(crate) fn is_wanted(engine: &Engine<'_>) -> bool {
+        let mode = matches!(engine.config.mode, Mode::ReadWrite | Mode::Read);
+        mode && engine.config.leases == Leases::On && !engine.faults.are_too_many()
+    }
+
+    /// Whether another was waited for.
+    pub(crate) fn has_waited(&self) -> bool {
+        !self.waited.is_zero()
+    }
+
+    /// What a miss is called that was no hit for this reason, and may have waited in vain since.
+    pub(crate) fn miss(
+        &self,
+        reason: &'static str,
+        detail: String,
+    ) -> (Outcome, &'static str, String) {
+        match &self.abandoned {
+            Some(why) => (Outcome::Miss, "wait-abandoned", why.clone()),
+            None => (Outcome::Miss, reason, detail),
+        }
+    }
+
+    /// Gets the lease, or waits for who has it. Before a compile a token is taken in place of one that was
+    /// given back.
+    pub(crate) fn next(&mut self, engine: &mut Engine<'_>) -> Step {
+        let step = match self.key {
+            Some(key) if self.known.len() < MAX_LEASE_LOOKUPS => self.ask(engine, key),
+            _ => Step::Compile,
+        };
+        if self.has_waited() {
+            engine.end_phase("wait");
+        }
+        if step == Step::Compile {
+            if self.has_waited() && self.abandoned.is_none() {
+                let why = match self.known.is_empty() {
+                    true => "whoever compiled it ended without a result",
+                    false => "what another job compiled does not hold here",
+                };
+                self.abandoned = Some(why.to_owned());
+            }
+            match (self.given.take(), &self.jobserver) {
+                (Some(given), Some(jobserver)) => jobserver.take_back(given, TOKEN_WAIT),
+                _ => Jobserver::of_cargo(engine.env, engine.dir).iter().for_each(Jobserver::repay),
+            }
+        }
+        step
+    }
+
+    fn ask(&mut self, engine: &mut Engine<'_>, key: LeaseKey) -> Step {
+        let mut wait = Duration::ZERO;
+        loop {
+            let began = Instant::now();
+            let answer = self.question(engine, key, wait);
+            if !wait.is_zero() {
+                self.waited += began.elapsed();
+            }
+            match answer {
+                Some(LeaseResponse::Stored { result }) => {
+                    self.known.push(result);
+                    return Step::LookUp;
+                }
+                Some(LeaseResponse::Granted { id }) => {
+                    self.granted(engine, id);
+                    return Step::Compile;
+                }
+                Some(LeaseResponse::Held { holder }) => match self.patience(engine, &holder) {
+                    Patience::Wait(longest) => wait = longest.min(LEASE_TURN),
+                    Patience::Compile(why) => {
+                        self.abandoned = Some(why);
+                        return Step::Compile;
+                    }
+                },
+                Some(LeaseResponse::Free) => {
+                    self.abandoned = self.has_waited().then(|| "it failed elsewhere".to_owned());
+                    return Step::Compile;
+                }
+                None => {
+                    self.abandoned = self.has_waited().then(|| "the server left".to_owned());
+                    return Step::Compile;
+                }
+            }
+            self.give(engine);
+        }
+    }
+
+    /// One question; none when the server does not answer it.
+    fn question(
+        &self,
+        engine: &mut Engine<'_>,
+        key: LeaseKey,
+        wait: Duration,
+    ) -> Option<LeaseResponse> {
+        let request = LeaseRequest {
+            key,
+            asker: engine.event.id.clone(),
+            unit: engine.named.name.clone(),
+            run: engine.event.run.clone(),
+            job: engine.event.job.clone(),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            known: self.known.clone(),
+        };
+        let client = engine.connect().ok()?;
+        match client.json("POST", "/v1/leases", &request, wait + LEASE_ANSWER) {
+            Ok(answer) => Some(answer),
+            // An older server, or one that does not want to be asked so often.
+            Err(ClientError::Refused(..)) => None,
+            Err(_) => {
+                engine.client = None;
+                engine.faults.count();
+                None
+            }
+        }
+    }
+
+    fn patience(&self, engine: &Engine<'_>, holder: &Holder) -> Patience {
+        let is_left = engine.started_by != rustix::process::getppid();
+        match is_left {
+            true => Patience::Compile("whoever started this is gone".to_owned()),
+            false => {
+                let cost = engine.expected.map(|recorded| speed::here(engine.dir, recorded));
+                patience(cost, holder, self.waited)
+            }
+        }
+    }
+
+    /// A lease is only kept by who can store what it makes.
+    fn granted(&mut self, engine: &mut Engine<'_>, id: String) {
+        self.hold = Hold::begin(engine, id);
+        if engine.config.mode != Mode::ReadWrite {
+            self.end(engine, &ReleaseRequest::Abandoned);
+        }
+    }
+
+    fn give(&mut self, engine: &Engine<'_>) {
+        if self.given.is_none() {
+            if self.jobserver.is_none() {
+                self.jobserver = Jobserver::of_cargo(engine.env, engine.dir);
+            }
+            self.given = self.jobserver.as_ref().and_then(Jobserver::give);
+        }
+    }
+
+    /// Tells those who wait how the compile ended.
+    pub(crate) fn end(&mut self, engine: &mut Engine<'_>, how: &ReleaseRequest) {
+        if let Some(hold) = self.hold.take() {
+            hold.release(engine, how);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Theme: whoever compiles what others wait for is killed, stopped, or fails: the others end well, and soon.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use kiln_tests::far::Shared;
+use kiln_tests::mount::Mount;
+use kiln_tests::server::{Gate, kill, parent_of, processes_with};
+use kiln_tests::skip;
+use rustix::process::Signal;
+
+use crate::machine;
+use crate::machines::{LIBRARIES, Machine, SUM, address, leases, until_they_wait};
+use crate::wire::Wire;
+
+const KRATE: &str = LIBRARIES[0];
+
+/// All processes of a job's build, its wrappers and compilers.
+fn processes(machine: &Machine) -> Vec<u32> {
+    processes_with(&format!("KILN_DIR={}", machine.world.kiln_dir().display()))
+}
+
+#[test]
+fn a_job_that_is_killed_leaves_its_crate_to_one_that_waits() {
+    let shared = Shared::start();
+    let machines = [machine!(&shared), machine!(&shared), machine!(&shared)];
+    let gate = Gate::new(&machines[0].world.bin(), KRATE);
+    let job = machines[0].build(1);
+    let held = gate.wait();
+    let others = [machines[1].build(1), machines[2].build(1)];
+    until_they_wait(&address(&shared), KRATE, 2);
+    processes(&machines[0]).into_iter().for_each(|pid| kill(pid, Signal::KILL));
+    let done = others.map(|job| job.wait().ok());
+    drop(held);
+    job.wait().fails();
+    assert_eq!(done.iter().filter(|done| done.did_compile(KRATE)).count(), 1);
+    for machine in &machines[1..] {
+        assert_eq!(machine.says(), SUM);
+    }
+    assert!(leases(&address(&shared)).is_empty());
+}
+
+/// Its connections are open and it says nothing any more.
+#[test]
+fn a_job_that_is_stopped_is_not_waited_for_for_long() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build(1);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    let stopped = processes(&first);
+    stopped.iter().for_each(|pid| kill(*pid, Signal::STOP));
+    let done = other.wait().ok();
+    assert!(done.did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+    stopped.iter().for_each(|pid| kill(*pid, Signal::CONT));
+    drop(held);
+    // It has lost its lease meanwhile; its own compile is as good as ever.
+    job.wait().ok();
+    assert_eq!(first.says(), SUM);
+    println!("the other job took {:.1} s", done.took.as_secs_f64());
+}
+
+/// Nothing arrives from it any more, and nothing says so.
+#[test]
+fn a_job_that_is_cut_off_is_not_waited_for_for_long() {
+    let shared = Shared::start();
+    let wire = Wire::to(shared.address());
+    let (first, second) = (machine!(&shared).over(wire.address), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    wire.cut();
+    let done = other.wait().ok();
+    assert!(done.did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+    drop(held);
+    // It cannot tell anybody what it made, and has made it.
+    job.wait().ok();
+    println!("the other job took {:.1} s", done.took.as_secs_f64());
+}
+
+/// There is no room for what one job compiles.
+#[test]
+fn a_job_whose_disk_is_full_leaves_its_crate_to_another() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let small = ["-t", "tmpfs", "-o", "size=2m,mode=0755", "none"];
+    let full = match Mount::new(&small, &first.project.at("target")) {
+        Ok(full) => full,
+        Err(why) => skip!("{why}"),
+    };
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    let filled = std::fs::write(first.project.at("target/filler"), vec![0; 4 * 1024 * 1024]);
+    assert!(filled.is_err(), "there is no room left");
+    drop(held);
+    job.wait().fails();
+    assert!(other.wait().ok().did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+    drop(full);
+}
+
+/// The compiler of one job is killed, as by a lack of memory.
+#[test]
+fn a_compile_that_fails_in_one_job_is_done_by_another() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build(1);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    // The compiler waits at the gate: it has the arguments of the crate, and the wrapper as its parent.
+    let compiler = processes(&first).into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let parent = parent_of(*pid).map(|parent| format!("/proc/{parent}/comm"));
+        let parent = parent.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(KRATE) && parent.starts_with("kiln")
+    });
+    kill(compiler.unwrap(), Signal::KILL);
+    drop(held);
+    job.wait().fails();
+    assert!(other.wait().ok().did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+}
+
+/// A crate that does not compile fails in each job, once each, and nobody waits for it for ever.
+#[test]
+fn a_crate_that_does_not_compile_fails_in_each_job() {
+    let shared = Shared::start();
+    let machines = [machine!(&shared), machine!(&shared), machine!(&shared), machine!(&shared)];
+    for machine in &machines {
+        machine.project.write(&format!("{KRATE}/src/lib.rs"), "pub fn n() -> usize { nonsense }\n");
+    }
+    let running = machines.each_ref().map(|machine| machine.build(1));
+    for job in running {
+        let done = job.wait().fails();
+        assert!(done.stderr.contains("cannot find value `nonsense`"), "{}", done.stderr);
+        assert!(done.did_compile(KRATE));
+    }
+    assert!(leases(&address(&shared)).is_empty());
+}
+
+/// A job that only reads does not make others wait for what it cannot store.
+#[test]
+fn a_job_that_stores_nothing_is_not_waited_for() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_with(1, &[("KILN_MODE", "read")]);
+    let held = gate.wait();
+    let done = second.build(1).wait().ok();
+    assert!(done.did_compile(KRATE));
+    assert_eq!(second.outcome(KRATE), ("miss".into(), "new-unit".into()));
+    drop(held);
+    job.wait().ok();
+}
+
+/// The server goes while a job waits: it compiles.
+#[test]
+fn a_server_that_leaves_sends_everybody_to_work() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build(1);
+    let held = gate.wait();
+    let other = second.build(1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    drop(shared);
+    assert!(other.wait().ok().did_compile(KRATE));
+    assert_eq!(second.says(), SUM);
+    drop(held);
+    job.wait().ok();
+    assert_eq!(first.says(), SUM);
+}
