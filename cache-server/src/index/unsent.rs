@@ -1,5 +1,5 @@
 //! How many results wait to be sent, noted in a file beside the index: so that it can be told when somebody removes
-//! the index, or it cannot be read any more. `remote::outbox` notes it, [`super::open`] asks. It may be a moment
+//! the index, or it cannot be read any more. `remote::unsent` notes it, [`super::open`] asks. It may be a moment
 //! behind, and nothing depends on it but what is said.
 
 use std::fs;

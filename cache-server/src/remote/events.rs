@@ -143,7 +143,7 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
     match timeout(OUTBOX_SEND, putting).await {
         Ok(Ok(())) => edge.good(Side::Writes),
         // It never takes them.
-        Ok(Err(StoreError::TooLarge { .. })) => {
+        Ok(Err(StoreError::TooLarge { .. } | StoreError::Refused(_))) => {
             let why = format!("{} events are refused", batch.events.len());
             edge.tell(&service.log, FaultKind::Refused, &why);
         }
