@@ -96,38 +96,10 @@ fn a_newer_record_is_refused_by_an_older_server() {
             }
             let (_, figures) = build(&two, side, &between);
             let of = |what: &str| figures[what].as_u64().unwrap();
-            assert_eq!((of("miss"), of("error"), of("bypass")), (missed, 0, 0), "{figures:#}");
-            assert_eq!(of("hit_remote"), 5 - missed, "{figures:#}");
+            assert_eq!((of("miss"), of("hit_remote")), (refused, 5 - refused), "{figures:#}");
             if side == "KILN_UPSTREAM" {
                 stop(&two);
             }
-            assert_eq!(warnings(&two.kiln_dir()), [""; 0]);
-        }
-        assert_eq!(warnings(&there.kiln_dir()), [""; 0]);
-    }
-}
-
-/// The other way round: what an older server does not take is compiled each time, and told once.
-#[test]
-fn a_newer_record_is_refused_by_an_older_server() {
-    for side in SIDES {
-        for newer in [ONE_NEWER, newer_records()] {
-            let (there, one, two) = (world!(), world!(), world!());
-            let server = shared(&there);
-            let between = Between::before(&server);
-            between.proxy().inject(When::next("PUT", "/v1/results/").always(), newer);
-            let (_, figures) = build(&one, side, &between);
-            println!("{side} {newer:?}: {figures:#}");
-            let refused = if newer == ONE_NEWER { 1 } else { 5 };
-            if side == "KILN_UPSTREAM" {
-                let said = stop(&one);
-                println!("{said}");
-                println!("{:?}", warnings(&one.kiln_dir()));
-            }
-            let (_, figures) = build(&two, side, &between);
-            let of = |what: &str| figures[what].as_u64().unwrap();
-            assert_eq!((of("miss"), of("hit_remote")), (refused, 5 - refused), "{figures:#}");
-            stop(&two);
         }
     }
 }
