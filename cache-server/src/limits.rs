@@ -312,6 +312,9 @@ pub const MAX_OUTBOX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Results that are sent at the same time.
 pub const OUTBOX_WORKERS: usize = 4;
 
+/// How often it is noted beside the index how many results wait.
+pub const OUTBOX_NOTED: Duration = Duration::from_secs(1);
+
 /// Pause after the first attempt to send a result that failed; it doubles with each.
 pub const OUTBOX_RETRY: Duration = Duration::from_secs(1);
 

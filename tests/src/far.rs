@@ -1,11 +1,13 @@
 //! What is behind an edge: a shared server of this process, and a relay before it that counts what goes
 //! by and fails when it is told to.
 //!
+//! - `between`: a proxy before a shared server, which changes what is said;
 //! - `bucket`: a place in a server of S3's API;
 //! - `cache`: the GitHub Actions cache;
 //! - `standing`: a shared server that is a process of its own;
 //! - `tls`: what ends TLS before a server, and an authority that nobody else trusts.
 
+pub mod between;
 pub mod bucket;
 pub mod cache;
 pub mod standing;
