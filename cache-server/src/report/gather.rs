@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use kiln_storage::api::RunAbout;
 use kiln_storage::api::report::{JobReport, RunReport};
 use rusqlite::Connection;
+use tokio::sync::SemaphorePermit;
 
 use super::{Base, Input, Job, Known, job_report, make, twice};
 use crate::error::ApiError;
@@ -25,8 +26,17 @@ pub(crate) async fn report(
     scope: &str,
     run: &str,
 ) -> Result<Option<RunReport>, ApiError> {
+    let _turn = turn(service).await?;
     let Some(input) = input(service, scope, run).await? else { return Ok(None) };
     Ok(Some(blocking(move || make(&input)).await?))
+}
+
+/// A turn to make a report, held while what it is made of is in memory.
+///
+/// # Errors
+/// The server leaves.
+pub(crate) async fn turn(service: &Service) -> Result<SemaphorePermit<'_>, ApiError> {
+    service.making.acquire().await.map_err(|_| ApiError::Busy("too many reports at once"))
 }
 
 /// What the report of a run is made of; none: there is no such run.

@@ -81,6 +81,7 @@ async fn made(
     (run, form): (&str, Form),
 ) -> Result<Option<String>, ApiError> {
     gathered_with_earlier(service, principal, run).await?;
+    let _turn = gather::turn(service).await?;
     let Some(input) = gather::input(service, &principal.scope_id, run).await? else {
         return Ok(None);
     };
