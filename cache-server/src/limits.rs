@@ -172,6 +172,9 @@ pub const EARLIER_RUNS: usize = 3;
 /// Longest that a report waits for them.
 pub const EARLIER_WITHIN: Duration = Duration::from_secs(6);
 
+/// Longest that a report waits for events of its server to be taken by a bucket.
+pub const EVENTS_SENT_WITHIN: Duration = Duration::from_secs(3);
+
 /// Most runs that the note of a workflow names.
 pub const MAX_NOTED_RUNS: usize = 200;
 
