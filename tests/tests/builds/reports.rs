@@ -206,7 +206,11 @@ fn six_jobs_on_one_shared_server_give_one_report() {
 
     let kiln = |args: &[&str]| share(machines[0].world.kiln(args));
     let shown = kiln(&["report", "--job", JOBS[1].0]).env("KILN_RUN", "2").run().ok().stdout;
-    assert!(shown.starts_with("run 2\n") && shown.contains("6 units in 1 job"), "{shown}");
+    assert!(
+        shown.starts_with("run 2\n")
+            && shown.contains(" of units from the cache: 6 units in 1 job"),
+        "{shown}"
+    );
     assert!(shown.contains(JOBS[1].0) && !shown.contains("\nbuild (extra, dev) "), "{shown}");
     let newest = kiln(&["report"]).run().ok().stdout;
     assert!(newest.starts_with("run 2\n") && newest.contains("36 units in 6 jobs"), "{newest}");
