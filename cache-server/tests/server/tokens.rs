@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use kiln_server::limits::{LOGIN_PERIOD, MAX_FAILED_LOGINS, MAX_TOLD_REFUSALS};
+use kiln_storage::Digest;
+
 use crate::guarded::As;
 use crate::harness::TestServer;
 
@@ -65,4 +68,36 @@ fn whether_a_server_is_well_is_told_without_a_token() {
     }
     let (well, text) = gone("nowhere");
     assert!(!well && text.contains("nowhere"), "{text}");
+}
+
+/// Who has a good token gets in, whatever else comes from its address.
+#[test]
+fn failed_logins_are_bounded_and_told_without_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = token(&dir.path().join("kiln"), "reader");
+    let server = TestServer::start_with(dir, |_| {});
+    let by = |token: &str| As(&server, Some(token.to_owned()));
+    let guess = |n: u32| by(&format!("kiln_t_guess{n}")).ask("GET", "/v1/stats", b"");
+    let blob = format!("/v1/blobs/{}", Digest::of(b"x"));
+    assert_eq!(by(&reader).ask("PUT", &blob, b"x").status, 403);
+    for n in 0..MAX_FAILED_LOGINS {
+        assert_eq!(guess(n).status, 401, "{n}");
+    }
+    let refused = guess(MAX_FAILED_LOGINS);
+    assert_eq!((refused.problem().as_str(), refused.status), ("/problems/too-many-logins", 429));
+    assert_eq!(refused.header("retry-after"), Some(LOGIN_PERIOD.as_secs().to_string().as_str()));
+    let session = serde_json::json!({"token": "a.b.c"});
+    assert_eq!(As(&server, None).json("POST", "/v1/session", &session).status, 429);
+    assert_eq!(by(&reader).ask("GET", "/v1/stats", b"").status, 200);
+    assert_eq!(As(&server, None).ask("GET", "/v1/stats", b"").status, 401);
+
+    let log = std::fs::read_to_string(server.kiln_dir().join("server.log")).unwrap();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("audit: ")).collect();
+    let has = |parts: &[&str]| told.iter().any(|l| parts.iter().all(|part| l.contains(part)));
+    assert!(has(&["token reader came from 127.0.0.1"]), "{log}");
+    assert!(has(&["PUT", "403 refused to token reader from 127.0.0.1"]), "{log}");
+    assert!(has(&["GET /v1/stats 401 refused to nobody known from 127.0.0.1"]), "{log}");
+    assert!(has(&["is not told for a while"]), "{log}");
+    assert_eq!(told.len() as u32, MAX_TOLD_REFUSALS + 1, "{log}");
+    assert!(!log.contains("guess") && !log.contains(&reader[7..]), "{log}");
 }
