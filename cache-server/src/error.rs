@@ -228,6 +228,7 @@ impl From<StoreError> for ApiError {
             StoreError::ReadOnly(why) => read_only(&why),
             StoreError::Damaged { name, why } => Self::Internal(format!("{name} damaged: {why}")),
             StoreError::TooLarge { .. } => Self::TooLarge("a blob is over the limit of the store"),
+            StoreError::Refused(why) => Self::Internal(why),
         }
     }
 }

@@ -157,6 +157,18 @@ pub const EVENTS_BROUGHT: Duration = Duration::from_secs(20);
 /// Pause before events of a run that is watched are looked for again behind the server.
 pub const EVENTS_BROUGHT_AGAIN: Duration = Duration::from_secs(60);
 
+/// Runs before a run that are brought for its report from a bucket.
+pub const EARLIER_RUNS: usize = 3;
+
+/// Longest that a report waits for them.
+pub const EARLIER_WITHIN: Duration = Duration::from_secs(6);
+
+/// Most runs that the note of a workflow names.
+pub const MAX_NOTED_RUNS: usize = 200;
+
+/// Most runs of one branch that it names.
+pub const MAX_NOTED_OF_BRANCH: usize = 10;
+
 /// Most runs of which it is known when their events were looked for.
 pub const MAX_BROUGHT_RUNS: usize = 64;
 
@@ -302,6 +314,9 @@ pub const MAX_OUTBOX_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Results that are sent at the same time.
 pub const OUTBOX_WORKERS: usize = 4;
+
+/// How often it is noted beside the index how many results wait.
+pub const OUTBOX_NOTED: Duration = Duration::from_secs(1);
 
 /// Pause after the first attempt to send a result that failed; it doubles with each.
 pub const OUTBOX_RETRY: Duration = Duration::from_secs(1);

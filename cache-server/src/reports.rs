@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::clock;
 use crate::error::ApiError;
-use crate::history::outgoing;
+use crate::history::{outgoing, unshared};
 use crate::index::{IndexError, events};
 use crate::limits::{EVENT_FLUSH_DELAY, MAX_STORED_EVENTS, MAX_WAITING_EVENTS};
 use crate::remote::Edge;
@@ -89,11 +89,16 @@ type Batches = Vec<(Of, Arc<Vec<Event>>)>;
 async fn keep(service: &Service, batches: Batches) -> Result<(), IndexError> {
     let mut kept = Ok(());
     let takes = service.edge.as_ref().is_some_and(Edge::takes_events);
+    let refuses = service.edge.as_ref().and_then(Edge::refuses_events);
     for ((scope, _), batch) in batches {
-        let goes_on = takes && service.policy.goes_on(&scope);
+        let is_shared = service.policy.goes_on(&scope);
+        let (goes_on, refused) = (takes && is_shared, refuses.clone().filter(|_| is_shared));
         let metrics = service.metrics.clone();
         let added = service.history.add((scope, false), batch, move |rows, new| {
             new.iter().for_each(|event| metrics.event(event));
+            if let Some(why) = refused {
+                unshared::note_all(rows, new, &why)?;
+            }
             match goes_on {
                 true => outgoing::queue(rows, new),
                 false => Ok(()),

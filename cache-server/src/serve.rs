@@ -177,7 +177,7 @@ impl Server {
             before.unwrap_or_default()
         ));
         let service = Service::new(config, store, (opened.index, history), log, (behind, trust));
-        remote::outbox::tell_unsent(&service, opened.unsent);
+        remote::unsent::tell(&service, opened.unsent);
         Ok(Self { runtime, service, unix, tcp, signals, fill, place })
     }
 

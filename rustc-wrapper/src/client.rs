@@ -10,12 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_storage::api::{LookupRequest, LookupResponse};
 use kiln_storage::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
+const NOT_JSON: &str = "not the JSON expected";
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +99,11 @@ pub struct Client {
     stream: Box<dyn Stream>,
     /// A line of each head, where one is to be known by something.
     authorization: String,
+    address: Address,
     local: bool,
     alive: bool,
+    /// The last answer was whole, and the connection ended with it.
+    closed: bool,
 }
 
 impl std::fmt::Debug for Client {
@@ -147,7 +152,8 @@ impl Client {
             Address::Known(_, Bearer(token)) => format!("authorization: Bearer {token}\r\n"),
             Address::Unix(_) | Address::Tcp(_) => String::new(),
         };
-        Ok(Self { stream, authorization, local, alive: true })
+        let address = address.clone();
+        Ok(Self { stream, authorization, address, local, alive: true, closed: false })
     }
 
     /// Whether the server is on this machine and sees the same files.
@@ -158,6 +164,21 @@ impl Client {
     /// Whether another request may be sent.
     pub fn is_alive(&self) -> bool {
         self.alive
+    }
+
+    /// A request begins, on another connection where the server, or what is in between, ends one with each answer.
+    fn begin(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        if self.closed {
+            *self = Self::connect(&self.address)?;
+        }
+        self.alive = false;
+        Ok(self.stream.set_timeout(timeout)?)
+    }
+
+    /// Its answer is whole.
+    fn ended(&mut self, head: &Head) {
+        self.alive = !head.close;
+        self.closed = head.close;
     }
 
     fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(), ClientError> {
@@ -241,12 +262,11 @@ impl Client {
         body: &[u8],
         timeout: Duration,
     ) -> Result<Vec<u8>, ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(timeout)?;
+        self.begin(timeout)?;
         self.send(method, path, body)?;
         let mut head = self.head()?;
         let body = self.body(&mut head)?;
-        self.alive = !head.close;
+        self.ended(&head);
         match head.status {
             200..300 => Ok(body),
             status => Err(ClientError::Refused(status, brief(&body))),
@@ -266,7 +286,17 @@ impl Client {
     ) -> Result<A, ClientError> {
         let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
         let answer = self.request(method, path, &body, timeout)?;
-        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign("not the JSON expected"))
+        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign(NOT_JSON))
+    }
+
+    /// Looks up.
+    ///
+    /// # Errors
+    /// As [`Client::json`]. Records of another version are left out.
+    pub fn lookup(&mut self, request: &LookupRequest) -> Result<LookupResponse, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|_| ClientError::Foreign("the question"))?;
+        let answer = self.request("POST", "/v1/lookup", &body, limits::LOOKUP_TIMEOUT)?;
+        LookupResponse::read(&answer).map_err(|_| ClientError::Foreign(NOT_JSON))
     }
 
     /// Reads a blob of known size into a writer.
@@ -280,8 +310,7 @@ impl Client {
         to: &mut impl Write,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(timeout)?;
+        self.begin(timeout)?;
         self.send("GET", path, &[])?;
         let mut head = self.head()?;
         if head.status != 200 {
@@ -296,7 +325,7 @@ impl Client {
         if io::copy(&mut (&mut self.stream).take(rest), to)? != rest {
             return Err(ClientError::Foreign("the blob ended early"));
         }
-        self.alive = !head.close;
+        self.ended(&head);
         Ok(())
     }
 
@@ -311,8 +340,7 @@ impl Client {
         from: &mut impl Read,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(timeout)?;
+        self.begin(timeout)?;
         let head = format!(
             "PUT {path} HTTP/1.1\r\nhost: kiln\r\n{}content-length: {size}\r\n\r\n",
             self.authorization
@@ -323,7 +351,7 @@ impl Client {
         }
         let mut head = self.head()?;
         let body = self.body(&mut head)?;
-        self.alive = !head.close;
+        self.ended(&head);
         match head.status {
             200..300 => Ok(()),
             status => Err(ClientError::Refused(status, brief(&body))),

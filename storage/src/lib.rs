@@ -16,6 +16,7 @@ pub mod memory;
 pub mod object;
 pub mod output;
 pub mod parts;
+pub mod reasons;
 pub mod record;
 pub mod remote;
 #[cfg(feature = "testing")]

@@ -267,9 +267,14 @@ pub trait Remote: Send + Sync + fmt::Debug {
         false
     }
 
-    /// What it does with events. Places that keep none keep this default, and the three below.
+    /// What it does with events. Places that keep none keep this default, and the four below.
     fn keeps_events(&self) -> KeepsEvents {
         KeepsEvents::No
+    }
+
+    /// Why it takes no events, where that is known without asking it.
+    fn refuses_events(&self) -> Option<String> {
+        None
     }
 
     /// Keeps events for reports. The same again changes nothing.

@@ -13,6 +13,7 @@ pub(crate) mod open;
 pub(crate) mod outgoing;
 pub(crate) mod read;
 pub(crate) mod rows;
+pub(crate) mod unshared;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

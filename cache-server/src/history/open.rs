@@ -76,6 +76,15 @@ CREATE TABLE outgoing (
 CREATE INDEX outgoing_of_job ON outgoing (run, job, id);
 ";
 
+/// What was added while the version stayed: a file without it gets it when it is opened.
+const ADDED: &str = "
+-- Jobs whose events are here and are not taken by what is behind the server, with the reason.
+CREATE TABLE IF NOT EXISTS unshared (
+    job INTEGER PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+    why TEXT NOT NULL
+);
+";
+
 /// Opens the history of a directory; what the log should say about it. A file that cannot be used is thrown away;
 /// where none can be written the history is in memory.
 ///
@@ -118,6 +127,7 @@ fn open_file(path: &Path) -> Result<Index, IndexError> {
     if version != SCHEMA_VERSION {
         return Err(IndexError::Damaged("another version of the schema".into()));
     }
+    connection.execute_batch(ADDED).map_err(in_file)?;
     Ok(Index::new(connection, Some(connect(path).map_err(in_file)?)))
 }
 
@@ -141,6 +151,7 @@ pub(crate) fn in_memory() -> rusqlite::Result<Connection> {
     let connection = Connection::open_in_memory()?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
     create(&connection)?;
+    connection.execute_batch(ADDED)?;
     Ok(connection)
 }
 

@@ -46,10 +46,13 @@ pub(crate) struct JobRow {
     pub(crate) sums: Sums,
     /// Its last units.
     pub(crate) latest: Latest,
+    /// Why its events are with this server alone, if so.
+    pub(crate) unshared: Option<String>,
 }
 
 const JOB: &str =
-    "SELECT j.id, j.job, j.first_ms, j.last_ms, j.heard_ms, j.kept, j.series, j.sums, j.latest";
+    "SELECT j.id, j.job, j.first_ms, j.last_ms, j.heard_ms, j.kept, j.series, j.sums, j.latest,
+        (SELECT why FROM unshared u WHERE u.job = j.id)";
 
 const RUN: &str = "SELECT id, run, about, first_ms, last_ms FROM runs";
 
@@ -76,6 +79,7 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<JobRow> {
         series: row.get(6)?,
         sums: serde_json::from_str(&sums).unwrap_or_default(),
         latest: serde_json::from_str(&latest).unwrap_or_default(),
+        unshared: row.get(9)?,
     })
 }
 
@@ -181,7 +185,7 @@ pub(crate) fn earlier(
              ORDER BY j.last_ms DESC LIMIT ?4"
         ))?
         .query_map(params![job.series, int(job.first_ms), job.id, int(limit as u64)], |row| {
-            Ok((row.get(9)?, job_row(row)?))
+            Ok((row.get(10)?, job_row(row)?))
         })?
         .collect()
 }

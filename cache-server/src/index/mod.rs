@@ -13,6 +13,7 @@ pub(crate) mod owners;
 pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod units;
+pub(crate) mod unsent;
 pub(crate) mod usage;
 pub(crate) mod variables;
 

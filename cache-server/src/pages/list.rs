@@ -17,8 +17,8 @@ const COLUMNS: &[(&str, bool)] = &[
     ("saved", true),
 ];
 
-/// The page; `later` says that there are newer runs than these.
-pub(crate) fn page(runs: &RunsResponse, later: bool) -> String {
+/// The page; `later` says that there are newer runs than these, `note` which runs are not among them.
+pub(crate) fn page(runs: &RunsResponse, (later, note): (bool, Option<&str>)) -> String {
     around(Form::Served, "Runs \u{2013} Kiln", |html| {
         html.line("h1", &[], "Runs");
         if runs.runs.is_empty() {
@@ -35,6 +35,9 @@ pub(crate) fn page(runs: &RunsResponse, later: bool) -> String {
                     });
                 });
             });
+        }
+        if let Some(note) = note {
+            html.line("p", &[("class", "note")], note);
         }
         html.element("nav", &[("class", "pages"), ("aria-label", "Pages")], |html| {
             if later {

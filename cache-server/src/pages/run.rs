@@ -1,6 +1,7 @@
 //! [`page`]: the report of a run: the matrix, what to do, the crates of each job, time, and lists. Pure.
 
 use kiln_storage::api::report::{ByReason, CompiledUnit, JobReport, RunReport, TwiceGroup};
+use kiln_storage::reasons::note;
 
 use super::heat::Heat;
 use super::html::{Html, segment};
@@ -9,8 +10,8 @@ use super::shown::{
 };
 use super::{Form, page as around, timeline};
 use crate::limits::{MAX_NAMED_IN_LINE, MAX_TREND_RUNS};
-use crate::report::Job;
-use crate::report::markdown::Words;
+use crate::report::markdown::{Words, meaning};
+use crate::report::{Job, earlier_runs, unshared};
 
 const JOBS: &[(&str, bool)] = &[
     ("job", false),
@@ -60,7 +61,7 @@ pub(crate) fn page(form: Form, report: &RunReport, jobs: &[Job], words: &dyn Wor
             [("Not cached", "bypasses", &report.bypasses), ("Errors", "errors", &report.errors)]
         {
             if !groups.is_empty() {
-                section(html, title, |html| reasons(html, id, groups, words));
+                section(html, title, |html| reasons(html, id, groups));
             }
         }
     })
@@ -167,6 +168,12 @@ fn matrix(html: &mut Html, report: &RunReport) {
         let text = "Of jobs with too many units only the newest are kept one by one; the figures count all.";
         html.line("p", &[("class", "note")], text);
     }
+    if let Some(text) = unshared(report) {
+        html.line("p", &[("class", "note")], &text);
+    }
+    if let Some(text) = earlier_runs(report.earlier_runs) {
+        html.line("p", &[("class", "note")], &text);
+    }
 }
 
 fn job_row(html: &mut Html, job: &JobReport) {
@@ -231,10 +238,10 @@ fn advice(report: &RunReport, words: &dyn Words) -> Vec<Advice> {
         })
         .collect();
     advice.extend(report.bypasses.iter().chain(&report.errors).filter_map(|group| {
-        let note = words.reason(&group.reason).or_else(|| group.detail.clone())?;
+        let meaning = Some(meaning(group)).filter(|text| !text.is_empty())?;
         Some(Advice {
             saves_ms: group.cost_ms,
-            text: format!("{} ({}): {note}", count(group.count, "unit"), group.reason),
+            text: format!("{} ({}): {meaning}", count(group.count, "unit"), group.reason),
             command: group.units.first().and_then(|unit| explain(&unit.crate_name)),
         })
     }));
@@ -301,10 +308,10 @@ fn compiled(
                 html.element("td", &[], |html| html.name(&one.job));
                 number(html, one.cost_ms, &time(one.cost_ms));
                 html.element("td", &[], |html| html.name(&one.reason));
-                let told = if one.causes.is_empty() {
-                    one.detail.clone().unwrap_or_default()
-                } else {
-                    why(one, words)
+                let told = match (&one.causes[..], &one.detail) {
+                    ([], Some(detail)) => detail.clone(),
+                    ([], None) => note(&one.reason).unwrap_or_default().to_owned(),
+                    _ => why(one, words),
                 };
                 html.element("td", &[("class", "long")], |html| html.name(&told));
             });
@@ -358,7 +365,7 @@ fn twice(html: &mut Html, report: &RunReport, words: &dyn Words) {
     });
 }
 
-fn reasons(html: &mut Html, id: &str, groups: &[ByReason], words: &dyn Words) {
+fn reasons(html: &mut Html, id: &str, groups: &[ByReason]) {
     const COLUMNS: &[(&str, bool)] = &[
         ("reason", false),
         ("units", true),
@@ -373,10 +380,9 @@ fn reasons(html: &mut Html, id: &str, groups: &[ByReason], words: &dyn Words) {
                 html.element("th", &[("scope", "row")], |html| html.name(&group.reason));
                 number(html, group.count, &group.count.to_string());
                 number(html, group.cost_ms, &time(group.cost_ms));
-                let note = words.reason(&group.reason).or_else(|| group.detail.clone());
                 let left_out = group.count.saturating_sub(group.units.len() as u64);
                 let which = names(&group.units, left_out);
-                for text in [note.unwrap_or_default(), some(&group.jobs, 0), which] {
+                for text in [meaning(group), some(&group.jobs, 0), which] {
                     html.element("td", &[("class", "long")], |html| html.name(&text));
                 }
             });

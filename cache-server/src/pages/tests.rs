@@ -1,6 +1,6 @@
 //! Pages from made-up runs: what they show, and that no name is markup.
 
-use kiln_storage::api::report::{RunReport, RunsResponse};
+use kiln_storage::api::report::{EarlierRuns, RunReport, RunsResponse};
 use kiln_storage::api::{Event, Outcome, RunAbout};
 use kiln_storage::limits::MAX_JSON_RESPONSE_BYTES;
 
@@ -35,6 +35,7 @@ fn row(name: &str, events: &[Event]) -> JobRow {
         series: String::new(),
         sums,
         latest: Latest::default(),
+        unshared: None,
     }
 }
 
@@ -45,7 +46,7 @@ fn job(name: &str, events: &[Event]) -> Job {
 
 fn input(run: &str, about: RunAbout, jobs: Vec<Job>) -> Input {
     let run = RunRow { id: 1, run: run.into(), about, first_ms: 1, last_ms: 9 };
-    Input { run, jobs, base: None, known: Known::default() }
+    Input { run, jobs, base: None, known: Known::default(), earlier_runs: EarlierRuns::All }
 }
 
 fn shown(form: Form, input: &Input) -> (RunReport, String) {
@@ -69,6 +70,29 @@ fn the_table_says_what_became_of_each_crate_in_each_job() {
         "<td class=\"c error\" data-v=\"30\" title=\"c in one: 1 error; 30 ms of compiling\">0/1</td>",
         "<rect class=\"miss\" x=\"922.2\"",
         "kiln explain a</bdi></code>",
+    ] {
+        assert!(page.contains(part), "{part}\nin\n{page}");
+    }
+}
+
+#[test]
+fn reasons_come_with_what_they_mean_and_what_to_change() {
+    let with = |reason: &str, detail: Option<&str>, mut event: Event| {
+        (event.reason, event.detail) = (Some(reason.into()), detail.map(Into::into));
+        event
+    };
+    let events = [
+        with("incremental", None, of("a", Outcome::Bypass, 5)),
+        with("unknown-flag", Some("--new=x"), of("b", Outcome::Bypass, 5)),
+        with("of-a-later-version", Some("told"), of("c", Outcome::Bypass, 5)),
+        with("new-unit", None, of("d", Outcome::Miss, 5)),
+    ];
+    let (_, page) = shown(Form::Served, &input("r", RunAbout::default(), vec![job("j", &events)]));
+    for part in [
+        "<bdi>1 unit (incremental): incremental compilation is on; set CARGO_INCREMENTAL=0",
+        "<td class=\"long\"><bdi>a flag that is not known and names a file; e.g. --new=x</bdi></td>",
+        "<td class=\"long\"><bdi>told</bdi></td>",
+        "<bdi>nothing is stored for this crate with these arguments</bdi>",
     ] {
         assert!(page.contains(part), "{part}\nin\n{page}");
     }
@@ -111,7 +135,8 @@ fn no_name_is_markup_and_no_address_a_script() {
     let input = input(hostile, about, vec![job(hostile, &[miss, bypass])]);
     let (_, page) = shown(Form::Served, &input);
     let summary = summary(&input.run, vec![row(hostile, &[])], (false, 9));
-    let list = list::page(&RunsResponse { runs: vec![summary], next: Some("9-9".into()) }, true);
+    let runs = RunsResponse { runs: vec![summary], next: Some("9-9".into()) };
+    let list = list::page(&runs, (true, None));
     for page in [page, list, not_found(hostile)] {
         assert!(!page.contains("<script>") && !page.contains("<img"), "{page}");
         assert!(!page.contains("javascript:") && !page.contains(['\u{1b}', '\u{202e}']), "{page}");

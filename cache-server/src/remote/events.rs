@@ -20,11 +20,11 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
 use super::breaker::FaultKind;
-use super::{Edge, Side, kind_of};
+use super::{Edge, Side, earlier, kind_of};
 use crate::clock;
 use crate::error::ApiError;
 use crate::history::outgoing::{self, Waiting};
-use crate::history::read;
+use crate::history::{read, unshared};
 use crate::index::units::{self, UnitRow};
 use crate::limits::{
     EVENTS_BROUGHT, EVENTS_BROUGHT_AGAIN, EVENTS_SENT_AT_ONCE, EVENTS_SENT_BYTES,
@@ -44,6 +44,8 @@ pub(crate) struct Outgoing {
     waits: AtomicBool,
     /// When events of a run of a scope were looked for last.
     brought: std::sync::Mutex<HashMap<(String, String), Instant>>,
+    /// Runs that were named as such there.
+    named: std::sync::Mutex<BTreeSet<String>>,
 }
 
 impl Outgoing {
@@ -54,7 +56,7 @@ impl Outgoing {
     }
 
     /// Whether the events of a run are to be looked for, after a pause since the last time; if so that is noted.
-    fn is_due(&self, scope: &str, run: &str, pause: Duration) -> bool {
+    pub(super) fn is_due(&self, scope: &str, run: &str, pause: Duration) -> bool {
         let mut brought = self.brought.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (scope.to_owned(), run.to_owned());
         if brought.get(&key).is_some_and(|last| last.elapsed() < pause) {
@@ -66,6 +68,15 @@ impl Outgoing {
         brought.insert(key, Instant::now());
         true
     }
+
+    /// Whether a run was not named there so far; it is from now on.
+    pub(super) fn is_first(&self, run: &str) -> bool {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() >= MAX_BROUGHT_RUNS {
+            named.clear();
+        }
+        named.insert(run.to_owned())
+    }
 }
 
 impl Edge {
@@ -75,6 +86,17 @@ impl Edge {
             KeepsEvents::No => false,
             KeepsEvents::AsObjects | KeepsEvents::AsEntries => self.sends,
             KeepsEvents::AsServer => true,
+        }
+    }
+
+    /// Why a place that keeps events takes none of this server's, where that is known.
+    pub(crate) fn refuses_events(&self) -> Option<String> {
+        let keeps =
+            matches!(self.remote.keeps_events(), KeepsEvents::AsObjects | KeepsEvents::AsEntries);
+        match (keeps, self.sends) {
+            (false, _) => None,
+            (true, false) => Some("nothing is sent with KILN_MODE=read".to_owned()),
+            (true, true) => self.remote.refuses_events(),
         }
     }
 }
@@ -141,14 +163,22 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
     let scope = edge.own_scope();
     let putting = edge.remote.put_events(&scope, &batch);
     match timeout(OUTBOX_SEND, putting).await {
-        Ok(Ok(())) => edge.good(Side::Writes),
+        Ok(Ok(())) => {
+            edge.good(Side::Writes);
+            earlier::note(service, edge, &batch).await;
+        }
         // It never takes them.
-        Ok(Err(StoreError::TooLarge { .. })) => {
+        Ok(Err(StoreError::TooLarge { .. } | StoreError::Refused(_))) => {
             let why = format!("{} events are refused", batch.events.len());
             edge.tell(&service.log, FaultKind::Refused, &why);
         }
         // Who may not write results is told so when there are some.
-        Ok(Err(StoreError::ReadOnly(why))) => return Err(why),
+        Ok(Err(StoreError::ReadOnly(why))) => {
+            let (job, said) = ((batch.run, batch.job), why.clone());
+            let note = move |rows: &_| unshared::note(rows, (&job.0, &job.1), &said);
+            let noted = service.history.write(note).await;
+            return Err(noted.map_or_else(|error| error.to_string(), |()| why));
+        }
         Ok(Err(error)) => {
             let (kind, why) = kind_of(&error);
             edge.fault(&service.log, Side::Writes, kind, &why);
@@ -156,7 +186,10 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
         }
         Err(_) => return Err("no answer in minutes".into()),
     }
-    let remove = move |index: &_| outgoing::remove(index, &rows);
+    let remove = move |index: &_| {
+        unshared::forget(index, (&batch.run, &batch.job))?;
+        outgoing::remove(index, &rows)
+    };
     service.history.write(remove).await.map_err(|error| error.to_string())
 }
 
@@ -210,7 +243,7 @@ pub(crate) fn bring_again(service: &Service, scope: &str, run: &str) {
     }
 }
 
-async fn bring_from(service: &Service, edge: &Edge, (scope, run): (&str, &str)) {
+pub(super) async fn bring_from(service: &Service, edge: &Edge, (scope, run): (&str, &str)) {
     if !edge.may(Side::Reads) {
         return;
     }

@@ -9,6 +9,7 @@ pub(crate) mod ahead;
 pub(crate) mod asked;
 pub(crate) mod batches;
 pub(crate) mod breaker;
+pub(crate) mod earlier;
 pub(crate) mod events;
 pub(crate) mod fetch;
 pub(crate) mod flights;
@@ -19,6 +20,7 @@ pub(crate) mod prefetch;
 pub(crate) mod stall;
 pub(crate) mod through;
 pub(crate) mod together;
+pub(crate) mod unsent;
 pub mod url;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -246,6 +248,7 @@ fn kind_of(error: &StoreError) -> (FaultKind, String) {
         StoreError::ReadOnly(why) => (FaultKind::ReadOnly, why.clone()),
         StoreError::Damaged { .. } => (FaultKind::Damaged, error.to_string()),
         StoreError::TooLarge { .. } => (FaultKind::Refused, error.to_string()),
+        StoreError::Refused(why) => (FaultKind::Refused, why.clone()),
     }
 }
 
@@ -283,6 +286,7 @@ pub(crate) async fn status(service: &Service) -> Result<Option<RemoteStatus>, Ap
         reachable,
         left_alone,
         not_sending,
+        events_stay: edge.refuses_events(),
         fault,
         queued: waiting.count,
         packing: edge.ahead.is_packing(),

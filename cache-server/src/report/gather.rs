@@ -13,6 +13,7 @@ use crate::history::read::{self, RunRow};
 use crate::history::rows::series;
 use crate::index::units;
 use crate::limits::{COMPARED_AT_ONCE, MAX_TREND_RUNS};
+use crate::remote::earlier;
 use crate::service::Service;
 
 /// The report of a run of a scope; none: there is no such run.
@@ -56,7 +57,8 @@ pub(crate) async fn input(
     })
     .await?;
     let known = known(service, scope, wanted).await?;
-    Ok(Some(Input { run, jobs, base, known }))
+    let earlier_runs = earlier::known(service, &run.about);
+    Ok(Some(Input { run, jobs, base, known, earlier_runs }))
 }
 
 /// One job of a run, with its trend.

@@ -1,23 +1,23 @@
 //! [`markdown`]: a report for the summary of a step, at most [`MAX_MARKDOWN_BYTES`]: the matrix as a table, the rest
 //! folded. Pure.
 //!
-//! Whoever calls brings the words for reasons and causes ([`Words`]): the command line knows what they mean, a
-//! server alone has [`Plain`] ones. Names come from builds and may hold anything: none of them can end a line,
+//! Whoever calls brings the words for causes ([`Words`]): the command line knows what they mean, a server alone has
+//! [`Plain`] ones. Names come from builds and may hold anything: none of them can end a line,
 //! a cell or a tag.
 
 use kiln_storage::api::Cause;
 use kiln_storage::api::report::{
     ByReason, CompiledUnit, JobReport, Measures, RunReport, TwiceGroup,
 };
+use kiln_storage::reasons;
 use kiln_storage::record::UnitName;
 
 use super::verdict::time;
+use super::{earlier_runs, unshared};
 use crate::limits::{MAX_MARKDOWN_BYTES, MAX_NAMED_IN_LINE};
 
-/// What reasons and causes mean, for people.
+/// What causes mean, for people.
 pub trait Words {
-    /// What a reason means and what to change.
-    fn reason(&self, reason: &str) -> Option<String>;
     /// What differed.
     fn cause(&self, cause: &Cause) -> String;
 }
@@ -27,10 +27,6 @@ pub trait Words {
 pub struct Plain;
 
 impl Words for Plain {
-    fn reason(&self, _reason: &str) -> Option<String> {
-        None
-    }
-
     fn cause(&self, cause: &Cause) -> String {
         let name = [cause.kind.as_str(), cause.name.as_str()].join(" ");
         match (&cause.then, &cause.now) {
@@ -84,6 +80,15 @@ fn called(unit: &UnitName) -> String {
         text.push_str(&format!(" ({})", unit.kind));
     }
     inline(&text)
+}
+
+/// What a reason means and what to change, and an example of it where there is one.
+pub fn meaning(group: &ByReason) -> String {
+    match (reasons::note(&group.reason), &group.detail) {
+        (Some(note), Some(detail)) => format!("{note}; e.g. {detail}"),
+        (Some(note), None) => note.to_owned(),
+        (None, detail) => detail.clone().unwrap_or_default(),
+    }
 }
 
 /// The first of some names, and how many more there are.
@@ -178,7 +183,9 @@ fn verdicts(report: &RunReport) -> Section {
         let verdict = job.verdict.as_ref()?;
         Some(format!("- **{}**: {}\n", inline(&job.job), inline(verdict)))
     };
-    let rows: Vec<String> = report.jobs.iter().filter_map(told).collect();
+    let mut rows: Vec<String> = report.jobs.iter().filter_map(told).collect();
+    rows.extend(unshared(report).map(|text| format!("\n**Not shared.** {}\n", inline(&text))));
+    rows.extend(earlier_runs(report.earlier_runs).map(|text| format!("\n{text}\n")));
     Section {
         head: if rows.is_empty() { String::new() } else { "\n".into() },
         rows,
@@ -244,14 +251,13 @@ fn compiled(title: &str, units: &[CompiledUnit], left_out: u64, words: &dyn Word
     folded(&title, &["unit", "job", "time", "why"], units.iter().map(row).collect())
 }
 
-fn reasons(title: &str, groups: &[ByReason], words: &dyn Words) -> Section {
+fn reasons(title: &str, groups: &[ByReason]) -> Section {
     let row = |group: &ByReason| {
-        let note = words.reason(&group.reason).or_else(|| group.detail.clone());
         format!(
             "| {} | {} | {} | {} | {} |\n",
             inline(&group.reason),
             group.count,
-            inline(&note.unwrap_or_default()),
+            inline(&meaning(group)),
             some(&group.jobs, 0, |job| inline(job)),
             some(&group.units, group.count.saturating_sub(group.units.len() as u64), called)
         )
@@ -273,8 +279,8 @@ pub fn markdown(report: &RunReport, words: &dyn Words) -> String {
         twice(report, words),
         compiled(&lost, &report.lost_hits, report.lost_hits_left_out, words),
         compiled("Slowest misses", &report.slowest, report.slowest_left_out, words),
-        reasons("Not cached", &report.bypasses, words),
-        reasons("Errors", &report.errors, words),
+        reasons("Not cached", &report.bypasses),
+        reasons("Errors", &report.errors),
     ];
     const CUT: &str = "\nThe rest is left out here; `kiln report` shows it.\n";
     let mut out = String::new();
@@ -397,7 +403,7 @@ mod tests {
             "<summary>Done in more than one job: 2 compiles, 700 ms</summary>",
             "| argument -C opt-level: none -&gt; 3 | use one |",
             "| build 1.0 (lib) | build | 1.5 s | new-unit |\n",
-            "| incremental | 1 | it is on |",
+            "| incremental | 1 | incremental compilation is on; set CARGO\\_INCREMENTAL=0 (kiln env prints it); e.g. it is on |",
         ] {
             assert!(text.contains(part), "{part}\nin\n{text}");
         }

@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, HashMap};
 use kiln_storage::Digest;
 use kiln_storage::api::Outcome;
 use kiln_storage::api::report::{
-    ByReason, CompiledUnit, JobReport, RunReport, RunSummary, SCHEMA, TrendPoint,
+    ByReason, CompiledUnit, EarlierRuns, JobReport, RunReport, RunSummary, SCHEMA, TrendPoint,
 };
 use kiln_storage::record::{Member, UnitName, UnitPart};
 
 use crate::history::chunk::{Kept, More};
 use crate::history::read::{JobRow, RunRow};
-use crate::limits::{MAX_NAMED_IN_GROUP, MAX_REPORTED_UNITS};
+use crate::limits::{EARLIER_RUNS, MAX_NAMED_IN_GROUP, MAX_NAMED_IN_LINE, MAX_REPORTED_UNITS};
 use sums::{Sums, is_compiled};
 pub use verdict::time;
 
@@ -40,6 +40,8 @@ pub(crate) struct Input {
     pub(crate) base: Option<Base>,
     /// What keys and results were made of.
     pub(crate) known: Known,
+    /// Among which runs `base` and earlier jobs were looked for.
+    pub(crate) earlier_runs: EarlierRuns,
 }
 
 /// A job with its events.
@@ -90,10 +92,42 @@ pub(crate) fn make(input: &Input) -> RunReport {
         bypasses: by_reason(input, Outcome::Bypass),
         errors: by_reason(input, Outcome::Error),
         twice: twice::find(&input.jobs, &input.known),
+        earlier_runs: input.earlier_runs,
         base_run: input.base.as_ref().map(|base| base.run.clone()),
         lost_hits,
         lost_hits_left_out,
     }
+}
+
+/// What to say of the earlier runs of a report, where not all of them are known.
+pub fn earlier_runs(known: EarlierRuns) -> Option<String> {
+    match known {
+        EarlierRuns::All => None,
+        EarlierRuns::Newest => Some(format!(
+            "Of earlier runs, those of this server and the last {EARLIER_RUNS} of the run's branches are known."
+        )),
+        EarlierRuns::Own => Some(
+            "Of earlier runs, only those of this server are known; other machines may have had more."
+                .to_owned(),
+        ),
+    }
+}
+
+/// What to say of jobs whose events are not in the place that the jobs share, if there are such.
+pub fn unshared(report: &RunReport) -> Option<String> {
+    let jobs: Vec<&JobReport> = report.jobs.iter().filter(|job| job.unshared.is_some()).collect();
+    let why = jobs.first()?.unshared.as_ref()?;
+    let named: Vec<&str> =
+        jobs.iter().take(MAX_NAMED_IN_LINE).map(|job| job.job.as_str()).collect();
+    let more = match jobs.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "The figures of {}{more} could not be shared: {why}. Reports made elsewhere lack them, and this one lacks \
+         other jobs that could not share theirs.",
+        named.join(", ")
+    ))
 }
 
 /// A job alone.
@@ -105,6 +139,7 @@ pub(crate) fn job_report(job: &Job) -> JobReport {
         first_ms: row.first_ms,
         last_ms: row.last_ms,
         verdict: verdict::verdict(&measures),
+        unshared: row.unshared.clone(),
         trend: job.earlier.iter().map(|(run, row)| trend_point(run, row)).collect(),
         without_details: measures.counts.units.saturating_sub(row.kept),
         measures,

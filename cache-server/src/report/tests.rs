@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_storage::api::report::TwiceGroup;
+use kiln_storage::api::report::{EarlierRuns, TwiceGroup};
 use kiln_storage::api::{Event, RunAbout};
 use kiln_storage::limits::MAX_WATCHED_JOBS;
 use kiln_storage::record::{EnvForm, TokenPath};
@@ -51,6 +51,7 @@ fn row(job: &str, events: &[Event]) -> JobRow {
         series: String::new(),
         sums,
         latest: Latest::default(),
+        unshared: None,
     }
 }
 
@@ -62,7 +63,7 @@ fn job(name: &str, events: &[Event]) -> Job {
 fn input(jobs: Vec<Job>, known: Known) -> Input {
     let about = RunAbout { branch: "topic".into(), base: "main".into(), ..RunAbout::default() };
     let run = RunRow { id: 1, run: "r".into(), about, first_ms: 1, last_ms: 9 };
-    Input { run, jobs, base: None, known }
+    Input { run, jobs, base: None, known, earlier_runs: EarlierRuns::All }
 }
 
 fn part(line: &str) -> UnitPart {

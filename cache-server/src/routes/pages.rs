@@ -8,8 +8,9 @@ use axum::http::header::{
 };
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use kiln_storage::remote::events::KeepsEvents;
 
-use super::runs::{Asked, Page, gathered, listed, malformed, name, told_behind};
+use super::runs::{Asked, Page, gathered_with_earlier, listed, malformed, name, told_behind};
 use crate::error::ApiError;
 use crate::limits::PAGE_RUNS;
 use crate::pages::{self, Form};
@@ -19,6 +20,12 @@ use crate::report::{gather, make};
 use crate::service::Service;
 
 const HTML: &str = "text/html; charset=utf-8";
+
+/// What is said where the runs of other servers are not listed.
+const OF_OTHERS: &str =
+    "Runs that this server took part in, and those whose report it was asked for.";
+const BEHIND_IS_SILENT: &str =
+    "Runs that this server took part in: the server behind it, which has all, does not tell.";
 
 type Headers = [(HeaderName, &'static str); 5];
 
@@ -52,11 +59,20 @@ pub(crate) async fn list(
     State(service): State<Service>,
     principal: Principal,
     page: Result<Query<Page>, QueryRejection>,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &principal, &asked, HTML).await {
+        return Ok((headers(HTML), told).into_response());
+    }
     let Query(page) = page.map_err(|_| malformed())?;
     let later = page.before.is_some();
     let runs = listed(&service, principal, Page { limit: Some(PAGE_RUNS), ..page }).await?;
-    Ok(html(StatusCode::OK, pages::list::page(&runs, later)))
+    let note = match service.edge.as_ref().map(|edge| edge.remote.keeps_events()) {
+        None => None,
+        Some(KeepsEvents::AsServer) => Some(BEHIND_IS_SILENT),
+        Some(_) => Some(OF_OTHERS),
+    };
+    Ok(html(StatusCode::OK, pages::list::page(&runs, (later, note))))
 }
 
 async fn made(
@@ -64,7 +80,7 @@ async fn made(
     principal: &Principal,
     (run, form): (&str, Form),
 ) -> Result<Option<String>, ApiError> {
-    let scope = gathered(service, principal, run).await?;
+    let scope = gathered_with_earlier(service, principal, run).await?;
     let Some(input) = gather::input(service, &scope, run).await? else {
         return Ok(None);
     };
@@ -86,7 +102,11 @@ pub(crate) async fn run(
     State(service): State<Service>,
     principal: Principal,
     path: Result<Path<String>, PathRejection>,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
+    if let Some(told) = told_behind(&service, &principal, &asked, HTML).await {
+        return Ok((headers(HTML), told).into_response());
+    }
     let run = name(path)?;
     Ok(match made(&service, &principal, (&run, Form::Served)).await? {
         Some(page) => html(StatusCode::OK, page),

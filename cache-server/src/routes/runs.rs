@@ -18,7 +18,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::history::read::{self, RunRow};
 use crate::principal::Principal;
-use crate::remote::events;
+use crate::remote::{earlier, events};
 use crate::report::markdown::{self, Plain};
 use crate::report::{gather, now, summary};
 use crate::service::Service;
@@ -243,8 +243,21 @@ pub(super) async fn gathered(
     Ok(service.history.read(read).await?.unwrap_or(first))
 }
 
-async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
+/// The same for a report of it: with the runs that it is held against.
+pub(super) async fn gathered_with_earlier(
+    service: &Service,
+    principal: &Principal,
+    run: &str,
+) -> Result<String, ApiError> {
     let scope = gathered(service, principal, run).await?;
+    if let Some(own) = principal.farther() {
+        earlier::bring(service, &own.id, run).await;
+    }
+    Ok(scope)
+}
+
+async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
+    let scope = gathered_with_earlier(service, principal, run).await?;
     gather::report(service, &scope, run).await?.ok_or(ApiError::NotFound)
 }
 

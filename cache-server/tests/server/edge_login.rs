@@ -62,7 +62,7 @@ fn an_edge_logs_in_again_when_the_server_behind_it_was_started_anew() {
         let of_job = result(&edge, &there);
         assert_eq!(shared.job(json!({})).publish(&of_job, there.as_bytes()), 201);
         let before = sessions(shared);
-        assert_eq!(edge.lookup(&of_job.record).records, [of_job.record.clone()]);
+        assert_eq!(edge.lookup(&of_job.record).records, std::slice::from_ref(&of_job.record));
         let own = result(&edge, &here);
         assert_eq!(edge.publish(&own).status, 202);
         assert_eq!(drain(&edge), 0);
@@ -83,10 +83,10 @@ fn an_edge_of_a_job_that_stores_nothing_there_reads() {
     let edge = edge(&shared);
     let (there, own) = (result(&edge, "there"), result(&edge, "own"));
     assert_eq!(shared.job(json!({})).publish(&there, b"there"), 201);
-    assert_eq!(edge.lookup(&there.record).records, [there.record.clone()]);
+    assert_eq!(edge.lookup(&there.record).records, std::slice::from_ref(&there.record));
     assert_eq!(edge.publish(&own).status, 202);
     drain(&edge);
-    assert_eq!(edge.lookup(&own.record).records, [own.record.clone()]);
+    assert_eq!(edge.lookup(&own.record).records, std::slice::from_ref(&own.record));
     assert_eq!(shared.job(json!({})).finds(&own), [""; 0]);
     assert!(!matches!(ask(&edge, &request("own", "a")), LeaseResponse::Held { .. }));
 }

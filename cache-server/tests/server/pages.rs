@@ -87,6 +87,29 @@ fn pages_bring_all_that_they_are_made_with() {
 }
 
 #[test]
+fn pages_come_from_the_server_that_has_all_runs() {
+    let last = TestServer::start();
+    send(&last, vec![of("r", "far away", 1, Outcome::Miss)]);
+    let first = before(&last);
+    for path in ["/runs/r", "/", "/?before=9999999999999-9"] {
+        let reply = get(&first, path);
+        let policy = reply.header("content-security-policy").unwrap();
+        assert!(policy.contains("script-src 'self'"), "{policy}");
+        let shown = text(&reply);
+        let name = if path == "/runs/r" { "far away" } else { "<bdi>r</bdi>" };
+        assert!(shown.contains(name) && shown.contains("/pages/script.js"), "{shown}");
+        assert!(!shown.contains("the server behind it"), "{shown}");
+    }
+    send(&first, vec![of("own", "j", 1, Outcome::Miss)]);
+    drop(last);
+    let shown = page(&first, "/", 200);
+    assert!(shown.contains("<bdi>own</bdi>") && !shown.contains("<bdi>r</bdi>"), "{shown}");
+    assert!(shown.contains("the server behind it, which has all, does not tell"), "{shown}");
+    page(&first, "/runs/r", 404);
+    page(&first, "/runs/own", 200);
+}
+
+#[test]
 fn the_file_of_a_run_comes_from_the_server_that_has_the_run() {
     let last = TestServer::start();
     send(&last, vec![of("r", "far away", 1, Outcome::Miss)]);

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::env::Env;
 use crate::explain::Told;
 use crate::identity::Identity;
-use crate::{local, reasons, say};
+use crate::{local, say};
 
 /// Most runs and jobs named where one is not known.
 const MAX_PROPOSED: usize = 8;
@@ -64,14 +64,10 @@ fn percent(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a percentage from 0 to 100, e.g. 80%".to_owned())
 }
 
-/// Words for causes and reasons.
+/// Words for causes.
 struct Known;
 
 impl Words for Known {
-    fn reason(&self, reason: &str) -> Option<String> {
-        reasons::note(reason).map(str::to_owned)
-    }
-
     fn cause(&self, cause: &Cause) -> String {
         Told::new(cause).text
     }
@@ -80,7 +76,7 @@ impl Words for Known {
 /// Why there is no report.
 enum Failure {
     Server(ClientError),
-    NoRun { asked: Option<String>, known: Vec<String> },
+    NoRun { asked: Option<String>, known: Vec<String>, alone: Option<String> },
     NoJob { asked: String, known: Vec<String> },
 }
 
@@ -161,7 +157,10 @@ fn read(client: &mut Client, asked: Option<String>) -> Result<RunReport, Failure
         Some(run) => run.clone(),
         None => match list(client, 1)?.pop() {
             Some(run) => run,
-            None => return Err(Failure::NoRun { asked, known: Vec::new() }),
+            None => {
+                let alone = alone(client);
+                return Err(Failure::NoRun { asked, known: Vec::new(), alone });
+            }
         },
     };
     let path = format!("/v1/runs/{}/report.json", in_query(&run));
@@ -171,10 +170,16 @@ fn read(client: &mut Client, asked: Option<String>) -> Result<RunReport, Failure
             Ok(report.map_err(|_| ClientError::Foreign("a report"))?)
         }
         Err(ClientError::Refused(404, _)) => {
-            Err(Failure::NoRun { asked: Some(run), known: list(client, MAX_PROPOSED)? })
+            let known = list(client, MAX_PROPOSED)?;
+            Err(Failure::NoRun { asked: Some(run), known, alone: alone(client) })
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Why jobs cannot share their figures where this one is, if so.
+fn alone(client: &mut Client) -> Option<String> {
+    super::server::info(client)?.remote?.events_stay
 }
 
 /// The report as a page; the server makes it, since it has the events.
@@ -213,7 +218,7 @@ fn tell(failure: Failure) -> ExitCode {
             let hint = "kiln doctor looks for the reason";
             say::error(&format!("there is no report: {error}"), &[hint]);
         }
-        Failure::NoRun { asked, known } => {
+        Failure::NoRun { asked, known, alone } => {
             let hint = match known.is_empty() {
                 true => "a build with Kiln makes one; units that cargo finds fresh are not counted"
                     .to_owned(),
@@ -223,7 +228,12 @@ fn tell(failure: Failure) -> ExitCode {
                 Some(run) => format!("no run {run:?} is known"),
                 None => "no run is known".to_owned(),
             };
-            say::error(&fact, &[&hint]);
+            let alone = alone.map(|why| {
+                format!("jobs like this one cannot share their figures with others here: {why}")
+            });
+            let hints: Vec<&str> =
+                [Some(hint.as_str()), alone.as_deref()].into_iter().flatten().collect();
+            say::error(&fact, &hints);
         }
         Failure::NoJob { asked, known } => {
             say::error(&format!("the run has no job {asked:?}"), &[&list(&known)]);

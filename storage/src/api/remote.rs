@@ -46,6 +46,9 @@ pub struct RemoteStatus {
     /// Why nothing is sent now, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_sending: Option<String>,
+    /// Why what became of units is not told to other jobs there, if that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_stay: Option<String>,
     /// What went wrong when it was asked last, if something did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,

@@ -72,10 +72,27 @@ pub struct RunReport {
     /// The run that the hits are held against: the last one of the base branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_run: Option<String>,
+    /// Which earlier runs `base_run` and the trends of the jobs were looked for among.
+    #[serde(default)]
+    pub earlier_runs: EarlierRuns,
     /// Units that hit in the same job of that run and were compiled now, the dearest first.
     pub lost_hits: Vec<CompiledUnit>,
     /// Such units that are not in `lost_hits`.
     pub lost_hits_left_out: u64,
+}
+
+/// Which earlier runs a report knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum EarlierRuns {
+    /// Those of its server, which is all that there are.
+    #[default]
+    All,
+    /// Those of its server, and the last ones of the run's branches, brought from where the jobs share results.
+    Newest,
+    /// Those of its server, though others may have run jobs as well.
+    Own,
 }
 
 /// One job of a run. Also `GET /v1/runs/{run}/jobs/{job}`.
@@ -93,6 +110,10 @@ pub struct JobReport {
     /// Where the cache did not pay: why, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
+    /// Why its events are with the server that made this report alone, where the place that the jobs share does not
+    /// take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unshared: Option<String>,
     /// Earlier runs of the same job, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trend: Vec<TrendPoint>,

@@ -52,6 +52,7 @@ use self::entries::Entries;
 use self::manifest::Note;
 use self::pack::{Framed, PackId};
 use self::settings::{Service, Settings};
+use self::token::Refs;
 use self::transport::{Counters, Transport};
 use self::view::Views;
 use crate::backend::{Backend, Body, StoreError, StoreResult};
@@ -77,6 +78,8 @@ pub struct GhaRemote {
     /// KiB of results that are read and framed at the same time.
     framing: (Semaphore, u32),
     salts: (RandomState, AtomicU64),
+    /// The token says that it may write nowhere.
+    only_reads: bool,
 }
 
 /// What this process knows better than the manifests.
@@ -106,6 +109,7 @@ impl GhaRemote {
         let counters = Arc::new(Counters::default());
         let transport = Transport::new(&settings, Arc::clone(&counters))?;
         let token = settings.token.clone();
+        let only_reads = Refs::of(&token).is_some_and(|refs| refs.writes_nothing());
         let service: Box<dyn CacheService> = match &settings.service {
             Service::V2 { results_url } => Box::new(v2::V2::new(transport, results_url, token)?),
             Service::V1 { cache_url } => Box::new(v1::V1::new(transport, cache_url, token)?),
@@ -124,6 +128,7 @@ impl GhaRemote {
             flushing: tokio::sync::Mutex::default(),
             framing: (Semaphore::new(framing as usize), framing),
             salts: (RandomState::new(), AtomicU64::new(0)),
+            only_reads,
         })
     }
 
@@ -305,6 +310,14 @@ impl Remote for GhaRemote {
 
     fn keeps_events(&self) -> KeepsEvents {
         KeepsEvents::AsEntries
+    }
+
+    fn refuses_events(&self) -> Option<String> {
+        match self.entries.writable() {
+            Err(CacheError::ReadOnly(why)) => Some(why),
+            // Nothing is refused by what the token says; who reads a report before anything is sent is told.
+            _ => self.only_reads.then(|| client::NO_WRITES.to_owned()),
+        }
     }
 
     async fn put_events(&self, scope: &Scope, batch: &EventBatch) -> StoreResult<()> {

@@ -72,7 +72,7 @@ impl KilnRemote {
         };
         let body = self.http.read(response, limits::MAX_JSON_RESPONSE_BYTES).await?;
         let foreign = |_| StoreError::Unavailable("its answer is none of a Kiln server".into());
-        let answer: LookupResponse = serde_json::from_slice(&body).map_err(foreign)?;
+        let answer = LookupResponse::read(&body).map_err(foreign)?;
         self.note_behind(&answer);
         let scope = scopes.first().cloned().unwrap_or_else(|| Scope::new("", ""));
         let mut found = Vec::with_capacity(answer.records.len());

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use kiln_storage::testing::gha::READ_WRITE;
+use kiln_storage::testing::gha::{READ, READ_WRITE};
 use kiln_tests::far::Shared;
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::{Call, Project, World, bucket, world};
@@ -303,4 +303,110 @@ fn six_jobs_before_a_shared_server_give_the_same_report() {
     assert_eq!(there, told);
     let watched = share(machines[0].world.kiln(&["watch", "1", "--once"])).run().ok().stdout;
     assert!(watched.starts_with("run 1\n36 units in 6 jobs: "), "{watched}");
+}
+
+/// A run of CI on a machine that has nothing; its report, made there.
+fn ci_run(
+    run: &str,
+    (branch, base): (&str, &str),
+    share: &dyn Fn(Call) -> Call,
+    change: &dyn Fn(&Project),
+) -> Value {
+    let machine = Machine::new();
+    change(&machine.project);
+    let share = |call: Call| {
+        share(call).envs(&[
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_RUN_ID", run),
+            ("GITHUB_REPOSITORY", "owner/name"),
+            ("GITHUB_WORKFLOW", "ci"),
+            ("GITHUB_REF_NAME", branch),
+            ("GITHUB_HEAD_REF", if base.is_empty() { "" } else { branch }),
+            ("GITHUB_BASE_REF", base),
+        ])
+    };
+    machine.build(run, 0, &share).wait().ok();
+    let told = report(&machine, run, &share);
+    stop(&[machine]);
+    told
+}
+
+/// Each run is on another machine, and knows the last ones of its branches all the same.
+#[test]
+fn runs_that_share_a_bucket_are_held_against_each_other() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let share = |call: Call| bucket.before(call);
+    let change = |project: &Project| {
+        project.write("low/src/lib.rs", "pub fn n() -> i32 { 40 + 2 }\n");
+    };
+    let first = ci_run("1", ("main", ""), &share, &|_| {});
+    assert_eq!((&first["base_run"], &first["earlier_runs"]), (&Value::Null, &"newest".into()));
+    let second = ci_run("2", ("main", ""), &share, &|_| {});
+    assert_eq!((&second["base_run"], &second["total"]["hits"]), (&"1".into(), &6.into()));
+    assert_eq!(second["jobs"][0]["trend"][0]["run"], "1", "{second:#}");
+    let third = ci_run("3", ("topic", "main"), &share, &change);
+    assert_eq!(third["base_run"], "2", "{third:#}");
+    let trend = third["jobs"][0]["trend"].as_array().unwrap();
+    let runs: Vec<&str> = trend.iter().map(|point| point["run"].as_str().unwrap()).collect();
+    assert_eq!(runs, ["2", "1"]);
+    let mut lost: Vec<&str> = third["lost_hits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|unit| unit["unit"]["crate_name"].as_str().unwrap())
+        .collect();
+    lost.sort_unstable();
+    assert_eq!(lost, ["app", "low", "mid"], "{third:#}");
+}
+
+/// Nothing can be listed there, and the report says what it does not know.
+#[test]
+fn what_a_report_does_not_know_of_earlier_runs_it_says() {
+    let cache = Cache::start(Face::V2);
+    let share = |call: Call| cache.job(call, &[("refs/heads/main", READ_WRITE)]);
+    let told = ci_run("1", ("main", ""), &share, &|_| {});
+    assert_eq!(told["earlier_runs"], "own", "{told:#}");
+}
+
+/// A job of a pull request from a fork, whose token only reads: it has its own figures, and nobody else has them.
+#[test]
+fn a_job_that_cannot_share_its_figures_says_so() {
+    let cache = Cache::start(Face::V2);
+    let shares = |call: Call| cache.job(call, &[("refs/heads/main", READ_WRITE)]);
+    let keeps = |call: Call| cache.job(call, &[("refs/heads/main", READ)]);
+    let machines = [Machine::new(), Machine::new()];
+    machines[0].build("1", 0, &shares).wait().ok();
+    stop(&machines[..1]);
+    machines[1].build("1", 1, &keeps).wait().ok();
+    let summary = machines[1].world.at("summary.md");
+    let kiln = |args: &[&str]| keeps(machines[1].world.kiln(args));
+    let shown = kiln(&["report", "1", "--append", summary.to_str().unwrap()]).run().ok().stdout;
+    let said = format!(
+        "The figures of {} could not be shared: the token may not write here. Reports made elsewhere lack them, and \
+         this one lacks other jobs that could not share theirs.",
+        JOBS[1].0
+    );
+    assert!(shown.contains("12 units in 2 jobs") && shown.contains(&said), "{shown}");
+    let text = std::fs::read_to_string(summary).unwrap();
+    assert!(text.contains(&format!("\n**Not shared.** {said}\n")), "{text}");
+    let page = kiln(&["report", "1", "--format", "html"]).run().ok().stdout;
+    assert!(page.contains(&said), "{page}");
+    let told = report(&machines[1], "1", &keeps);
+    let unshared = |n: usize| told["jobs"][n]["unshared"].as_str();
+    assert_eq!([unshared(0), unshared(1)], [None, Some("the token may not write here")]);
+    assert_eq!(told["jobs"][1]["measures"]["units"], 6, "{told:#}");
+    stop(&machines[1..]);
+
+    // The job that is to report on all finds the one that shared, and is told why it may lack others.
+    let fresh = world!();
+    let there = shares(fresh.kiln(&["report", "1"])).run().ok().stdout;
+    assert!(
+        there.contains("6 units in 1 job") && !there.contains("could not be shared"),
+        "{there}"
+    );
+    let none = keeps(world!().kiln(&["report", "2"])).run().fails().stderr;
+    let hint =
+        "jobs like this one cannot share their figures with others here: the token may not write";
+    assert!(none.contains(hint), "{none}");
 }

@@ -1,6 +1,7 @@
 //! Places behind a server.
 
 mod chain;
+mod dying;
 mod faults;
 mod gc;
 mod gha;
@@ -8,3 +9,4 @@ mod kiln;
 mod rights;
 mod s3;
 mod tls;
+mod versions;

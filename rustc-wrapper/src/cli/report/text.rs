@@ -1,6 +1,8 @@
 //! The text of a report: what happened in one line, the jobs as a table, then what is worth doing, the dearest
 //! first. Pure.
 
+use kiln_server::report::markdown::meaning;
+use kiln_server::report::{earlier_runs, unshared};
 use kiln_storage::api::report::{
     ByReason, CompiledUnit, JobReport, Measures, RunReport, TwiceGroup,
 };
@@ -23,6 +25,12 @@ pub(super) fn text(report: &RunReport) -> String {
         if let Some(verdict) = &job.verdict {
             out.push_str(&format!("\n{}: {}\n", say::inline(&job.job), say::inline(verdict)));
         }
+    }
+    if let Some(told) = unshared(report) {
+        out.push_str(&format!("\n{}\n", say::inline(&told)));
+    }
+    if let Some(known) = earlier_runs(report.earlier_runs) {
+        out.push_str(&format!("\n{known}\n"));
     }
     twice(&mut out, report);
     let base = report.base_run.as_deref().unwrap_or_default();
@@ -208,9 +216,13 @@ fn groups(out: &mut String, heading: &str, groups: &[ByReason]) {
     for group in groups.iter().take(MAX_SHOWN) {
         let named = unit_names(&group.units, group.count.saturating_sub(group.units.len() as u64));
         out.push_str(&format!(
-            "{:>5}  {}\n       {named}\n",
+            "{:>5}  {}{}\n       {named}\n",
             group.count,
-            reason_text(&group.reason)
+            say::inline(&group.reason),
+            say::inline(&match meaning(group) {
+                text if text.is_empty() => text,
+                text => format!(": {text}"),
+            })
         ));
     }
     more(out, groups.len() as u64, MAX_SHOWN);

@@ -17,6 +17,9 @@ use super::settings::Secret;
 /// worth a dependency.
 pub const VERSION: &str = "670c8804e90f00d3f2cc228a100af7c453ca9103c8145e551b7ca0448609d030";
 
+/// What a token is told that may only read.
+pub(super) const NO_WRITES: &str = "the token may not write here";
+
 /// A point in time at which an operation ends, by [`Clock::now_ms`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(u64);

@@ -59,6 +59,11 @@ impl Refs {
 }
 
 impl Refs {
+    /// Whether no ref may be written to.
+    pub fn writes_nothing(&self) -> bool {
+        self.own.is_none()
+    }
+
     /// Whether the ref that is written to is one that is not read: what it has already cannot be known.
     pub fn writes_unread(&self) -> bool {
         self.own.as_ref().is_some_and(|own| !self.read.contains(own))

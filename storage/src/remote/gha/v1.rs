@@ -7,7 +7,9 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::client::{CacheError, CacheService, Deadline, Found, Reserved, Slot, Span, VERSION};
+use super::client::{
+    CacheError, CacheService, Deadline, Found, NO_WRITES, Reserved, Slot, Span, VERSION,
+};
 use super::limits;
 use super::settings::Secret;
 use super::transport::{Answer, Take, Transport};
@@ -74,7 +76,7 @@ fn refused(status: StatusCode) -> CacheError {
         StatusCode::UNAUTHORIZED => {
             CacheError::Unavailable("the runtime token is not accepted (any more)".into())
         }
-        StatusCode::FORBIDDEN => CacheError::ReadOnly("the token may not write here".into()),
+        StatusCode::FORBIDDEN => CacheError::ReadOnly(NO_WRITES.into()),
         other => CacheError::Unavailable(format!("the service answered {}", other.as_u16())),
     }
 }

@@ -7,7 +7,9 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{CacheError, CacheService, Deadline, Found, Reserved, Slot, Span, VERSION};
+use super::client::{
+    CacheError, CacheService, Deadline, Found, NO_WRITES, Reserved, Slot, Span, VERSION,
+};
 use super::limits;
 use super::settings::Secret;
 use super::transport::{Answer, Take, Transport};
@@ -91,7 +93,7 @@ fn read_reply(answer: &Answer) -> Result<Reply, Refusal> {
         let reply: Reply = serde_json::from_slice(&answer.body)
             .map_err(|_| CacheError::Unavailable("the answer is not one of the service".into()))?;
         if !reply.ok && reply.message.starts_with("cache write denied:") {
-            return Err(CacheError::ReadOnly("the token may not write here".into()).into());
+            return Err(CacheError::ReadOnly(NO_WRITES.into()).into());
         }
         return Ok(reply);
     }

@@ -69,6 +69,7 @@ impl Refused {
         let next = match self.status.as_u16() {
             401 | 403 => "; look at KILN_TOKEN",
             404 | 405 => "; is the address that of a Kiln server?",
+            400 | 422 => "; it is perhaps of another version",
             _ => "",
         };
         match self.kind.as_str() {
@@ -86,7 +87,8 @@ impl Refused {
     pub(super) fn of_write(&self, name: &ObjectName, size: u64) -> StoreError {
         match (self.status.as_u16(), self.kind.as_str()) {
             (401 | 403 | 405 | 507, _) | (503, "read-only") => StoreError::ReadOnly(self.text()),
-            (413 | 422 | 423, _) => StoreError::TooLarge { name: name.clone(), size },
+            (413, _) => StoreError::TooLarge { name: name.clone(), size },
+            (422 | 423, _) | (400, "bad-request") => StoreError::Refused(self.text()),
             _ => StoreError::Unavailable(self.text()),
         }
     }
