@@ -11,7 +11,7 @@ use kiln_storage::StoreError;
 use kiln_storage::api::Problem;
 
 use crate::index::IndexError;
-use crate::limits::RETRY_AFTER_S;
+use crate::limits::{LOGIN_PERIOD, RETRY_AFTER_S};
 use crate::log::Log;
 
 /// Why a request fails.
@@ -50,6 +50,9 @@ pub(crate) enum ApiError {
     /// It has to be known who the caller is.
     #[error("unauthorized: {0}")]
     Unauthorized(&'static str),
+    /// Too many failed logins came from the caller's address.
+    #[error("too many failed logins")]
+    TooManyLogins,
     /// The caller may not do this.
     #[error("forbidden: {0}")]
     Forbidden(&'static str),
@@ -120,6 +123,11 @@ const RANGE_NOT_SATISFIABLE: Kind = kind(
 );
 const UNAUTHORIZED: Kind =
     kind("unauthorized", StatusCode::UNAUTHORIZED, "The caller is not known");
+const TOO_MANY_LOGINS: Kind = kind(
+    "too-many-logins",
+    StatusCode::TOO_MANY_REQUESTS,
+    "Too many logins from this address failed of late",
+);
 const FORBIDDEN: Kind = kind("forbidden", StatusCode::FORBIDDEN, "The caller may not do this");
 const READ_ONLY: Kind =
     kind("read-only", StatusCode::SERVICE_UNAVAILABLE, "The store takes no writes");
@@ -153,6 +161,7 @@ impl ApiError {
                 (RANGE_NOT_SATISFIABLE, Some(format!("the blob has {size} bytes")))
             }
             Self::Unauthorized(detail) => (UNAUTHORIZED, Some((*detail).to_owned())),
+            Self::TooManyLogins => (TOO_MANY_LOGINS, None),
             Self::Forbidden(detail) => (FORBIDDEN, Some((*detail).to_owned())),
             Self::ReadOnly(detail) => (READ_ONLY, Some((*detail).to_owned())),
             Self::InsufficientStorage => (INSUFFICIENT_STORAGE, None),
@@ -170,7 +179,11 @@ impl ApiError {
 
     /// Seconds after which it makes sense to ask again, where it does.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
-        matches!(self, Self::Busy(_) | Self::Unavailable(_)).then_some(RETRY_AFTER_S)
+        match self {
+            Self::Busy(_) | Self::Unavailable(_) => Some(RETRY_AFTER_S),
+            Self::TooManyLogins => Some(LOGIN_PERIOD.as_secs()),
+            _ => None,
+        }
     }
 
     /// The problem document.

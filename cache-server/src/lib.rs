@@ -18,6 +18,7 @@ mod check;
 mod clock;
 mod error;
 mod evict;
+mod health;
 mod history;
 mod http;
 mod index;
@@ -45,6 +46,7 @@ mod trust;
 
 pub use check::check;
 pub use config::{ConfigError, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
+pub use health::health;
 pub use remote::url::{Access, RemoteUrl};
 pub use routes::openapi::text as openapi_text;
 pub use serve::{ServeError, Server, serve};

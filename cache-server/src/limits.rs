@@ -90,6 +90,9 @@ pub const DEFAULT_IDLE: Duration = Duration::from_secs(600);
 /// Size budget of a disk store when nothing else is configured, bytes.
 pub const DEFAULT_CACHE_SIZE: u64 = 10 * 1024 * 1024 * 1024;
 
+/// Longest that each step takes of the question whether a server answers.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Longest that a starting server waits for one that is just leaving.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 
@@ -475,6 +478,18 @@ pub const TOKENS_LOOKED_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the last uses of tokens are written, at most.
 pub const TOKEN_USES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Failed logins from one address in [`LOGIN_PERIOD`] after which further ones are not looked at.
+pub const MAX_FAILED_LOGINS: u32 = 60;
+
+/// The time in which failed logins, and lines of the log about refusals, are counted.
+pub const LOGIN_PERIOD: Duration = Duration::from_secs(60);
+
+/// Most lines of the log about what was refused to one address in that time.
+pub const MAX_TOLD_REFUSALS: u32 = 60;
+
+/// Most addresses of which something is remembered; beyond, all are counted anew.
+pub const MAX_LOGIN_ADDRESSES: usize = 10_000;
 
 /// Most sessions at once, and most tokens of CI services that are remembered as used.
 pub const MAX_SESSIONS: usize = 20_000;

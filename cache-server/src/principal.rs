@@ -3,6 +3,7 @@
 //! A [`Principal`] reads some scopes, in order, and writes at most one. Answers are made from the first; what is
 //! stored, quarantined or noted goes to the second.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -23,8 +24,8 @@ pub(crate) enum Peer {
         /// The user.
         uid: Option<u32>,
     },
-    /// TCP.
-    Tcp,
+    /// TCP, with the address that it comes from.
+    Tcp(Option<IpAddr>),
 }
 
 /// A scope with its [`Scope::id`].
@@ -189,8 +190,8 @@ impl Policy {
         match peer {
             Peer::Unix { uid: Some(uid) } if uid == self.uid || uid == 0 => Ok(self.local.clone()),
             Peer::Unix { .. } => Err(ApiError::Forbidden("this socket belongs to another user")),
-            Peer::Tcp if !self.trust.is_required() => Ok(self.open.clone()),
-            Peer::Tcp => match token {
+            Peer::Tcp(_) if !self.trust.is_required() => Ok(self.open.clone()),
+            Peer::Tcp(_) => match token {
                 Some(token) => self
                     .trust
                     .who(token, clock::now_ms())
@@ -260,7 +261,7 @@ mod tests {
         for uid in [Some(8), None] {
             assert!(policy.resolve(Peer::Unix { uid }, None).is_err());
         }
-        let tcp = policy.resolve(Peer::Tcp, None).unwrap();
+        let tcp = policy.resolve(Peer::Tcp(None), None).unwrap();
         assert_eq!(tcp.first().unwrap().scope, tcp_scope);
         assert!(!tcp.local());
     }

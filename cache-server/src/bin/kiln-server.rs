@@ -2,7 +2,9 @@
 //!
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
 //! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL] [--trust FILE]
-//! [--allow-anyone] [--check]`; `kiln-server token …`, which makes and revokes tokens; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`, which prints docs/openapi.json.
+//! [--allow-anyone] [--check]`; `kiln-server health`, which asks whether the server answers; `kiln-server token …`, which
+//! makes and revokes tokens; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
+//! which prints docs/openapi.json.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
                    [--storage URL] [--upstream URL] [--drain SECONDS] [--cache-size SIZE]
                    [--idle SECONDS] [--log LEVEL] [--trust FILE] [--allow-anyone] [--check]
+       kiln-server health [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
        kiln-server token create|list|revoke ... [--dir PATH]
        kiln-server gc --storage URL [--dry-run] [--unused TIME] [--quota [SCOPE=]SIZE]...
                    [--pin [SCOPE:]RESULT]... [--unpin [SCOPE:]RESULT]... [--grace TIME]
@@ -92,6 +95,9 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "token") {
         return tokens(args.split_off(1), environment(), say);
     }
+    if args.first().is_some_and(|arg| arg == "health") {
+        return health(args.split_off(1), environment(), say);
+    }
     if args.first().is_some_and(|arg| arg == "serve") {
         args.remove(0);
     }
@@ -127,6 +133,20 @@ fn check(config: &ServeConfig, say: impl Fn(&str)) -> ExitCode {
         say(line);
     }
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `kiln-server health`. Ends with 0 when the server answers that listens where it would, else with 1.
+fn health(args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> ExitCode {
+    match resolve(args, environment).and_then(|config| kiln_server::health(&config)) {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            say(&text);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// `kiln-server token`. Ends with 0 when it is done, with 2 when not.

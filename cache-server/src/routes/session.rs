@@ -1,12 +1,15 @@
 //! `POST /v1/session`: a token of a CI service is exchanged for one of this server, which lasts as long as a job.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use kiln_storage::api::{Problem, SessionRequest, SessionResponse};
 
 use crate::clock;
 use crate::error::ApiError;
-use crate::http::body;
+use crate::http::middleware::{login_failed, peer_of};
+use crate::http::{audit, body};
 use crate::limits::MAX_ID_TOKEN_BYTES;
 use crate::principal::{Peer, Scoped};
 use crate::service::Service;
@@ -28,6 +31,8 @@ const AROUND_BYTES: usize = 1024;
          content_type = "application/problem+json"),
         (status = 404, description = "This server takes no such tokens", body = Problem,
          content_type = "application/problem+json"),
+        (status = 429, description = "Too many logins from this address failed", body = Problem,
+         content_type = "application/problem+json"),
         (status = 503, description = "`busy`, or the keys of the service are not to be had",
          body = Problem, content_type = "application/problem+json"),
     )
@@ -36,21 +41,31 @@ pub(crate) async fn begin(
     State(service): State<Service>,
     request: Request,
 ) -> Result<Json<SessionResponse>, ApiError> {
-    if let Some(peer @ Peer::Unix { .. }) = request.extensions().get::<Peer>() {
-        service.policy.resolve(*peer, None)?;
+    let peer = peer_of(request.extensions());
+    match peer {
+        Peer::Unix { .. } => drop(service.policy.resolve(peer, None)?),
+        Peer::Tcp(Some(address)) => {
+            if service.policy.trust().attempts().are_too_many(address, Instant::now()) {
+                return Err(ApiError::TooManyLogins);
+            }
+        }
+        Peer::Tcp(None) => {}
     }
     let max = MAX_ID_TOKEN_BYTES + AROUND_BYTES;
     let SessionRequest { token } = body::json_within(request, max).await?;
     let begun = service.policy.trust().exchange(&token, clock::now_ms()).await;
     let begun = begun.map_err(|why| {
-        service.log.info(format_args!("no session: {why}"));
-        refusal(why)
+        audit::no_session(&service, peer, &why);
+        match refusal(why) {
+            ApiError::Unauthorized(why) => login_failed(&service, peer, why),
+            error => error,
+        }
     })?;
     let principal = &begun.principal;
     let name = |scoped: &Scoped| scoped.scope.reference().to_owned();
     let writes = principal.writes.as_ref().map(name);
     service.log.info(format_args!(
-        "session for {}: writes {}",
+        "audit: session for {}: writes {}",
         principal.name,
         writes.as_deref().unwrap_or("nothing")
     ));

@@ -3,6 +3,7 @@
 //!
 //! Called by [`crate::principal`] for each request and by [`crate::routes::session`].
 
+pub(crate) mod attempts;
 pub(crate) mod claims;
 pub(crate) mod command;
 pub(crate) mod keys;
@@ -19,6 +20,7 @@ mod issuer;
 use std::path::Path;
 use std::sync::Arc;
 
+use attempts::Attempts;
 use claims::{Claims, Doubt};
 use keys::{Fetch, IssuerKeys, Web};
 use rules::{Given, Refusal, Rules};
@@ -35,6 +37,7 @@ pub(crate) struct Trust {
     sessions: Sessions,
     services: Option<Services>,
     public: Option<Principal>,
+    attempts: Attempts,
 }
 
 /// The CI services whose tokens are taken.
@@ -97,7 +100,8 @@ impl Trust {
             rules: Arc::new(rules),
             fetch,
         });
-        Self { tokens: Tokens::of(dir), sessions: Sessions::default(), services, public }
+        let (tokens, sessions) = (Tokens::of(dir), Sessions::default());
+        Self { tokens, sessions, services, public, attempts: Attempts::default() }
     }
 
     /// Whether nobody gets in over TCP who is not known.
@@ -113,6 +117,11 @@ impl Trust {
     /// The tokens that an administrator made.
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.tokens
+    }
+
+    /// What came from which address of late.
+    pub(crate) fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// Who has a token.

@@ -50,4 +50,6 @@ mod stats;
 #[cfg(test)]
 mod stress;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod trust;
