@@ -19,8 +19,10 @@ async fn object(backend: &dyn Backend) -> (ObjectName, Bytes) {
     (object, bytes)
 }
 
+type Change = (&'static str, fn(&mut Record));
+
 /// Changes of a record that leave its key as it is, or lie about it.
-fn changes() -> Vec<(&'static str, fn(&mut Record))> {
+fn changes() -> Vec<Change> {
     fn rename(record: &mut Record, to: &str) {
         record.outputs[0].name = to.into();
     }
@@ -52,7 +54,7 @@ async fn a_record_that_no_build_makes_is_no_answer() {
         let written = store(&remote(&backend), &name, &evil, &blobs).await;
         let reader = remote(&backend);
         assert!(find(&reader, &name).await.unwrap().is_empty(), "{what}");
-        assert!(reader.results(&[name.clone()]).await.unwrap().is_empty(), "{what}");
+        assert!(reader.results(std::slice::from_ref(&name)).await.unwrap().is_empty(), "{what}");
         // Who compiles it then stores it.
         store(&remote(&backend), &name, &record, &blobs).await.unwrap();
         assert_eq!(find(&reader, &name).await.unwrap().len(), 1, "{what}: {written:?}");
