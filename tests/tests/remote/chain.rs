@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
 
+use kiln_server::limits::REMOTE_ASKED;
 use kiln_tests::far::bucket::{Bucket, warnings};
 use kiln_tests::far::standing::Standing;
 use kiln_tests::samples::{build_all_kinds, of_all_kinds};
@@ -50,6 +52,29 @@ fn what_a_shared_server_has_and_does_not_hold_sends_the_question_on_to_the_bucke
     for world in [&a, &b, &one, &two, &three] {
         assert_eq!(warnings(&world.kiln_dir()), [""; 0]);
     }
+}
+
+/// A shared server was told that there is nothing, and another one stores it then: the next machine that asks when
+/// that answer counts no more has it.
+#[test]
+fn that_there_is_nothing_counts_for_a_moment_only() {
+    let (a, b) = (world!(), world!());
+    let (one, two, three) = (world!(), world!(), world!());
+    let bucket = bucket!(one);
+    let (first, second) = (shared(&a, &bucket), shared(&b, &bucket));
+    let read = |world: &World| {
+        let project = of_all_kinds(world, "app");
+        let call = world.cargo(&project, &["build"]).env("KILN_MODE", "read");
+        build_all_kinds(world, &project, call.env("KILN_UPSTREAM", second.url()))
+    };
+    read(&two);
+    let asked = Instant::now();
+    build(&one, &of_all_kinds(&one, "app"), &first);
+    one.kiln(&["server", "stop"]).run().ok();
+    wait_until("it is in the bucket", || bucket.objects("results").len() == 5);
+    wait_until("the answer is old", || asked.elapsed() >= REMOTE_ASKED);
+    three.assert_all_hit(&read(&three));
+    assert_eq!(three.stats()["build"]["hit_remote"], 5, "{:#}", three.stats());
 }
 
 /// Addresses that nobody listens on. Other tests have ports of another address.

@@ -214,6 +214,21 @@ fn ripgrep_on_a_second_machine() {
     println!("ripgrep: {packed} large blobs, {restored} bytes restored");
     assert!(all.received < restored / 2 && sent.sent < restored / 2, "{all:?} {sent:?}");
     assert_eq!(warnings(&dir), [""; 0]);
+
+    // In a job that nobody had before: object by object, each once.
+    bucket.take();
+    let third = published.copy_to(world.at("ws/elsewhere/three"));
+    let (dir, home) = (world.at("k3"), world.at("home3"));
+    std::fs::create_dir(&home).unwrap();
+    let there = |call: Call| call.env("KILN_DIR", &dir).env("HOME", &home);
+    let call = bucket.before(there(world.cargo(&third, &["build"]))).env("KILN_JOB", "another");
+    assert_eq!(call.run().ok().compiled(), [""; 0]);
+    counted(&bucket, &dir);
+    let read = bucket.take();
+    show("ripgrep, another job", &read);
+    assert!(requests(&read, "GET packed") <= packed as u64, "{read:#?}");
+    there(world.kiln(&["server", "stop"])).run().ok();
+    assert_eq!(warnings(&dir), [""; 0]);
 }
 
 /// A shared server before the bucket, in the state directory of a world.
