@@ -41,9 +41,10 @@ impl Programs {
         command.args(optimised.then_some("--release"));
         command.arg("--manifest-path").arg(workspace).arg("--target-dir").arg(target);
         cargo::run_to_end(&mut command)?;
-        let found = |path: PathBuf| match path.is_file() {
-            true => Ok(path),
-            false => Err(Failure::NotMeasured(format!("{} is not there", path.display()))),
+        // Builds go on in other directories.
+        let found = |path: PathBuf| match path.canonicalize() {
+            Ok(whole) if whole.is_file() => Ok(whole),
+            _ => Err(Failure::NotMeasured(format!("{} is not there", path.display()))),
         };
         Ok(Self {
             kiln: found(kiln.unwrap_or_else(|| dir.join("kiln")))?,

@@ -84,7 +84,7 @@ impl RunningServer {
     /// Where it listens, as `KILN_SERVER` names it.
     pub fn url(&self) -> String {
         match &self.address {
-            Address::Tcp(place) => format!("http://{place}"),
+            Address::Tcp(place) | Address::Known(place, _) => format!("http://{place}"),
             Address::Unix(path) => format!("unix://{}", path.display()),
         }
     }

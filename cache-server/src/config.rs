@@ -85,6 +85,10 @@ pub struct ServeConfig {
     pub tcp_scope: Option<Scope>,
     /// What is behind the server.
     pub remote: RemoteConfig,
+    /// The file with the rules for CI services and repositories.
+    pub trust: Option<PathBuf>,
+    /// Whether anybody who reaches it over TCP may use it, from other machines too.
+    pub allow_anyone: bool,
 }
 
 /// What is behind a server, and how it is used.
@@ -133,6 +137,8 @@ impl ServeConfig {
             log: Level::default(),
             tcp_scope: None,
             remote: RemoteConfig::default(),
+            trust: None,
+            allow_anyone: false,
         }
     }
 
@@ -170,6 +176,10 @@ impl ServeConfig {
         if let Some(text) = &settings.drain {
             self.remote.drain = parse_drain(text)?;
         }
+        if let Some(text) = &settings.trust {
+            self.trust = Some(parse_trust(text)?);
+        }
+        self.allow_anyone |= settings.allow_anyone;
         self.remote.sends &= !settings.reads_only;
         self.remote.access = settings.access.clone();
         if let Some(text) = &settings.cache_size {
@@ -202,6 +212,10 @@ pub struct Settings {
     pub upstream: Option<String>,
     /// `KILN_DRAIN`, `--drain`.
     pub drain: Option<String>,
+    /// `KILN_TRUST`, `--trust`.
+    pub trust: Option<String>,
+    /// `--allow-anyone`.
+    pub allow_anyone: bool,
     /// `KILN_MODE=read`: nothing is sent to what is behind the server.
     pub reads_only: bool,
     /// What it takes to get in there.
@@ -340,6 +354,17 @@ pub fn parse_drain(text: &str) -> Result<Duration, ConfigError> {
     match text.trim().parse::<u64>() {
         Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err(malformed("KILN_DRAIN", text, "whole seconds, 0 to 86400, e.g. 120")),
+    }
+}
+
+/// `KILN_TRUST`.
+///
+/// # Errors
+/// No absolute path.
+pub fn parse_trust(text: &str) -> Result<PathBuf, ConfigError> {
+    match text.starts_with('/') && !text.contains('\0') {
+        true => Ok(PathBuf::from(text)),
+        false => Err(malformed("KILN_TRUST", text, "the absolute path of a file")),
     }
 }
 

@@ -11,7 +11,7 @@ use kiln_storage::StoreError;
 use kiln_storage::api::Problem;
 
 use crate::index::IndexError;
-use crate::limits::RETRY_AFTER_S;
+use crate::limits::{LOGIN_PERIOD, RETRY_AFTER_S};
 use crate::log::Log;
 
 /// Why a request fails.
@@ -47,6 +47,12 @@ pub(crate) enum ApiError {
     /// No part of the blob is in the range asked for.
     #[error("range not satisfiable, {0} bytes")]
     RangeNotSatisfiable(u64),
+    /// It has to be known who the caller is.
+    #[error("unauthorized: {0}")]
+    Unauthorized(&'static str),
+    /// Too many failed logins came from the caller's address.
+    #[error("too many failed logins")]
+    TooManyLogins,
     /// The caller may not do this.
     #[error("forbidden: {0}")]
     Forbidden(&'static str),
@@ -115,6 +121,13 @@ const RANGE_NOT_SATISFIABLE: Kind = kind(
     StatusCode::RANGE_NOT_SATISFIABLE,
     "No byte of the blob is in the range",
 );
+const UNAUTHORIZED: Kind =
+    kind("unauthorized", StatusCode::UNAUTHORIZED, "The caller is not known");
+const TOO_MANY_LOGINS: Kind = kind(
+    "too-many-logins",
+    StatusCode::TOO_MANY_REQUESTS,
+    "Too many logins from this address failed of late",
+);
 const FORBIDDEN: Kind = kind("forbidden", StatusCode::FORBIDDEN, "The caller may not do this");
 const READ_ONLY: Kind =
     kind("read-only", StatusCode::SERVICE_UNAVAILABLE, "The store takes no writes");
@@ -147,6 +160,8 @@ impl ApiError {
             Self::RangeNotSatisfiable(size) => {
                 (RANGE_NOT_SATISFIABLE, Some(format!("the blob has {size} bytes")))
             }
+            Self::Unauthorized(detail) => (UNAUTHORIZED, Some((*detail).to_owned())),
+            Self::TooManyLogins => (TOO_MANY_LOGINS, None),
             Self::Forbidden(detail) => (FORBIDDEN, Some((*detail).to_owned())),
             Self::ReadOnly(detail) => (READ_ONLY, Some((*detail).to_owned())),
             Self::InsufficientStorage => (INSUFFICIENT_STORAGE, None),
@@ -164,7 +179,11 @@ impl ApiError {
 
     /// Seconds after which it makes sense to ask again, where it does.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
-        matches!(self, Self::Busy(_) | Self::Unavailable(_)).then_some(RETRY_AFTER_S)
+        match self {
+            Self::Busy(_) | Self::Unavailable(_) => Some(RETRY_AFTER_S),
+            Self::TooManyLogins => Some(LOGIN_PERIOD.as_secs()),
+            _ => None,
+        }
     }
 
     /// The problem document.
@@ -209,6 +228,7 @@ impl From<StoreError> for ApiError {
             StoreError::ReadOnly(why) => read_only(&why),
             StoreError::Damaged { name, why } => Self::Internal(format!("{name} damaged: {why}")),
             StoreError::TooLarge { .. } => Self::TooLarge("a blob is over the limit of the store"),
+            StoreError::Refused(why) => Self::Internal(why),
         }
     }
 }

@@ -212,7 +212,7 @@ fn parse_pin(text: &str) -> Result<Pin, ConfigError> {
     Ok(Pin { scope, result: result.parse().map_err(|_| error())? })
 }
 
-fn parse_time(setting: &'static str, text: &str) -> Result<Duration, ConfigError> {
+pub(crate) fn parse_time(setting: &'static str, text: &str) -> Result<Duration, ConfigError> {
     let error = || malformed(setting, text, TIME_ACCEPTS);
     let unit = text.chars().last().ok_or_else(error)?;
     let seconds: u64 = match unit {

@@ -14,9 +14,11 @@ pub mod log;
 pub mod remote;
 pub mod socket_path;
 
+mod check;
 mod clock;
 mod error;
 mod evict;
+mod health;
 mod history;
 mod http;
 mod index;
@@ -33,15 +35,20 @@ mod rebuild;
 pub mod report;
 mod reports;
 mod routes;
+mod scopes;
 mod serve;
 mod service;
 mod store;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod trust;
 
+pub use check::check;
 pub use config::{ConfigError, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
+pub use health::health;
 pub use remote::url::{Access, RemoteUrl};
 pub use routes::openapi::text as openapi_text;
 pub use serve::{ServeError, Server, serve};
 pub use socket_path::socket_path;
+pub use trust::command::{USAGE as TOKEN_USAGE, token};

@@ -96,7 +96,7 @@ fn try_lock(dir: &Path) -> Result<Option<File>, ServeError> {
 }
 
 /// Makes a directory for its owner only, with its parents; leaves one that is there.
-fn make_private_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
     if let Some(parent) = dir.parent() {
         fs::create_dir_all(parent)?;
     }

@@ -1,7 +1,7 @@
 //! Publishing a result: what is checked at once ([`publish`]), and how a record whose blobs are
 //! all stored becomes visible ([`commit`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use kiln_storage::api::{Offer, PublishRequest};
@@ -11,12 +11,14 @@ use kiln_storage::{Digest, ObjectName, Record, ResultKey, Scope, limits as share
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::outbox::{self, Dropped};
+use crate::index::owners;
 use crate::index::records::{self, RecordRow, Stored, Times};
 use crate::ingest::{self, Job, OpenOffer};
 use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
-use crate::principal::Principal;
+use crate::principal::{Principal, Scoped};
 use crate::quarantine;
 use crate::remote::outbox::tell_dropped;
+use crate::scopes;
 use crate::service::Service;
 
 /// What became of a publication.
@@ -58,7 +60,7 @@ pub(crate) async fn publish(
     if record.result_key != *key {
         return Err(ApiError::Unprocessable("the record has another key than the path".into()));
     }
-    if !offers.is_empty() && !principal.local {
+    if !offers.is_empty() && !principal.local() {
         return Err(ApiError::Unprocessable("files can be offered on a unix socket only".into()));
     }
     let body =
@@ -66,22 +68,25 @@ pub(crate) async fn publish(
     if body.len() > shared_limits::MAX_RECORD_BYTES {
         return Err(ApiError::TooLarge("the record"));
     }
-    let candidate =
-        Candidate { scope: principal.scope.clone(), record, body: body.into(), replace };
-    if quarantine::contains(service, &principal.scope_id, key).await? {
+    let Scoped { scope, id: scope_id } = principal.writes()?;
+    let candidate = Candidate { scope: scope.clone(), record, body: body.into(), replace };
+    if quarantine::contains(service, principal.read_ids(), scope_id, key).await? {
         return Err(ApiError::Quarantined);
     }
-    if !replace && intact(service, &principal.scope_id, key).await? {
+    if !replace && intact(service, scope_id, key).await? {
         return Ok(Published::Kept);
     }
     service.store.check_writable()?;
-    let needed = absent_blobs(service, &candidate.record).await?;
+    let mut needed = absent_blobs(service, &candidate.record).await?;
+    if !principal.local() {
+        needed.extend(not_owned(service, scope, &candidate.record, &needed).await?);
+    }
     if needed.is_empty() {
         return commit(service, &candidate).await;
     }
     let files = open_offers(needed, offers).await?;
     let keys = [*candidate.record.unit_key.digest(), *candidate.record.result_key.digest()];
-    let guard = service.pending.begin(&principal.scope_id, &keys);
+    let guard = service.pending.begin(scope_id, &keys);
     service.queue.push(Job { candidate, files, guard })?;
     Ok(Published::Accepted)
 }
@@ -120,6 +125,24 @@ async fn absent_blobs(service: &Service, record: &Record) -> Result<Vec<(Digest,
     }
     forget_blobs(service, absent.iter().map(|(digest, _)| *digest).collect()).await?;
     Ok(absent)
+}
+
+/// The blobs of a record that are here, and that the repository has not shown to have: nobody gets at the blobs of
+/// others by naming them.
+async fn not_owned(
+    service: &Service,
+    scope: &Scope,
+    record: &Record,
+    absent: &[(Digest, u64)],
+) -> Result<Vec<(Digest, u64)>, ApiError> {
+    let mut here = record.blobs();
+    here.retain(|blob| !absent.contains(blob));
+    let asked: Vec<Digest> = here.iter().map(|(digest, _)| *digest).collect();
+    let repository = [scope.repository().to_owned()];
+    let read = move |index: &_| owners::missing(index, &asked, &repository);
+    let missing: HashSet<Digest> = service.index.read(read).await?.into_iter().collect();
+    here.retain(|(digest, _)| missing.contains(digest));
+    Ok(here)
 }
 
 /// Forgets blobs that the store does not have and the index may think it has.
@@ -213,7 +236,7 @@ pub(crate) async fn commit(
     let scope_id = candidate.scope.id();
     let _guard = service.commit.lock().await;
     // It may have been quarantined while its bytes were taken over.
-    if quarantine::contains(service, &scope_id, &record.result_key).await? {
+    if quarantine::contains(service, Vec::new(), &scope_id, &record.result_key).await? {
         return Err(ApiError::Quarantined);
     }
     if !candidate.replace && intact(service, &scope_id, &record.result_key).await? {
@@ -223,6 +246,7 @@ pub(crate) async fn commit(
     if let Some((digest, _)) = absent.first() {
         return Err(ApiError::MissingBlobs(format!("{digest} is gone again")));
     }
+    scopes::keep(service, &candidate.scope).await?;
     let (scope, key) = (scope_id.clone(), record.result_key);
     let older = service.index.read(move |index| records::stored(index, &scope, &key)).await?;
     // One that came from afar may not be an object here.
@@ -236,6 +260,7 @@ pub(crate) async fn commit(
     let afar = older.as_ref().and_then(|older| older.afar.clone());
     // What is there already, and was just not here in time, is not sent there.
     let sends = service.edge.as_ref().is_some_and(|edge| edge.sends)
+        && service.policy.goes_on(&row.scope)
         && (candidate.replace || afar.is_none());
     let written = service.index.write(move |index| {
         let (id, grown) = records::insert(index, &row)?;

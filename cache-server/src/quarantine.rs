@@ -13,7 +13,7 @@ use kiln_storage::{ObjectName, ResultKey};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::quarantine;
-use crate::principal::Principal;
+use crate::principal::{Principal, Scoped};
 use crate::remote::fetch::reject;
 use crate::service::Service;
 
@@ -40,22 +40,22 @@ pub(crate) async fn add(
     let reason = bounded(request.reason);
     let entry = Quarantined { result_key: key, unit, at_ms: clock::now_ms(), reason };
     let body = serde_json::to_vec(&entry).map_err(|error| ApiError::Internal(error.to_string()))?;
+    let Scoped { scope, id } = principal.writes()?;
     // No record becomes visible meanwhile.
     let _guard = service.commit.lock().await;
     service.log.warn(format_args!("result {key} quarantined: {}", entry.reason));
     // The object first: an index that is lost after this does not bring the record back.
-    let name = ObjectName::quarantined(&principal.scope, &key);
+    let name = ObjectName::quarantined(scope, &key);
     let noted = service.store.put_framed(&name, &body).await;
-    let scope = principal.scope_id.clone();
+    let id = id.clone();
     let (stored, released) =
-        service.index.write(move |index| quarantine::insert(index, &scope, &entry)).await?;
+        service.index.write(move |index| quarantine::insert(index, &id, &entry)).await?;
     if let Some(name) = stored.as_ref().and_then(|stored| stored.afar.clone()) {
         reject(service, name);
     }
-    let record = stored.map(|stored| {
-        ObjectName::record(&principal.scope, &stored.unit_key, &key, stored.generation)
-    });
-    let released = released.iter().map(|key| ObjectName::quarantined(&principal.scope, key));
+    let record =
+        stored.map(|stored| ObjectName::record(scope, &stored.unit_key, &key, stored.generation));
+    let released = released.iter().map(|key| ObjectName::quarantined(scope, key));
     for name in released.chain(record) {
         // A record that stays is passed over by a rebuild.
         if let Err(error) = service.store.delete(&name).await {
@@ -80,11 +80,12 @@ pub(crate) async fn release(
     principal: &Principal,
     keys: Vec<ResultKey>,
 ) -> Result<(), ApiError> {
+    let Scoped { scope, id } = principal.writes()?;
     let _guard = service.commit.lock().await;
     for key in keys {
-        service.store.delete(&ObjectName::quarantined(&principal.scope, &key)).await?;
-        let scope = principal.scope_id.clone();
-        service.index.write(move |index| quarantine::release(index, &scope, &key)).await?;
+        service.store.delete(&ObjectName::quarantined(scope, &key)).await?;
+        let id = id.clone();
+        service.index.write(move |index| quarantine::release(index, &id, &key)).await?;
         service.log.info(format_args!("result {key} released from quarantine"));
     }
     Ok(())
@@ -134,17 +135,19 @@ fn parse_name(name: &ObjectName) -> Option<(String, ResultKey)> {
     Some((scope.to_owned(), key.parse().ok()?))
 }
 
-/// Whether a result is quarantined in a scope.
+/// Whether a result is quarantined in a scope, or in one of others that are read with it.
 ///
 /// # Errors
 /// What the index fails with.
 pub(crate) async fn contains(
     service: &Service,
+    mut others: Vec<String>,
     scope: &str,
     key: &ResultKey,
 ) -> Result<bool, ApiError> {
-    let (scope, key) = (scope.to_owned(), *key);
-    Ok(service.index.read_few(move |index| quarantine::contains(index, &scope, &key)).await?)
+    let key = *key;
+    others.push(scope.to_owned());
+    Ok(service.index.read_few(move |index| quarantine::in_any(index, &others, &key)).await?)
 }
 
 #[cfg(test)]

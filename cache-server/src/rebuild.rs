@@ -12,6 +12,7 @@ use crate::index::quarantine as quarantined;
 use crate::index::records::{self, RecordRow, Times};
 use crate::limits::{REBUILD_BATCH, REBUILD_READS};
 use crate::quarantine;
+use crate::scopes;
 use crate::service::Service;
 
 /// Counts of a rebuild.
@@ -34,6 +35,7 @@ pub(crate) struct Rebuilt {
 pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
     // Before any record: none that is quarantined comes back.
     let quarantined = quarantine::fill(service).await?;
+    scopes::fill(service).await?;
     let blobs = find_blobs(service).await?;
     let mut rebuilt = Rebuilt { blobs, quarantined, ..Rebuilt::default() };
     let found = service.store.list("records/").map(|listed| {

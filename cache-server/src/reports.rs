@@ -19,6 +19,9 @@ use crate::limits::{EVENT_FLUSH_DELAY, MAX_STORED_EVENTS, MAX_WAITING_EVENTS};
 use crate::remote::Edge;
 use crate::service::Service;
 
+/// The scope that events are of, and others whose results they may have used.
+type Of = (String, Vec<String>);
+
 /// Events that are not written yet, by scope.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
@@ -31,7 +34,7 @@ pub(crate) struct Reports {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    events: BTreeMap<String, Vec<Event>>,
+    events: BTreeMap<Of, Vec<Event>>,
     count: usize,
 }
 
@@ -40,13 +43,13 @@ impl Reports {
     ///
     /// # Errors
     /// [`ApiError::Busy`] when too many wait.
-    pub(crate) fn take(&self, scope: String, events: Vec<Event>) -> Result<(), ApiError> {
+    pub(crate) fn take(&self, of: Of, events: Vec<Event>) -> Result<(), ApiError> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.count + events.len() > MAX_WAITING_EVENTS {
             return Err(ApiError::Busy("too many events at once"));
         }
         waiting.count += events.len();
-        waiting.events.entry(scope).or_default().extend(events);
+        waiting.events.entry(of).or_default().extend(events);
         self.wake.notify_one();
         Ok(())
     }
@@ -65,11 +68,11 @@ impl Reports {
             return Ok(());
         }
         let batches: Batches =
-            waiting.events.into_iter().map(|(scope, batch)| (scope, Arc::new(batch))).collect();
+            waiting.events.into_iter().map(|(of, batch)| (of, Arc::new(batch))).collect();
         let for_index = batches.clone();
         let written = service.index.write(move |index| {
-            for (scope, batch) in &for_index {
-                events::add(index, scope, batch, clock::now_ms())?;
+            for ((scope, others), batch) in &for_index {
+                events::add(index, (scope, others), batch, clock::now_ms())?;
             }
             events::trim(index, MAX_STORED_EVENTS)
         });
@@ -80,15 +83,17 @@ impl Reports {
 }
 
 /// Events by scope.
-type Batches = Vec<(String, Arc<Vec<Event>>)>;
+type Batches = Vec<(Of, Arc<Vec<Event>>)>;
 
 /// Writes events into the history, counts those that are new, and queues them for what is behind the server.
 async fn keep(service: &Service, batches: Batches) -> Result<(), IndexError> {
     let mut kept = Ok(());
-    let goes_on = service.edge.as_ref().is_some_and(Edge::takes_events);
-    let refused = service.edge.as_ref().and_then(Edge::refuses_events);
-    for (scope, batch) in batches {
-        let (metrics, refused) = (service.metrics.clone(), refused.clone());
+    let takes = service.edge.as_ref().is_some_and(Edge::takes_events);
+    let refuses = service.edge.as_ref().and_then(Edge::refuses_events);
+    for ((scope, _), batch) in batches {
+        let is_shared = service.policy.goes_on(&scope);
+        let (goes_on, refused) = (takes && is_shared, refuses.clone().filter(|_| is_shared));
+        let metrics = service.metrics.clone();
         let added = service.history.add((scope, false), batch, move |rows, new| {
             new.iter().for_each(|event| metrics.event(event));
             if let Some(why) = refused {
@@ -101,7 +106,7 @@ async fn keep(service: &Service, batches: Batches) -> Result<(), IndexError> {
         });
         kept = kept.and(added.await);
     }
-    if let Some(edge) = service.edge.as_ref().filter(|_| goes_on) {
+    if let Some(edge) = service.edge.as_ref().filter(|_| takes) {
         edge.events.wake();
     }
     kept

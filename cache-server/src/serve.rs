@@ -20,14 +20,14 @@ use crate::config::{Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
 use crate::index::{self, IndexError};
 use crate::limits::{
-    BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, SHUTDOWN_SETTLE, WATCH_INTERVAL,
-    WORKER_THREADS,
+    BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, SHUTDOWN_SETTLE,
+    TOKEN_USES_INTERVAL, WATCH_INTERVAL, WORKER_THREADS,
 };
 use crate::log::Log;
 use crate::place::{Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
-use crate::{evict, history, ingest, quarantine, rebuild, remote, reports, routes};
+use crate::{check, evict, history, ingest, quarantine, rebuild, remote, reports, routes, scopes};
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,9 @@ pub enum ServeError {
     /// The store cannot be opened.
     #[error("the store cannot be opened: {0}")]
     Store(#[from] kiln_storage::StoreError),
+    /// Who is to be let in is not said as it should be.
+    #[error("{0}")]
+    Trust(String),
     /// What is behind the server cannot be used as it is configured.
     #[error("{0}")]
     NoRemote(String),
@@ -114,6 +117,7 @@ impl Server {
 
     fn bind_in(place: Place, mut config: ServeConfig, log: Log) -> Result<Self, ServeError> {
         raise_open_files();
+        let trust = check::trust(&config).map_err(ServeError::Trust)?;
         let runtime = runtime()?;
         // Before anybody can see that it listens.
         let signals = {
@@ -172,8 +176,8 @@ impl Server {
             store.display(),
             before.unwrap_or_default()
         ));
-        let service = Service::new(config, store, (opened.index, history), log, behind);
-        remote::outbox::tell_unsent(&service, opened.unsent);
+        let service = Service::new(config, store, (opened.index, history), log, (behind, trust));
+        remote::unsent::tell(&service, opened.unsent);
         Ok(Self { runtime, service, unix, tcp, signals, fill, place })
     }
 
@@ -265,6 +269,9 @@ enum Fill {
 
 fn start_background(service: &Service, fill: Fill) {
     ingest::start(service);
+    let policy = service.clone();
+    tokio::spawn(async move { scopes::note_own(&policy).await });
+    tokio::spawn(keep_uses(service.clone()));
     tokio::spawn(reports::run(service.clone()));
     let leases = service.clone();
     tokio::spawn(async move { leases.leases.run().await });
@@ -291,6 +298,23 @@ fn start_background(service: &Service, fill: Fill) {
         }
         evict::run(service).await;
     });
+}
+
+/// Writes when tokens were used last, and says what is wrong with their file, until the task is dropped.
+async fn keep_uses(service: Service) {
+    loop {
+        tokio::time::sleep(TOKEN_USES_INTERVAL).await;
+        write_uses(&service).await;
+    }
+}
+
+async fn write_uses(service: &Service) {
+    let tokens = service.clone();
+    let write = move || tokens.policy.trust().tokens().write_uses();
+    let _ = tokio::task::spawn_blocking(write).await;
+    if let Some(why) = service.policy.trust().tokens().take_fault() {
+        service.log.warn_of("tokens", format_args!("nobody gets in by a token: {why}"));
+    }
 }
 
 /// The signals that make a server leave.
@@ -395,6 +419,7 @@ async fn finish(
         remote::outbox::drain(service, drain, drain).await;
     }
     tell_left(service).await;
+    write_uses(service).await;
     let finished = timeout(left, async {
         let guard = service.commit.clone().lock_owned().await;
         let written = service.reports.flush(service).await;

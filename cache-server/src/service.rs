@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use kiln_storage::{Remote, Scope};
+use kiln_storage::Remote;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::config::ServeConfig;
@@ -22,7 +22,9 @@ use crate::pending::Pending;
 use crate::principal::Policy;
 use crate::remote::Edge;
 use crate::reports::Reports;
+use crate::scopes::Known;
 use crate::store::Store;
+use crate::trust::Trust;
 
 /// A handle on the parts; clones share them.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub(crate) struct Parts {
     pub log: Log,
     /// Who may ask for what.
     pub policy: Policy,
+    /// The scopes that index and store know.
+    pub(crate) scopes: Known,
     /// What is behind the server, if there is something.
     pub edge: Option<Edge>,
     /// Who compiles a unit while others wait for it.
@@ -96,18 +100,19 @@ impl Service {
         store: Store,
         (index, history): (Index, History),
         log: Log,
-        remote: Option<Arc<dyn Remote>>,
+        (remote, trust): (Option<Arc<dyn Remote>>, Trust),
     ) -> Self {
         let uid = rustix::process::geteuid().as_raw();
         let edge = remote.map(|remote| Edge::new(remote, &config.remote));
-        let tcp_scope = config.tcp_scope.clone().unwrap_or_else(|| Scope::local_user(uid));
+        let policy = Policy::new(uid, config.tcp_scope.clone(), trust);
         Self(Arc::new(Parts {
             config,
             store,
             index,
             history,
             log,
-            policy: Policy { uid, tcp_scope },
+            policy,
+            scopes: Known::default(),
             edge,
             leases: Leases::default(),
             pending: Pending::default(),

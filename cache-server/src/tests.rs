@@ -103,8 +103,9 @@ impl Fixture {
         let store = Store::new(backend.clone(), StorageUrl::Memory);
         let index = index::open::open(dir.path(), "test").unwrap().index;
         let log = Log::open(&dir.path().join("server.log"), Level::Debug, false);
+        let trust = crate::trust::Trust::new(dir.path(), None);
         let (history, _) = crate::history::open::open(dir.path()).unwrap();
-        let service = Service::new(config, store, (index, history), log, remote);
+        let service = Service::new(config, store, (index, history), log, (remote, trust));
         service.complete.send_replace(true);
         ingest::start(&service);
         tokio::spawn(crate::remote::outbox::run(service.clone()));
@@ -191,7 +192,7 @@ fn offer(digest: Digest, path: &Path) -> Offer {
 }
 
 /// A record of one output that holds the name of the unit.
-fn record(unit: &str) -> Record {
+pub(crate) fn record(unit: &str) -> Record {
     let unit_key = UnitKey::new(Digest::of(format!("unit {unit}").as_bytes()));
     Record {
         version: RECORD_VERSION,

@@ -10,12 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kiln_storage::api::{LookupRequest, LookupResponse};
 use kiln_storage::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
+const NOT_JSON: &str = "not the JSON expected";
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,27 @@ pub enum Address {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, and what to be known by there.
+    Known(String, Bearer),
+}
+
+/// A bearer token: never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bearer(String);
+
+impl Bearer {
+    /// One that can be sent: a line without control characters. Secrets of CI often end with a line break.
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let sent = !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        sent.then(|| Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bearer(not shown)")
+    }
 }
 
 /// As settings name it.
@@ -31,7 +54,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(host) => f.write_str(host),
+            Self::Tcp(host) | Self::Known(host, _) => f.write_str(host),
         }
     }
 }
@@ -74,8 +97,13 @@ impl Stream for TcpStream {
 /// One connection.
 pub struct Client {
     stream: Box<dyn Stream>,
+    /// A line of each head, where one is to be known by something.
+    authorization: String,
+    address: Address,
     local: bool,
     alive: bool,
+    /// The last answer was whole, and the connection ended with it.
+    closed: bool,
 }
 
 impl std::fmt::Debug for Client {
@@ -103,7 +131,7 @@ impl Client {
             Address::Unix(path) => {
                 (Box::new(UnixStream::connect(path).map_err(ClientError::Absent)?), true)
             }
-            Address::Tcp(host) => {
+            Address::Tcp(host) | Address::Known(host, _) => {
                 let mut last = io::Error::other("the name has no address");
                 let addresses = host.to_socket_addrs().map_err(ClientError::Absent)?;
                 let mut found = None;
@@ -120,7 +148,12 @@ impl Client {
                 (Box::new(found.ok_or(ClientError::Absent(last))?), false)
             }
         };
-        Ok(Self { stream, local, alive: true })
+        let authorization = match address {
+            Address::Known(_, Bearer(token)) => format!("authorization: Bearer {token}\r\n"),
+            Address::Unix(_) | Address::Tcp(_) => String::new(),
+        };
+        let address = address.clone();
+        Ok(Self { stream, authorization, address, local, alive: true, closed: false })
     }
 
     /// Whether the server is on this machine and sees the same files.
@@ -133,10 +166,26 @@ impl Client {
         self.alive
     }
 
+    /// A request begins, on another connection where the server, or what is in between, ends one with each answer.
+    fn begin(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        if self.closed {
+            *self = Self::connect(&self.address)?;
+        }
+        self.alive = false;
+        Ok(self.stream.set_timeout(timeout)?)
+    }
+
+    /// Its answer is whole.
+    fn ended(&mut self, head: &Head) {
+        self.alive = !head.close;
+        self.closed = head.close;
+    }
+
     fn send(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(), ClientError> {
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: kiln\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n",
+             {}content-length: {}\r\n\r\n",
+            self.authorization,
             body.len()
         )
         .into_bytes();
@@ -213,12 +262,11 @@ impl Client {
         body: &[u8],
         timeout: Duration,
     ) -> Result<Vec<u8>, ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(timeout)?;
+        self.begin(timeout)?;
         self.send(method, path, body)?;
         let mut head = self.head()?;
         let body = self.body(&mut head)?;
-        self.alive = !head.close;
+        self.ended(&head);
         match head.status {
             200..300 => Ok(body),
             status => Err(ClientError::Refused(status, brief(&body))),
@@ -238,7 +286,17 @@ impl Client {
     ) -> Result<A, ClientError> {
         let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
         let answer = self.request(method, path, &body, timeout)?;
-        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign("not the JSON expected"))
+        serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign(NOT_JSON))
+    }
+
+    /// Looks up.
+    ///
+    /// # Errors
+    /// As [`Client::json`]. Records of another version are left out.
+    pub fn lookup(&mut self, request: &LookupRequest) -> Result<LookupResponse, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|_| ClientError::Foreign("the question"))?;
+        let answer = self.request("POST", "/v1/lookup", &body, limits::LOOKUP_TIMEOUT)?;
+        LookupResponse::read(&answer).map_err(|_| ClientError::Foreign(NOT_JSON))
     }
 
     /// Reads a blob of known size into a writer.
@@ -252,8 +310,7 @@ impl Client {
         to: &mut impl Write,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(timeout)?;
+        self.begin(timeout)?;
         self.send("GET", path, &[])?;
         let mut head = self.head()?;
         if head.status != 200 {
@@ -268,7 +325,7 @@ impl Client {
         if io::copy(&mut (&mut self.stream).take(rest), to)? != rest {
             return Err(ClientError::Foreign("the blob ended early"));
         }
-        self.alive = !head.close;
+        self.ended(&head);
         Ok(())
     }
 
@@ -283,16 +340,18 @@ impl Client {
         from: &mut impl Read,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.alive = false;
-        self.stream.set_timeout(timeout)?;
-        let head = format!("PUT {path} HTTP/1.1\r\nhost: kiln\r\ncontent-length: {size}\r\n\r\n");
+        self.begin(timeout)?;
+        let head = format!(
+            "PUT {path} HTTP/1.1\r\nhost: kiln\r\n{}content-length: {size}\r\n\r\n",
+            self.authorization
+        );
         self.stream.write_all(head.as_bytes())?;
         if io::copy(&mut from.take(size), &mut self.stream)? != size {
             return Err(ClientError::Foreign("the file became shorter"));
         }
         let mut head = self.head()?;
         let body = self.body(&mut head)?;
-        self.alive = !head.close;
+        self.ended(&head);
         match head.status {
             200..300 => Ok(()),
             status => Err(ClientError::Refused(status, brief(&body))),
@@ -305,5 +364,37 @@ fn brief(body: &[u8]) -> String {
     match serde_json::from_slice::<kiln_storage::api::Problem>(body) {
         Ok(problem) => problem.detail.unwrap_or(problem.title),
         Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_sent_with_every_request_and_shown_nowhere() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let server = std::thread::spawn(move || {
+            let mut heads = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, mut bytes) = (listener.accept().unwrap().0, [0_u8; 4096]);
+                let read = stream.read(&mut bytes).unwrap();
+                heads.push(String::from_utf8_lossy(&bytes[..read]).into_owned());
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            }
+            heads
+        });
+        let address = Address::Known(host, Bearer::new("secret\n").unwrap());
+        let wait = Duration::from_secs(10);
+        Client::connect(&address).unwrap().request("GET", "/", &[], wait).unwrap();
+        Client::connect(&address).unwrap().upload("/", 0, &mut io::empty(), wait).unwrap();
+        for head in server.join().unwrap() {
+            assert!(head.contains("\r\nauthorization: Bearer secret\r\n"), "{head}");
+        }
+        assert!(!format!("{address:?} {address}").contains("secret"));
+        for bad in ["", " \n", "a\r\nb", "ü"] {
+            assert!(Bearer::new(bad).is_none(), "{bad:?}");
+        }
     }
 }

@@ -12,11 +12,9 @@ use std::time::Instant;
 use kiln_storage::limits::MAX_STREAM_BYTES;
 use kiln_storage::record::Cost;
 
+use crate::env::HIDDEN;
 use crate::spawn;
 use crate::stdin::Source;
-
-/// Variables that tools must not see.
-const HIDDEN: &[&str] = &["KILN_TOKEN"];
 
 /// How a finished tool did.
 #[derive(Debug)]
@@ -57,10 +55,15 @@ impl Kept {
 pub fn command(tool: &OsString, args: &[OsString]) -> Command {
     let mut command = Command::new(tool);
     command.args(args);
+    hide(&mut command);
+    command
+}
+
+/// Takes out of what a program will see what it must not.
+pub(crate) fn hide(command: &mut Command) {
     for name in HIDDEN {
         command.env_remove(name);
     }
-    command
 }
 
 /// Copies lines as they come; each is changed by `show` on its way and kept as it was.

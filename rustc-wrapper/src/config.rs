@@ -249,6 +249,8 @@ impl Config {
             log: setting("KILN_LOG"),
             upstream: setting("KILN_UPSTREAM"),
             drain: setting("KILN_DRAIN"),
+            trust: setting("KILN_TRUST"),
+            allow_anyone: false,
             reads_only: matches!(env.text("KILN_MODE"), Some("read" | "off")),
             access: env.access(),
         };

@@ -65,8 +65,14 @@ pub const SETTINGS: &[Setting] = &[
         name: "KILN_TOKEN",
         accepts: "text",
         default: "none",
-        about: "The bearer token for the Kiln server that `KILN_UPSTREAM` names. Compilers and build scripts \
-                do not see it.",
+        about: "The bearer token for the Kiln server that `KILN_UPSTREAM` or `KILN_SERVER` names; see trust.md. \
+                Compilers and build scripts do not see it.",
+    },
+    Setting {
+        name: "KILN_TRUST",
+        accepts: "an absolute path",
+        default: "none",
+        about: "The file with the rules for CI services and repositories, for a server; see trust.md.",
     },
     Setting {
         name: "KILN_DRAIN",
@@ -152,6 +158,9 @@ pub const SETTINGS: &[Setting] = &[
         about: "What the local server writes to `server.log`.",
     },
 ];
+
+/// Variables that no program sees that Kiln runs: tools, linkers, build scripts. `kiln-front` hides them, too.
+pub const HIDDEN: &[&str] = &["KILN_TOKEN"];
 
 /// A snapshot of the process environment, arguments and working directory.
 #[derive(Debug, Clone, Default)]

@@ -178,6 +178,7 @@ fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -
 
 fn run(linker: &Path, args: &[String]) -> Option<String> {
     let mut command = Command::new(linker);
+    crate::compile::hide(&mut command);
     let output = command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kiln_storage::limits;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::client::{Address, Client, ClientError};
+use crate::client::{Address, Bearer, Client, ClientError};
 use crate::config::{Config, ServerPlace};
 use crate::env::Env;
 use crate::spawn;
@@ -114,7 +114,12 @@ pub fn address(env: &Env, config: &Config) -> Option<Address> {
     Some(match &config.server {
         ServerPlace::Local => Address::Unix(socket(env, config.dir.as_ref()?)),
         ServerPlace::Unix(path) => Address::Unix(path.clone()),
-        ServerPlace::Tcp(host) => Address::Tcp(host.clone()),
+        ServerPlace::Tcp(host) => {
+            match config.serve.access.token.as_deref().and_then(Bearer::new) {
+                Some(token) => Address::Known(host.clone(), token),
+                None => Address::Tcp(host.clone()),
+            }
+        }
     })
 }
 

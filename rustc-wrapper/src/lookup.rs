@@ -78,11 +78,6 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
             }
         }
     }
-    let Some(member) = first_difference else {
-        let causes = nearest(engine);
-        note(engine, causes);
-        return Found::Nothing("new-unit", String::new());
-    };
     let differing = causes::inputs::compare(&mut evaluator, &response.records);
     if let Some(request) = second(&mut evaluator, &request, &response) {
         match again(engine, &request) {
@@ -91,6 +86,13 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
             Err(fault) => return fault,
         }
     }
+    let Some(member) = first_difference else {
+        let causes = nearest(engine);
+        note(engine, causes);
+        let of_another = "its results are of another version of Kiln";
+        let why = if response.foreign.is_empty() { "" } else { of_another };
+        return Found::Nothing("new-unit", why.to_owned());
+    };
     let causes = differing.map(|nearest| of_inputs(engine, nearest)).unwrap_or_default();
     note(engine, causes);
     Found::Nothing("input-changed", describe(&member))
@@ -103,14 +105,16 @@ fn second(
     first: &LookupRequest,
     response: &LookupResponse,
 ) -> Option<LookupRequest> {
-    let full = response.records.len() >= limits::MAX_RECORDS_PER_UNIT;
+    let foreign = &response.foreign;
+    let full = response.records.len() + foreign.len() >= limits::MAX_RECORDS_PER_UNIT;
     if !full && !response.farther {
         return None;
     }
     // Only where results were left out, here or behind the server, can one of these input sets answer.
     let results = expected(evaluator, &response.records);
-    if response.farther {
-        let known = response.records.iter().map(|record| record.result_key).collect();
+    if response.farther || !foreign.is_empty() {
+        let known = response.records.iter().map(|record| &record.result_key);
+        let known = known.chain(foreign).copied().collect();
         return Some(LookupRequest { results, known, ..first.clone() });
     }
     (!results.is_empty()).then(|| LookupRequest { results, ..LookupRequest::default() })
@@ -160,7 +164,7 @@ fn bring(engine: &mut Engine<'_>, record: Record, response: &LookupResponse) -> 
 fn ask(engine: &mut Engine<'_>, request: &LookupRequest) -> Result<LookupResponse, Found> {
     let absent = |error: String| Found::Fault("server-absent", error);
     let client = engine.connect().map_err(|error| absent(error.to_string()))?;
-    client.json("POST", "/v1/lookup", request, limits::LOOKUP_TIMEOUT).map_err(|error| {
+    client.lookup(request).map_err(|error| {
         engine.client = None;
         engine.faults.count();
         Found::Fault("lookup-failed", error.to_string())

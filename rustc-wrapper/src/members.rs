@@ -16,7 +16,7 @@ use kiln_storage::encode::Encoder;
 use kiln_storage::record::{EnvForm, Member, TreeFilter, Variables};
 use rustix::fs::FileType;
 
-use crate::env::Env;
+use crate::env::{Env, HIDDEN};
 use crate::memo::Memo;
 use crate::quick::QuickMap;
 use crate::real_paths::RealPaths;
@@ -181,7 +181,8 @@ impl<'a> Evaluator<'a> {
     }
 
     fn variable(&self, encoder: &mut Encoder, name: &str, form: EnvForm) {
-        let value = self.env.get(name);
+        // What tools do not see is no input, whoever asks for it.
+        let value = self.env.get(name).filter(|_| !HIDDEN.contains(&name));
         match (form, value.and_then(|v| v.to_str())) {
             // A text that looks like a token stands for itself.
             (EnvForm::Tokens, Some(text)) if !self.roots.names_token(text) => {
@@ -338,6 +339,13 @@ mod tests {
         let root = Path::new("/a/b");
         let all = [&[][..], &[("X", "")], &[("X", "1")]].map(|e| value(e, root, &member).unwrap());
         assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2]);
+    }
+
+    #[test]
+    fn what_tools_do_not_see_is_no_input() {
+        let member = Member::Env("KILN_TOKEN".into(), EnvForm::Raw);
+        let at = |env: &[(&str, &str)]| value(env, Path::new("/a/b"), &member).unwrap();
+        assert_eq!(at(&[("KILN_TOKEN", "secret")]), at(&[]));
     }
 
     #[test]

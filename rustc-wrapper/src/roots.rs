@@ -17,13 +17,16 @@ const TARGET_MARKER: &str = "CACHEDIR.TAG";
 const PROFILE_LOCK: &str = ".cargo-lock";
 /// Delimits a root's name in a template; a text that has it is not stored.
 pub const MARK: char = '\u{1}';
+/// The sources of the standard library in a sysroot, where they are installed: rustc then names them instead of
+/// `/rustc/<commit>`.
+const STD_SOURCES: &str = "lib/rustlib/src/rust";
 /// Where remapped roots appear to be.
 pub const VIRTUAL: &str = "/kiln/";
 
 /// One root: its name and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
-    /// `workspace`, `package`, `out`, `target`, `cargo`, `sysroot`, `home` or `tmp`.
+    /// `workspace`, `package`, `out`, `target`, `cargo`, `std`, `sysroot`, `home` or `tmp`.
     pub name: &'static str,
     /// Absolute path without a trailing slash.
     pub path: String,
@@ -113,6 +116,7 @@ impl Roots {
     pub fn new(env: &Env, places: Places) -> Self {
         let home = env.absolute("HOME");
         let cargo = env.absolute("CARGO_HOME").or_else(|| home.as_ref().map(|h| h.join(".cargo")));
+        let std = places.sysroot.as_ref().map(|sysroot| sysroot.join(STD_SOURCES));
         // In the order of preference where two are one place.
         let all = [
             ("workspace", places.workspace),
@@ -120,6 +124,7 @@ impl Roots {
             ("out", places.out),
             ("target", places.target),
             ("cargo", cargo),
+            ("std", std),
             ("sysroot", places.sysroot),
             ("home", home),
             ("tmp", env.absolute("TMPDIR").or_else(|| Some("/tmp".into()))),
@@ -454,5 +459,14 @@ mod tests {
         let args = roots().remap_arguments();
         assert!(args[0].ends_with("=/kiln/home"), "{args:?}");
         assert!(args[args.len() - 1].ends_with("=/kiln/target"), "{args:?}");
+    }
+
+    #[test]
+    fn sources_of_std_are_remapped_and_nothing_else_of_a_sysroot() {
+        let env = Env::default();
+        let places = Places { sysroot: Some("/opt/rust/x".into()), ..Places::default() };
+        let remaps = Roots::new(&env, places).remaps();
+        let std = ("/opt/rust/x/lib/rustlib/src/rust".to_owned(), "/kiln/std".to_owned());
+        assert!(remaps.contains(&std) && !remaps.iter().any(|(from, _)| from == "/opt/rust/x"));
     }
 }

@@ -282,8 +282,9 @@ fn is_script(program: &Path) -> bool {
 }
 
 fn ask(tool: &OsStr, question: &[&str]) -> Option<String> {
-    let output =
-        Command::new(tool).args(question).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let mut command = Command::new(tool);
+    crate::compile::hide(&mut command);
+    let output = command.args(question).stdin(Stdio::null()).stderr(Stdio::null()).output();
     let output = output.ok().filter(|o| o.status.success())?;
     String::from_utf8(output.stdout).ok()
 }

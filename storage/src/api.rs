@@ -4,9 +4,11 @@
 //! another unit.
 
 mod lease;
+mod lookup;
 mod remote;
 pub mod report;
 mod run;
+mod session;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -20,55 +22,10 @@ use crate::record::{Record, UnitName, UnitPart};
 pub use lease::{
     HoldRequest, Holder, Lease, LeaseRequest, LeaseResponse, LeasesResponse, ReleaseRequest, Waiter,
 };
+pub use lookup::{LookupRequest, LookupResponse};
 pub use remote::{BringRequest, DrainRequest, RemoteStatus, ShutdownRequest};
 pub use run::{RunAbout, bounded_name};
-
-/// `POST /v1/lookup`: at most [`crate::limits::MAX_LOOKUP_KEYS`] keys in all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct LookupRequest {
-    /// Units whose newest records are wanted.
-    #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub units: Vec<UnitKey>,
-    /// Results that are wanted exactly.
-    #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub results: Vec<ResultKey>,
-    /// Results that were answered before and do not hold: they are left out, and a place behind the server
-    /// is asked for others.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub known: Vec<ResultKey>,
-    /// The job that asks, as `repository/workflow/job` of its events where these are known
-    /// ([`Event::lasting_job`]): what it used last time may be fetched ahead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<String>,
-}
-
-/// The answer to a [`LookupRequest`]. A key without an answer is missing from it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct LookupResponse {
-    /// Records of the units, newest first within each unit.
-    pub records: Vec<Record>,
-    /// On a unix socket: the directory of the server's disk store, in which
-    /// [`crate::disk::blob_path`] finds each blob.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local_store: Option<String>,
-    /// Results whose blobs are not all on the server yet: `POST /v1/results/{key}/bring` first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub absent: Vec<ResultKey>,
-    /// Results that came to the server from a place behind it and were not used since.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub arrived: Vec<ResultKey>,
-    /// There is a place behind the server that was not asked: to ask it, look up again with
-    /// [`LookupRequest::known`].
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub farther: bool,
-}
+pub use session::{SessionRequest, SessionResponse};
 
 /// `PUT /v1/results/{key}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,6 +41,9 @@ pub enum StoreError {
         /// Its size in bytes.
         size: u64,
     },
+    /// The place does not want it, now or later.
+    #[error("storage refuses it: {0}")]
+    Refused(String),
 }
 
 /// The result of every storage operation.

@@ -12,6 +12,7 @@
 pub mod absent;
 pub mod collect;
 pub mod events;
+pub mod get;
 pub mod gha;
 pub mod kiln;
 pub mod lease;

@@ -167,7 +167,9 @@ impl Tiered {
                 let body = rewound(body)?;
                 let _ = self.fast_result(self.fast.put_if_absent(name, body).await);
             }
-            Err(StoreError::Damaged { .. } | StoreError::TooLarge { .. }) => {}
+            Err(
+                StoreError::Damaged { .. } | StoreError::TooLarge { .. } | StoreError::Refused(_),
+            ) => {}
         }
         put
     }

@@ -98,11 +98,16 @@ impl Call {
         self
     }
 
-    /// Runs the program under a shell with this file creation mask, e.g. `077`.
-    pub fn umask(mut self, mask: &str) -> Self {
-        let script = format!("umask {mask}; exec \"$@\"");
-        self.under = ["/bin/sh", "-c", &script, "sh"].map(OsString::from).to_vec();
+    /// Runs the program by another one, which gets it with its arguments behind its own.
+    pub fn under(mut self, words: &[&str]) -> Self {
+        self.under = words.iter().map(OsString::from).collect();
         self
+    }
+
+    /// Runs the program under a shell with this file creation mask, e.g. `077`.
+    pub fn umask(self, mask: &str) -> Self {
+        let script = format!("umask {mask}; exec \"$@\"");
+        self.under(&["/bin/sh", "-c", &script, "sh"])
     }
 
     /// The command, for a test that runs it in its own way.

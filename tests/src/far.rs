@@ -1,11 +1,13 @@
 //! What is behind an edge: a shared server of this process, and a relay before it that counts what goes
 //! by and fails when it is told to.
 //!
+//! - `between`: a proxy before a shared server, which changes what is said;
 //! - `bucket`: a place in a server of S3's API;
 //! - `cache`: the GitHub Actions cache;
 //! - `standing`: a shared server that is a process of its own;
 //! - `tls`: what ends TLS before a server, and an authority that nobody else trusts.
 
+pub mod between;
 pub mod bucket;
 pub mod cache;
 pub mod standing;
@@ -13,7 +15,7 @@ pub mod tls;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,11 +38,16 @@ pub struct Shared {
 impl Shared {
     /// Starts one.
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts one at another address of this machine.
+    pub fn start_at(ip: Ipv4Addr) -> Self {
         let dir = tempfile::Builder::new().prefix("kt").tempdir_in(&host().tmp);
         let dir = dir.expect("a temporary directory");
         let mut config = ServeConfig::shared(&dir.path().join("k"));
         let socket = dir.path().join("s");
-        config.listen.tcp = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.listen.tcp = Some(SocketAddr::from((ip, 0)));
         config.listen.socket = Some(socket.clone());
         let server = Server::bind(config).expect("a server");
         let address = server.tcp_address().expect("an address");

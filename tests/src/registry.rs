@@ -51,6 +51,7 @@ pub const NATIVE: &[(&str, &str)] = &[
     ("anyhow", "\"1\""),
     ("thiserror", "\"2\""),
     ("rustix", "\"1\""),
+    ("rustix-0-38", "{ package = \"rustix\", version = \"0.38\" }"),
     ("typenum", "\"1\""),
     ("crc32fast", "\"1\""),
     ("num-traits", "\"0.2\""),

@@ -1,8 +1,10 @@
 //! `kiln-server`: the server for containers that want no wrapper.
 //!
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
-//! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL]`; `kiln-server gc …`, which
-//! takes out of a bucket what is not used; or `kiln-server openapi`, which prints docs/openapi.json.
+//! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL] [--trust FILE]
+//! [--allow-anyone] [--check]`; `kiln-server health`, which asks whether the server answers; `kiln-server token …`, which
+//! makes and revokes tokens; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
+//! which prints docs/openapi.json.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,13 +16,15 @@ use kiln_server::{Access, ServeConfig, ServeError, Settings};
 const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
                    [--storage URL] [--upstream URL] [--drain SECONDS] [--cache-size SIZE]
-                   [--idle SECONDS] [--log LEVEL]
+                   [--idle SECONDS] [--log LEVEL] [--trust FILE] [--allow-anyone] [--check]
+       kiln-server health [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
+       kiln-server token create|list|revoke ... [--dir PATH]
        kiln-server gc --storage URL [--dry-run] [--unused TIME] [--quota [SCOPE=]SIZE]...
                    [--pin [SCOPE:]RESULT]... [--unpin [SCOPE:]RESULT]... [--grace TIME]
                    [--format text|json]
        kiln-server openapi
-Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE and KILN_LOG
-apply.";
+Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE, KILN_LOG
+and KILN_TRUST apply.";
 
 /// What the environment says.
 #[derive(Default)]
@@ -48,6 +52,8 @@ fn environment() -> Environment {
             log: text("KILN_LOG"),
             upstream: text("KILN_UPSTREAM"),
             drain: text("KILN_DRAIN"),
+            trust: text("KILN_TRUST"),
+            allow_anyone: false,
             reads_only: matches!(text("KILN_MODE").as_deref(), Some("read" | "off")),
             access: Access {
                 variables: std::env::vars_os()
@@ -86,9 +92,17 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "gc") {
         return collect(args.split_off(1), environment().settings, say);
     }
+    if args.first().is_some_and(|arg| arg == "token") {
+        return tokens(args.split_off(1), environment(), say);
+    }
+    if args.first().is_some_and(|arg| arg == "health") {
+        return health(args.split_off(1), environment(), say);
+    }
     if args.first().is_some_and(|arg| arg == "serve") {
         args.remove(0);
     }
+    let checks = args.iter().any(|arg| arg == "--check");
+    args.retain(|arg| arg != "--check");
     let config = match resolve(args, environment()) {
         Ok(config) => config,
         Err(text) => {
@@ -96,12 +110,58 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if checks {
+        return check(&config, say);
+    }
     match kiln_server::serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ServeError::AlreadyRunning) => ExitCode::from(3),
         Err(error) => {
             say(&error.to_string());
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--check`. Ends with 0 when the server would start, with 1 when it would not.
+fn check(config: &ServeConfig, say: impl Fn(&str)) -> ExitCode {
+    let (lines, wrong) = kiln_server::check(config);
+    for line in lines {
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+    for line in &wrong {
+        say(line);
+    }
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// `kiln-server health`. Ends with 0 when the server answers that listens where it would, else with 1.
+fn health(args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> ExitCode {
+    match resolve(args, environment).and_then(|config| kiln_server::health(&config)) {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => {
+            say(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `kiln-server token`. Ends with 0 when it is done, with 2 when not.
+fn tokens(mut args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> ExitCode {
+    let mut flags = Vec::new();
+    if let Some(at) = args.iter().position(|arg| arg == "--dir") {
+        flags = args.drain(at..args.len().min(at + 2)).collect();
+    }
+    let done = resolve(flags, environment)
+        .and_then(|config| kiln_server::token(&args, &config.kiln_dir, &mut std::io::stdout()));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            say(&text);
+            ExitCode::from(2)
         }
     }
 }
@@ -158,6 +218,10 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, S
     let mut local = false;
     let mut args = args.into_iter();
     while let Some(flag) = args.next() {
+        if flag == "--allow-anyone" {
+            settings.allow_anyone = true;
+            continue;
+        }
         let value = args.next().ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
         match flag.as_str() {
             "--role" if value == "local" => local = true,
@@ -171,6 +235,7 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, S
             "--log" => settings.log = Some(value),
             "--upstream" => settings.upstream = Some(value),
             "--drain" => settings.drain = Some(value),
+            "--trust" => settings.trust = Some(value),
             _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
         }
     }

@@ -85,10 +85,10 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
 
     async fn next(&self) -> io::Result<(TcpStream, Peer)> {
-        let (stream, _) = self.accept().await?;
+        let (stream, address) = self.accept().await?;
         // Answers are written whole: nothing is gained by waiting for more.
         let _ = stream.set_nodelay(true);
-        Ok((stream, Peer::Tcp))
+        Ok((stream, Peer::Tcp(Some(address.ip()))))
     }
 }
 

@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{Extensions, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
+use super::audit::{self, Who};
 use crate::error::ApiError;
 use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
 use crate::principal::{self, Peer, Principal};
 use crate::routes::leases::LEASES;
+use crate::scopes;
 use crate::service::Service;
 
 /// The header that carries the id of a request in every answer.
@@ -26,12 +28,16 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 /// The outermost layer: id, log, and errors as problem documents.
 pub(crate) async fn outer(
     State(service): State<Service>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let id = format!("{:x}-{number:x}", std::process::id());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    let is_browser = accepts.is_some_and(|text| text.contains("text/html"));
+    let (peer, who) = (peer_of(request.extensions()), Who::default());
+    request.extensions_mut().insert(who.clone());
     let begun = Instant::now();
     let mut response = next.run(request).await;
     let error = response.extensions_mut().remove::<ApiError>();
@@ -42,10 +48,17 @@ pub(crate) async fn outer(
             ApiError::InsufficientStorage | ApiError::ReadOnly(_) => {
                 error.tell(&service.log, format_args!("{what}"));
             }
+            ApiError::Unauthorized(_) | ApiError::Forbidden(_) | ApiError::TooManyLogins => {
+                audit::refused(&service, (peer, &who), (&what, &error));
+            }
             _ if status == 500 => service.log.error(format_args!("{what}: {error}")),
             _ => service.log.info(format_args!("{what}: {error}")),
         }
         response = problem(&error, &id, response);
+        if let ApiError::Unauthorized(_) = error {
+            let how = if is_browser { "Basic realm=\"kiln\"" } else { "Bearer" };
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(how));
+        }
     }
     service.log.debug(format_args!(
         "{id} {method} {path:.200} {status} in {} us",
@@ -111,11 +124,41 @@ async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Resp
     timeout(limit, answer).await.unwrap_or_else(|_| ApiError::Timeout.into_response())
 }
 
+/// Who is at the other end.
+pub(crate) fn peer_of(extensions: &Extensions) -> Peer {
+    extensions.get::<Peer>().copied().unwrap_or(Peer::Tcp(None))
+}
+
+/// Counts a login that failed; what is answered.
+pub(crate) fn login_failed(service: &Service, peer: Peer, why: &'static str) -> ApiError {
+    let Peer::Tcp(Some(address)) = peer else { return ApiError::Unauthorized(why) };
+    let (attempts, now) = (service.policy.trust().attempts(), Instant::now());
+    if attempts.are_too_many(address, now) {
+        return ApiError::TooManyLogins;
+    }
+    attempts.failed(address, now);
+    ApiError::Unauthorized(why)
+}
+
 impl FromRequestParts<Service> for Principal {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<Peer>().copied();
-        principal::resolve(&service.policy, peer.unwrap_or(Peer::Tcp))
+        let peer = peer_of(&parts.extensions);
+        let token = principal::token_of(&parts.method, &parts.headers);
+        let principal = match service.policy.resolve(peer, token.as_deref()) {
+            Err(ApiError::Unauthorized(why)) if token.is_some() => {
+                return Err(login_failed(service, peer, why));
+            }
+            resolved => resolved?,
+        };
+        if let Some(who) = parts.extensions.get::<Who>() {
+            who.is(&principal);
+        }
+        audit::came(service, peer, &principal);
+        if !principal.local() {
+            scopes::note(service, &principal).await;
+        }
+        Ok(principal)
     }
 }

@@ -9,11 +9,11 @@ use super::{int, json, records, uint};
 use crate::limits::{MAX_EXPLAINED_EVENTS, MAX_LISTED_UNITS, TRIMMED_SHARE};
 use crate::tally::{Tally, is_hit};
 
-/// Stores events that are new, counts them, and notes the use of the results that were hit. The
-/// number of new ones.
+/// Stores events that are new, counts them, and notes the use of the results that were hit, in their scope and in
+/// others that are read with it. The number of new ones.
 pub(crate) fn add(
     connection: &Connection,
-    scope: &str,
+    (scope, others): (&str, &[String]),
     events: &[Event],
     now_ms: u64,
 ) -> rusqlite::Result<usize> {
@@ -44,6 +44,9 @@ pub(crate) fn add(
     if added > 0 {
         set_totals(connection, scope, &total, zero_seq)?;
         records::touch(connection, scope, &used, now_ms)?;
+        for other in others {
+            records::touch(connection, other, &used, now_ms)?;
+        }
     }
     Ok(added)
 }
@@ -206,15 +209,15 @@ mod tests {
     fn an_event_counts_once_and_the_newest_build_is_told_apart() {
         let connection = in_memory();
         let one = [event("1", "a", Outcome::HitLocal), event("2", "a", Outcome::Miss)];
-        assert_eq!(add(&connection, "s", &one, 1).unwrap(), 2);
-        assert_eq!(add(&connection, "s", &one, 2).unwrap(), 0);
+        assert_eq!(add(&connection, ("s", &[]), &one, 1).unwrap(), 2);
+        assert_eq!(add(&connection, ("s", &[]), &one, 2).unwrap(), 0);
         let mut slow = event("4", "b", Outcome::Bypass);
         slow.cost_ms = 900;
         slow.pinned = vec!["<package>".into()];
         let two = [event("3", "b", Outcome::Miss), slow];
-        assert_eq!(add(&connection, "s", &two, 3).unwrap(), 2);
+        assert_eq!(add(&connection, ("s", &[]), &two, 3).unwrap(), 2);
         // A late event of the older build does not make it the newest.
-        add(&connection, "s", &[event("5", "a", Outcome::Miss)], 4).unwrap();
+        add(&connection, ("s", &[]), &[event("5", "a", Outcome::Miss)], 4).unwrap();
 
         let stats = stats(&connection, "s").unwrap();
         assert_eq!((stats.total.units, stats.build.units), (5, 2));
@@ -229,7 +232,7 @@ mod tests {
         let connection = in_memory();
         assert_eq!(explain(&connection, "s", None).unwrap(), ExplainResponse::default());
         for (id, build) in [("1", "a"), ("2", "b"), ("3", "a"), ("4", "b")] {
-            add(&connection, "s", &[event(id, build, Outcome::Miss)], 1).unwrap();
+            add(&connection, ("s", &[]), &[event(id, build, Outcome::Miss)], 1).unwrap();
         }
         zero(&connection, "s").unwrap();
         let ids = |scope: &str, build: Option<&str>| -> Vec<String> {
@@ -249,7 +252,7 @@ mod tests {
         let events: Vec<Event> = (0..MAX_EXPLAINED_EVENTS + 10)
             .map(|i| event(&i.to_string(), "a", outcome(i)))
             .collect();
-        add(&connection, "s", &events, 1).unwrap();
+        add(&connection, ("s", &[]), &events, 1).unwrap();
         let found = explain(&connection, "s", None).unwrap();
         assert_eq!((found.events.len(), found.left_out), (MAX_EXPLAINED_EVENTS, 10));
         let misses = found.events.iter().filter(|event| event.outcome == Outcome::Miss).count();
@@ -260,13 +263,13 @@ mod tests {
     fn zero_begins_anew_for_one_scope() {
         let connection = in_memory();
         for scope in ["s", "t"] {
-            add(&connection, scope, &[event("1", "a", Outcome::Miss)], 1).unwrap();
+            add(&connection, (scope, &[]), &[event("1", "a", Outcome::Miss)], 1).unwrap();
         }
         zero(&connection, "s").unwrap();
         let after = stats(&connection, "s").unwrap();
         assert_eq!((after.total.units, after.build.units), (0, 0));
         assert_eq!(stats(&connection, "t").unwrap().total.units, 1);
-        add(&connection, "s", &[event("2", "a", Outcome::Miss)], 1).unwrap();
+        add(&connection, ("s", &[]), &[event("2", "a", Outcome::Miss)], 1).unwrap();
         let after = stats(&connection, "s").unwrap();
         assert_eq!((after.total.units, after.build.units), (1, 1));
     }
@@ -276,7 +279,7 @@ mod tests {
         let connection = in_memory();
         for i in 0..10 {
             let id = i.to_string();
-            add(&connection, "s", &[event(&id, &id, Outcome::Miss)], 1).unwrap();
+            add(&connection, ("s", &[]), &[event(&id, &id, Outcome::Miss)], 1).unwrap();
         }
         trim(&connection, 3).unwrap();
         let rows = |table: &str| -> i64 {

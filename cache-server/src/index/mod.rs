@@ -9,9 +9,11 @@ pub(crate) mod events;
 pub(crate) mod notes;
 pub(crate) mod open;
 pub(crate) mod outbox;
+pub(crate) mod owners;
 pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod units;
+pub(crate) mod unsent;
 pub(crate) mod usage;
 pub(crate) mod variables;
 

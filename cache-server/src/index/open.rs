@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Index, IndexError, uint};
+use super::{Index, IndexError, uint, unsent};
 use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 
 /// Name of the file in the server's directory.
@@ -15,7 +15,7 @@ const FILE_NAME: &str = "index.sqlite";
 const CONDEMNED: &str = "sqlite-condemned";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "7";
+const SCHEMA_VERSION: &str = "8";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -55,6 +55,17 @@ CREATE TABLE blobs (
     digest BLOB PRIMARY KEY,
     size INTEGER NOT NULL,
     created_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE scopes (
+    id TEXT PRIMARY KEY,
+    repository TEXT NOT NULL,
+    reference TEXT NOT NULL
+) WITHOUT ROWID;
+-- Of which repositories a blob is.
+CREATE TABLE owners (
+    digest BLOB NOT NULL REFERENCES blobs (digest) ON DELETE CASCADE,
+    repository TEXT NOT NULL,
+    PRIMARY KEY (digest, repository)
 ) WITHOUT ROWID;
 -- What waits to be sent to the place behind the server. `collected`: it has it, not durable yet.
 CREATE TABLE outbox (
@@ -138,7 +149,7 @@ pub(crate) struct Opened {
     pub(crate) unclean: bool,
     /// What the log should say about it.
     pub notes: Vec<String>,
-    /// Results that waited to be sent in an index that was thrown away; none: nobody knows.
+    /// Results that waited to be sent in an index that was thrown away or removed; none: nobody knows.
     pub(crate) unsent: Option<u64>,
 }
 
@@ -150,14 +161,19 @@ pub(crate) struct Opened {
 /// Not even an index in memory can be had.
 pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
     let path = dir.join(FILE_NAME);
+    // Where there is none, none was made yet, or somebody removed it.
+    let noted = || unsent::take(dir);
     let (mut notes, mut unsent) = (Vec::new(), Some(0));
+    if !path.exists() {
+        unsent = noted().or(unsent);
+    }
     let mut opened = match is_condemned(&path) {
         true => Err(IndexError::Damaged("it was found damaged".into())),
         false => open_file(&path, store_id),
     };
     if let Err(IndexError::Damaged(why)) = &opened {
         notes.push(format!("index thrown away: {why}"));
-        unsent = count_unsent(&path);
+        unsent = count_unsent(&path).or_else(noted);
         throw_away(&path);
         opened = open_file(&path, store_id);
     }
@@ -386,6 +402,25 @@ mod tests {
         assert_eq!(unsent(), Some(0), "it is told once");
         fs::write(&path, vec![7_u8; 8192]).unwrap();
         assert_eq!(unsent(), None);
+        // That it was noted beside it, too.
+        super::unsent::note(dir.path(), 3);
+        assert_eq!(unsent(), Some(0), "the index itself is asked");
+        fs::write(&path, vec![7_u8; 8192]).unwrap();
+        assert_eq!(unsent(), Some(3));
+        fs::write(&path, vec![7_u8; 8192]).unwrap();
+        assert_eq!(unsent(), None, "it is told once");
+        super::unsent::note(dir.path(), 4);
+        throw_away(&path);
+        assert_eq!(unsent(), Some(4));
+        for text in ["", "x", "-1", "99999999999999999999999"] {
+            throw_away(&path);
+            fs::write(dir.path().join("index.unsent"), text).unwrap();
+            assert_eq!(unsent(), Some(0), "{text:?}");
+        }
+        super::unsent::note(dir.path(), 5);
+        super::unsent::note(dir.path(), 0);
+        throw_away(&path);
+        assert_eq!(unsent(), Some(0));
     }
 
     #[tokio::test]

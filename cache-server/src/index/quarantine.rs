@@ -58,6 +58,20 @@ pub(crate) fn contains(
         .exists(params![scope, key.digest().as_bytes()])
 }
 
+/// Whether a result is quarantined in one of some scopes.
+pub(crate) fn in_any(
+    connection: &Connection,
+    scopes: &[String],
+    key: &ResultKey,
+) -> rusqlite::Result<bool> {
+    for scope in scopes {
+        if contains(connection, scope, key)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// What is quarantined in a scope, newest first.
 pub(crate) fn list(connection: &Connection, scope: &str) -> rusqlite::Result<Vec<Quarantined>> {
     let bodies: Vec<String> = connection

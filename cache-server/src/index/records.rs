@@ -5,6 +5,7 @@ use kiln_storage::remote::ResultName;
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::owners;
 use super::units::{self, UnitRow};
 use super::variables::{self, Variables};
 use super::{int, json, uint};
@@ -273,6 +274,7 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             .prepare_cached("INSERT OR IGNORE INTO record_blobs VALUES (?1, ?2)")?
             .execute(params![id, digest.as_bytes()])?;
     }
+    owners::of_record(connection, id)?;
     variables::insert(connection, id, &row.variables)?;
     units::insert(connection, &row.scope, &row.unit_key, &row.unit, row.created_ms)?;
     Ok(id)
@@ -288,6 +290,9 @@ pub(crate) fn insert_blob(
     let rows = connection
         .prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3)")?
         .execute(params![digest.as_bytes(), int(size), int(now_ms)])?;
+    if rows > 0 {
+        owners::of_blob(connection, digest)?;
+    }
     Ok(rows > 0)
 }
 

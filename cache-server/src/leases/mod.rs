@@ -107,14 +107,33 @@ impl Leases {
 
     /// The answer to a question in a scope, in the time that it gives.
     pub(crate) async fn ask(&self, scope: &str, request: LeaseRequest) -> LeaseResponse {
-        let wait = Duration::from_millis(request.wait_ms).min(MAX_LEASE_WAIT);
+        let wait = wait_of(&request);
         let question = question(scope, request);
         let place = question.place.clone();
+        self.answer((place, wait), |state, now| state.ask(question, now)).await
+    }
+
+    /// The answer to somebody who stores nothing, and may wait for who compiles in one of some scopes.
+    pub(crate) async fn watch(&self, scopes: &[String], request: LeaseRequest) -> LeaseResponse {
+        let wait = wait_of(&request);
+        let mut places =
+            scopes.iter().map(|scope| Place { scope: scope.as_str().into(), key: request.key });
+        let held = self.with(|table, _| places.find(|place| table.state.is_held(place)));
+        let Some(place) = held else { return LeaseResponse::Free };
+        let asked = (request.known, !wait.is_zero());
+        self.answer((place.clone(), wait), |state, now| state.watch(&place, asked, now)).await
+    }
+
+    async fn answer(
+        &self,
+        (place, wait): (Place, Duration),
+        ask: impl FnOnce(&mut State, Duration) -> Asked,
+    ) -> LeaseResponse {
         let asked = self.with(|table, now| {
             if *self.closed.borrow() {
                 return Err(LeaseResponse::Free);
             }
-            match table.state.ask(question, now) {
+            match ask(&mut table.state, now) {
                 Asked::Now(answer) => Err(answer),
                 Asked::Later(ticket) => {
                     let (sender, answer) = oneshot::channel();
@@ -186,6 +205,11 @@ impl Leases {
         self.closed.send_replace(true);
         self.with(|table, now| table.state.close(now));
     }
+}
+
+/// How long an answer may take.
+fn wait_of(request: &LeaseRequest) -> Duration {
+    Duration::from_millis(request.wait_ms).min(MAX_LEASE_WAIT)
 }
 
 fn question(scope: &str, request: LeaseRequest) -> Question {

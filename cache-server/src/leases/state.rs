@@ -3,7 +3,8 @@
 //!
 //! At most one asker has the lease of a unit. When it ends, those who wait are told of the result, or the one who
 //! waits longest gets the lease; after a few failures, or where results cannot be stored, nobody waits. How it ended
-//! is remembered for a while, for those who had looked the result up before it was there. Called by [`super`].
+//! is remembered for a while, for those who had looked the result up before it was there. Who stores nothing only looks
+//! on: nobody ever waits for them. Called by [`super`].
 
 mod unit;
 
@@ -18,7 +19,7 @@ use kiln_storage::{LeaseKey, ResultKey};
 
 use self::unit::{Holding, Poll, Unit, Waiting};
 use super::id::{Ids, LeaseId};
-use crate::limits::MAX_HELD_LEASES;
+use crate::limits::{MAX_HELD_LEASES, MAX_LEASE_WATCHERS};
 
 /// A unit of a scope, named by the scope's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -212,6 +213,37 @@ impl State {
         }
     }
 
+    /// Whether somebody has the lease of a unit.
+    pub(crate) fn is_held(&self, place: &Place) -> bool {
+        self.units.get(place).is_some_and(|unit| unit.holding.is_some())
+    }
+
+    /// Somebody asks who never gets the lease: waits as long as somebody else has it.
+    pub(crate) fn watch(
+        &mut self,
+        place: &Place,
+        (known, waits): (Vec<ResultKey>, bool),
+        now: Duration,
+    ) -> Asked {
+        self.tick(now);
+        let Some(unit) = self.units.get_mut(place).filter(|unit| !unit.free) else {
+            return Asked::Now(self.says(LeaseResponse::Free));
+        };
+        let answer = match (unit.news(&known, now), &unit.holding) {
+            (Some(result), _) => LeaseResponse::Stored { result },
+            (None, Some(holding)) if !waits => LeaseResponse::Held { holder: holding.shown(now) },
+            (None, Some(_)) if unit.watching.len() < MAX_LEASE_WATCHERS => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.waiting += 1;
+                unit.watching.push((ticket, known));
+                return Asked::Later(ticket);
+            }
+            (None, _) => LeaseResponse::Free,
+        };
+        Asked::Now(self.says(answer))
+    }
+
     /// Makes room for one more unit by forgetting the one that would be forgotten next.
     fn has_room(&mut self) -> bool {
         if self.units.len() < MAX_LEASES {
@@ -299,9 +331,11 @@ impl State {
     ) -> Option<LeaseResponse> {
         self.tick(now);
         let unit = self.units.get_mut(place)?;
-        let waiting = unit.waiting.iter_mut().find(|waiting| waiting.open() == Some(ticket))?;
-        waiting.poll = Poll::Answered(now);
-        waiting.known = Vec::new();
+        if !unit.no_longer_watches(ticket) {
+            let waiting = unit.waiting.iter_mut().find(|waiting| waiting.open() == Some(ticket))?;
+            waiting.poll = Poll::Answered(now);
+            waiting.known = Vec::new();
+        }
         let holder = unit.holding.as_ref().map(|holding| holding.shown(now)).unwrap_or_default();
         self.waiting -= 1;
         Some(self.says(LeaseResponse::Held { holder }))
@@ -317,6 +351,7 @@ impl State {
             let before = unit.waiting.len();
             unit.waiting.retain(|waiting| waiting.open() != Some(ticket));
             state.waiting -= before - unit.waiting.len();
+            state.waiting -= usize::from(unit.no_longer_watches(ticket));
             // It never learnt of its lease.
             if unit.holding.as_ref().is_some_and(|holding| holding.ticket == Some(ticket)) {
                 state.end(unit);
@@ -424,6 +459,13 @@ impl State {
                 _ => unit.waiting.push(waiting),
             }
         }
+        for (ticket, known) in std::mem::take(&mut unit.watching) {
+            match unit.news(&known, now) {
+                Some(result) if !unit.free => self.tell(ticket, LeaseResponse::Stored { result }),
+                None if unit.holding.is_some() => unit.watching.push((ticket, known)),
+                _ => self.tell(ticket, LeaseResponse::Free),
+            }
+        }
     }
 
     /// Everybody who waits is told not to: the server leaves.
@@ -432,6 +474,7 @@ impl State {
         for unit in self.units.values_mut() {
             tickets.extend(unit.waiting.iter().filter_map(Waiting::open));
             unit.waiting.clear();
+            tickets.extend(unit.watching.drain(..).map(|(ticket, _)| ticket));
         }
         for ticket in tickets {
             self.tell(ticket, LeaseResponse::Free);

@@ -28,7 +28,7 @@ use crate::limits::{
     AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, JOB_PACK_LANES, MAX_AHEAD_JOBS,
     MAX_AHEAD_RESULTS, NOTE_HALVINGS, REMOTE_ANSWER,
 };
-use crate::principal::Principal;
+use crate::principal::Scoped;
 use crate::service::Service;
 use crate::tally::is_hit;
 
@@ -107,7 +107,7 @@ pub(crate) fn note_name(job: &str) -> String {
 /// not wait in vain.
 pub(crate) async fn touch(
     service: &Service,
-    principal: &Principal,
+    own: &Scoped,
     (job, units): (&str, &[UnitKey]),
     deadline: Instant,
 ) -> bool {
@@ -115,7 +115,7 @@ pub(crate) async fn touch(
     if job.len() > MAX_JOB_BYTES {
         return true;
     }
-    let key = (principal.scope_id.clone(), job.to_owned());
+    let key = (own.id.clone(), job.to_owned());
     let ready = {
         let mut jobs = lock(&edge.ahead.jobs);
         if !jobs.contains_key(&key) {
@@ -139,7 +139,7 @@ pub(crate) async fn touch(
                 packed: 0,
             };
             jobs.insert(key.clone(), job);
-            tokio::spawn(via::carry(run(service.clone(), principal.clone(), key.clone())));
+            tokio::spawn(via::carry(run(service.clone(), own.clone(), key.clone())));
         }
         let Some(job) = jobs.get(&key) else { return true };
         (!job.late).then(|| job.ready.subscribe())
@@ -184,12 +184,12 @@ pub(crate) fn note_used(service: &Service, scope: &str, events: &[Event]) {
 }
 
 /// Fetches ahead for one job.
-async fn run(service: Service, principal: Principal, key: Key) {
+async fn run(service: Service, own: Scoped, key: Key) {
     let Some(edge) = &service.edge else { return };
-    let begun = records_of(&service, edge, &principal, &key).await;
+    let begun = records_of(&service, edge, &own, &key).await;
     edge.ahead.with(&key, |job| job.ready.send_replace(true));
     let Some(Begun { names, budget, opened }) = begun else { return };
-    let Some((blobs, of_result)) = blobs_of(&service, &principal, &names).await else { return };
+    let Some((blobs, of_result)) = blobs_of(&service, &own, &names).await else { return };
     let fetcher = Arc::new(Fetcher { service: service.clone(), key, of_result });
     let (rest, left) = (budget.saturating_sub(opened.bytes), !opened.packs.is_empty());
     let others: Vec<_> = blobs.into_iter().filter(|(digest, _)| !opened.brings(digest)).collect();
@@ -197,7 +197,7 @@ async fn run(service: Service, principal: Principal, key: Key) {
     tokio::join!(fetcher.clone().packs(opened), others);
     if left {
         // What a pack did not bring after all.
-        let Some((blobs, _)) = blobs_of(&service, &principal, &names).await else { return };
+        let Some((blobs, _)) = blobs_of(&service, &own, &names).await else { return };
         fetcher.single(prefetch::plan(&blobs, rest)).await;
     }
 }
@@ -278,12 +278,7 @@ struct Begun {
 }
 
 /// Reads the note of a job and has its records here.
-async fn records_of(
-    service: &Service,
-    edge: &Edge,
-    principal: &Principal,
-    key: &Key,
-) -> Option<Begun> {
+async fn records_of(service: &Service, edge: &Edge, own: &Scoped, key: &Key) -> Option<Begun> {
     if !edge.may(Side::Reads) {
         return None;
     }
@@ -299,7 +294,7 @@ async fn records_of(
     if budget == 0 {
         return None;
     }
-    let mut unknown = unknown(service, principal, &names).await?;
+    let mut unknown = unknown(service, own, &names).await?;
     let missing: Vec<ResultKey> = unknown.iter().map(|name| name.result).collect();
     let packs = batches.worth_reading(&missing);
     let mut opened = together::open(service, edge, &packs, (&names, budget)).await;
@@ -314,7 +309,7 @@ async fn records_of(
         answers.push(through::answered(service, edge, results).await?);
     }
     for arrived in answers {
-        if let Err(error) = through::arrive(service, edge, principal, arrived).await {
+        if let Err(error) = through::arrive(service, edge, own, arrived).await {
             error.tell(&service.log, format_args!("results from afar"));
             return None;
         }
@@ -325,12 +320,8 @@ async fn records_of(
 }
 
 /// Those of some results that the index does not know.
-async fn unknown(
-    service: &Service,
-    principal: &Principal,
-    names: &[ResultName],
-) -> Option<Vec<ResultName>> {
-    let (scope, names) = (principal.scope_id.clone(), names.to_vec());
+async fn unknown(service: &Service, own: &Scoped, names: &[ResultName]) -> Option<Vec<ResultName>> {
+    let (scope, names) = (own.id.clone(), names.to_vec());
     let unknown = service.index.read(move |index| {
         let mut unknown = Vec::new();
         for name in names {
@@ -347,10 +338,10 @@ async fn unknown(
 type Blobs = (Vec<(Digest, u64)>, HashMap<Digest, ResultKey>);
 
 /// The blobs of results that are not here, in order, and the first result that has each.
-async fn blobs_of(service: &Service, principal: &Principal, names: &[ResultName]) -> Option<Blobs> {
+async fn blobs_of(service: &Service, own: &Scoped, names: &[ResultName]) -> Option<Blobs> {
     let (mut blobs, mut of_result) = (Vec::new(), HashMap::new());
     for name in names {
-        let wanted = fetch::wanted(service, &principal.scope, &name.result).await.ok()?;
+        let wanted = fetch::wanted(service, &own.scope, &name.result).await.ok()?;
         for (digest, size) in wanted.map(|wanted| wanted.blobs).unwrap_or_default() {
             blobs.push((digest, size));
             of_result.entry(digest).or_insert(name.result);

@@ -174,7 +174,7 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
             earlier::note(service, edge, &batch).await;
         }
         // It never takes them.
-        Ok(Err(StoreError::TooLarge { .. })) => {
+        Ok(Err(StoreError::TooLarge { .. } | StoreError::Refused(_))) => {
             let why = format!("{} events are refused", batch.events.len());
             edge.tell(&service.log, FaultKind::Refused, &why);
         }

@@ -2,7 +2,8 @@
 //! them. Nothing is kept of a lease here: its id says where it is from ([`far`]), and whoever hangs up here hangs up
 //! there.
 //!
-//! Where that server cannot be asked, or knows no leases, the answer is none, and this server's own leases
+//! It is asked with the rights of this server, so for nobody who has a token ([`crate::principal::Rights::farther`]).
+//! Where it is not, cannot be asked, or knows no leases, the answer is none, and this server's own leases
 //! ([`crate::leases`]) count. Whoever is told there of a result finds it here by the next lookup; a release with a
 //! result goes on only when the result is there.
 
@@ -27,7 +28,7 @@ use crate::index::{outbox as rows, records};
 use crate::limits::{
     LEASE_BROKEN, LEASE_QUESTION, LEASE_SENT, LEASES_UNKNOWN, MAX_LEASE_RELEASES, REMOTE_QUESTION,
 };
-use crate::principal::Principal;
+use crate::principal::{Principal, Scoped};
 use crate::service::Service;
 
 /// What the ids of leases begin with that are another server's. Own ones are hexadecimal.
@@ -73,12 +74,13 @@ pub(crate) async fn ask(
     headers: &HeaderMap,
     request: &LeaseRequest,
 ) -> Option<LeaseResponse> {
+    let own = principal.farther()?;
     let edge = service.edge.as_ref()?;
     let leases = behind(edge)?;
     let through = edge.via(&service.log, headers)?;
     let answer = async {
         let answer = asked(service, edge, leases, request).await?;
-        understood(service, edge, principal, answer).await
+        understood(service, edge, own, answer).await
     };
     tokio::select! {
         answer = via::within(through, answer) => answer,
@@ -90,7 +92,7 @@ pub(crate) async fn ask(
 async fn understood(
     service: &Service,
     edge: &Edge,
-    principal: &Principal,
+    own: &Scoped,
     answer: LeaseResponse,
 ) -> Option<LeaseResponse> {
     match answer {
@@ -107,7 +109,7 @@ async fn understood(
         }
         LeaseResponse::Granted { id } => Some(LeaseResponse::Granted { id: format!("{FAR}{id}") }),
         LeaseResponse::Stored { result } => {
-            find(service, edge, principal, result).await;
+            find(service, edge, own, result).await;
             Some(LeaseResponse::Stored { result })
         }
         answer => Some(answer),
@@ -163,9 +165,9 @@ async fn asked(
 }
 
 /// Has a result that somebody is told of in the index, whatever was answered about its unit before.
-async fn find(service: &Service, edge: &Edge, principal: &Principal, result: ResultKey) {
+async fn find(service: &Service, edge: &Edge, own: &Scoped, result: ResultKey) {
     let Some(leases) = edge.remote.leases() else { return };
-    let scope = principal.scope_id.clone();
+    let scope = own.id.clone();
     let there = service.index.read(move |index| records::stored(index, &scope, &result)).await;
     if there.is_ok_and(|there| there.is_some()) {
         return;
@@ -173,7 +175,7 @@ async fn find(service: &Service, edge: &Edge, principal: &Principal, result: Res
     let scope = edge.own_scope();
     let bring = async {
         let arrived = answered(service, edge, leases.told_result(&scope, result)).await.flatten();
-        arrive(service, edge, principal, arrived.into_iter().collect()).await
+        arrive(service, edge, own, arrived.into_iter().collect()).await
     };
     // Who looks it up asks for it once more.
     if let Ok(Err(error)) = timeout(REMOTE_QUESTION, bring).await {
@@ -184,11 +186,11 @@ async fn find(service: &Service, edge: &Edge, principal: &Principal, result: Res
 /// Passes on that a holder lives; whether it has the lease.
 pub(crate) async fn hold(
     service: &Service,
+    principal: &Principal,
     headers: &HeaderMap,
-    id: &str,
-    request: HoldRequest,
+    (id, request): (&str, HoldRequest),
 ) -> bool {
-    let Some(edge) = &service.edge else { return false };
+    let (Some(_), Some(edge)) = (principal.farther(), &service.edge) else { return false };
     let Some(through) = edge.via(&service.log, headers) else { return false };
     let (asks, lease) = (service.clone(), id.to_owned());
     let question = tokio::spawn(via::within(through, async move {
@@ -228,14 +230,14 @@ pub(crate) async fn release(
     headers: &HeaderMap,
     (id, outcome): (&str, ReleaseRequest),
 ) -> bool {
-    let Some(edge) = &service.edge else { return false };
+    let (Some(own), Some(edge)) = (principal.farther(), &service.edge) else { return false };
     let Some(leases) = edge.remote.leases() else { return false };
     let Some(through) = edge.via(&service.log, headers) else { return false };
     via::within(through, async {
         let outcome = match outcome {
             ReleaseRequest::Stored { result } => match Releasing::begin(service, id) {
                 Some(releasing) => {
-                    let scope = principal.scope_id.clone();
+                    let scope = own.id.clone();
                     tokio::spawn(via::carry(releasing.run(scope, result)));
                     return true;
                 }
@@ -337,11 +339,11 @@ async fn sent(service: &Service, edge: &Edge, scope: &str, result: ResultKey) ->
 /// What the server behind this one lists, with what is this one's own.
 pub(crate) async fn list(
     service: &Service,
-    headers: &HeaderMap,
-    query: Option<&str>,
+    principal: &Principal,
+    (headers, query): (&HeaderMap, Option<&str>),
     own: &mut LeasesResponse,
 ) {
-    let Some(edge) = &service.edge else { return };
+    let (Some(_), Some(edge)) = (principal.farther(), &service.edge) else { return };
     let Some(leases) = behind(edge).filter(|_| edge.may(Side::Reads)) else { return };
     let Some(through) = edge.via(&service.log, headers) else { return };
     let asked = via::within(through, leases.list_leases(query));

@@ -20,6 +20,7 @@ pub(crate) mod prefetch;
 pub(crate) mod stall;
 pub(crate) mod through;
 pub(crate) mod together;
+pub(crate) mod unsent;
 pub mod url;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -247,6 +248,7 @@ fn kind_of(error: &StoreError) -> (FaultKind, String) {
         StoreError::ReadOnly(why) => (FaultKind::ReadOnly, why.clone()),
         StoreError::Damaged { .. } => (FaultKind::Damaged, error.to_string()),
         StoreError::TooLarge { .. } => (FaultKind::Refused, error.to_string()),
+        StoreError::Refused(why) => (FaultKind::Refused, why.clone()),
     }
 }
 

@@ -10,7 +10,7 @@ use kiln_storage::remote::absent::AbsentRemote;
 use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::remote::gha::settings::{Runner, Secret, Settings};
 use kiln_storage::remote::gha::token::Refs;
-use kiln_storage::remote::kiln::{KilnOptions, KilnRemote};
+use kiln_storage::remote::kiln::{JobIdentity, KilnOptions, KilnRemote};
 use kiln_storage::remote::objects::ObjectRemote;
 use kiln_storage::{ObjectBackend, ObjectOptions, Remote, Scope};
 
@@ -54,8 +54,29 @@ fn opened(remote: impl Remote + 'static) -> Opened {
 fn kiln(url: &RemoteUrl, access: &Access) -> Result<Opened, String> {
     // Secrets of CI often end with a line break.
     let token = access.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
-    let options = KilnOptions { url: url.display(), token: token.map(str::to_owned) };
+    let job = job(url, access).filter(|_| token.is_none());
+    let options = KilnOptions { url: url.display(), token: token.map(str::to_owned), job };
     KilnRemote::new(options).map(opened).map_err(|error| error.to_string())
+}
+
+/// What a job of GitHub Actions is known by at a Kiln server: what GitHub signs for it. It is shown to nobody on the
+/// way, so by TLS alone, or on this machine.
+fn job(url: &RemoteUrl, access: &Access) -> Option<JobIdentity> {
+    let RemoteUrl::Kiln { tls, host } = url else { return None };
+    let here = ["127.0.0.1:", "localhost:", "[::1]:"];
+    if !tls && !here.iter().any(|prefix| host.starts_with(prefix)) {
+        return None;
+    }
+    let variable = |name: &str| access.variables.get(name).filter(|value| !value.is_empty());
+    let (scheme, host) = match tls {
+        true => ("https", host.strip_suffix(":443").unwrap_or(host)),
+        false => ("http", host.as_str()),
+    };
+    Some(JobIdentity {
+        request_url: variable("ACTIONS_ID_TOKEN_REQUEST_URL")?.clone(),
+        request_token: variable("ACTIONS_ID_TOKEN_REQUEST_TOKEN")?.clone(),
+        audience: format!("{scheme}://{host}"),
+    })
 }
 
 /// The bucket of a URL.
@@ -99,4 +120,34 @@ fn gha(access: &Access) -> Result<Opened, String> {
 /// Where the token tells no refs: what the service itself keeps apart.
 fn scopes_untold() -> Vec<Scope> {
     vec![Scope::new(GHA_REPOSITORY, "all")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_known_by_what_github_signs_where_nobody_can_listen() {
+        let audience = |url: &str, variables: &[&str]| {
+            let url = RemoteUrl::parse("KILN_UPSTREAM", url).unwrap();
+            let pair = |name: &&str| ((*name).to_owned(), "value".to_owned());
+            let variables = variables.iter().map(pair).collect();
+            job(&url, &Access { variables, token: None }).map(|job| job.audience)
+        };
+        let both = ["ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"];
+        let is = |url: &str, of: &str| assert_eq!(audience(url, &both).as_deref(), Some(of));
+        is("https://kiln.example", "https://kiln.example");
+        is("https://kiln.example:443/", "https://kiln.example");
+        is("https://kiln.example:8443", "https://kiln.example:8443");
+        is("http://127.0.0.1:5456", "http://127.0.0.1:5456");
+        for (url, variables) in [
+            ("http://kiln.example:5456", &both[..]),
+            ("http://127.0.0.1.example:5456", &both),
+            ("https://kiln.example", &both[..1]),
+            ("https://kiln.example", &both[1..]),
+            ("s3://bucket", &both),
+        ] {
+            assert_eq!(audience(url, variables), None, "{url}");
+        }
+    }
 }

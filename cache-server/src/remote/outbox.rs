@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::breaker::FaultKind;
 use super::stall::Stall;
+use super::unsent::{self, Noted};
 use super::{Edge, Side, ahead, count, events, kind_of, lock, together};
 use crate::clock;
 use crate::error::ApiError;
@@ -134,20 +135,6 @@ pub(crate) fn tell_dropped(service: &Service, dropped: Dropped) {
     edge.outbox.wake();
 }
 
-/// Says what waited to be sent in an index that was thrown away; none: nobody knows.
-pub(crate) fn tell_unsent(service: &Service, unsent: Option<u64>) {
-    let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
-    let why = match unsent {
-        Some(0) => return,
-        Some(_) => "the index in which they waited was thrown away",
-        None => "an index was thrown away: if results waited in it to be sent, they are lost",
-    };
-    count(&edge.counts.lost, unsent.unwrap_or(0));
-    *lock(&edge.counts.lost_why) = Some(why.to_owned());
-    let count = unsent.map(|count| format!("{count} results are never sent: ")).unwrap_or_default();
-    service.log.warn(format_args!("remote {}: {count}{why}", edge.remote.display()));
-}
-
 /// Sends what is queued, until the task is dropped.
 pub(crate) async fn run(service: Service) {
     let Some(edge) = service.edge.as_ref().filter(|edge| edge.sends) else { return };
@@ -156,6 +143,7 @@ pub(crate) async fn run(service: Service) {
     }
     let mut senders = Senders::default();
     loop {
+        let until_noted = senders.noted.keep(&service).await;
         let pause = match senders.step(&service, edge).await {
             Ok(pause) => pause,
             Err(error) => {
@@ -165,7 +153,7 @@ pub(crate) async fn run(service: Service) {
         };
         tokio::select! {
             () = edge.outbox.wake.notified() => {}
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(until_noted.map_or(pause, |until| until.min(pause))) => {}
             Some(ended) = senders.sending.join_next() => {
                 senders.active = Instant::now();
                 match ended {
@@ -185,11 +173,13 @@ struct Senders {
     sending: JoinSet<i64>,
     ids: HashSet<i64>,
     active: Instant,
+    noted: Noted,
 }
 
 impl Default for Senders {
     fn default() -> Self {
-        Self { sending: JoinSet::new(), ids: HashSet::new(), active: Instant::now() }
+        let (sending, ids, noted) = Default::default();
+        Self { sending, ids, active: Instant::now(), noted }
     }
 }
 
@@ -309,8 +299,8 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
     match timeout(OUTBOX_SEND, storing).await {
         Ok(Ok(stored)) => Ok(stored),
         Ok(Err(StoreError::Damaged { .. })) => Err(gone()),
-        Ok(Err(error @ StoreError::TooLarge { .. })) => {
-            Err(NotSent::Never(format!("it is refused: {error}")))
+        Ok(Err(error @ (StoreError::TooLarge { .. } | StoreError::Refused(_)))) => {
+            Err(NotSent::Never(format!("it is refused: {}", kind_of(&error).1)))
         }
         Ok(Err(error)) => {
             let (kind, why) = kind_of(&error);
@@ -366,8 +356,8 @@ async fn flush(service: &Service, edge: &Edge) -> Result<bool, IndexError> {
 }
 
 /// Waits, within a time, until nothing is left to be sent and what was collected is durable; whether that
-/// is so. Ends early where the remote takes nothing now, or says nothing at all for a while. `in_all` is the time that sending has, also after
-/// this.
+/// is so. Ends early where the remote takes nothing now, or says nothing at all for a while. `in_all` is the time
+/// that sending has, also after this.
 pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration) -> bool {
     let Some(edge) = &service.edge else { return true };
     let guard = Draining::begin(edge);
@@ -423,6 +413,7 @@ pub(crate) async fn drain(service: &Service, within: Duration, in_all: Duration)
         *lock(&edge.outbox.goes_on) = None;
     }
     let drained = ended.unwrap_or(false);
+    unsent::note(service, None).await;
     drop(guard);
     drained
 }

@@ -19,7 +19,7 @@ use crate::error::ApiError;
 use crate::index::quarantine;
 use crate::index::records::{self, RecordRow, Times};
 use crate::limits::REMOTE_ANSWER;
-use crate::principal::Principal;
+use crate::principal::Scoped;
 use crate::service::Service;
 
 /// A question for units, as it came here.
@@ -53,18 +53,18 @@ pub(crate) fn open_questions(
 /// then. A question that takes too long goes on: what it brings is here for the next one.
 pub(crate) async fn look(
     service: &Service,
-    principal: &Principal,
+    own: &Scoped,
     mut question: Question,
     deadline: Instant,
 ) {
     let Some(edge) = &service.edge else { return };
     let deep = !question.known.is_empty();
-    question.units = open_questions(edge, &principal.scope_id, &question.units, deep);
+    question.units = open_questions(edge, &own.id, &question.units, deep);
     if question.units.is_empty() || !edge.may(Side::Reads) {
         return;
     }
     let wait = edge.side(Side::Reads).wait();
-    let asking = ask(service.clone(), principal.clone(), question);
+    let asking = ask(service.clone(), own.clone(), question);
     let within = deadline.saturating_duration_since(Instant::now()).min(wait);
     if timeout(within, tokio::spawn(via::carry(asking))).await.is_err() {
         let why = format!("no answer within {} ms", within.as_millis());
@@ -72,16 +72,16 @@ pub(crate) async fn look(
     }
 }
 
-async fn ask(service: Service, principal: Principal, question: Question) {
+async fn ask(service: Service, own: Scoped, question: Question) {
     let Some(edge) = &service.edge else { return };
     let Question { units, known, results } = question;
     let asking = Asking { known: &known, results: &results };
     let asked = edge.remote.ask(&edge.scopes, &units, asking);
     let Some(Answered { arrived, farther }) = answered(&service, edge, asked).await else { return };
-    match arrive(&service, edge, &principal, arrived).await {
+    match arrive(&service, edge, &own, arrived).await {
         // Only now: whoever is told that it was asked finds what came.
         Ok(()) => {
-            lock(&edge.asked).note(&principal.scope_id, &units, farther, Instant::now());
+            lock(&edge.asked).note(&own.id, &units, farther, Instant::now());
         }
         Err(error) => error.tell(&service.log, format_args!("results from afar")),
     }
@@ -120,7 +120,7 @@ pub(crate) async fn answered<T>(
 pub(crate) async fn arrive(
     service: &Service,
     edge: &Edge,
-    principal: &Principal,
+    own: &Scoped,
     arrived: Vec<Arrived>,
 ) -> Result<(), ApiError> {
     if arrived.is_empty() {
@@ -129,15 +129,14 @@ pub(crate) async fn arrive(
     let now_ms = clock::now_ms();
     let (mut rows, mut along) = (Vec::new(), Vec::new());
     for Arrived { name, record, blobs, stored_ms } in arrived {
-        let wanted =
-            Wanted { name: name.clone(), scope: principal.scope.clone(), blobs: record.blobs() };
+        let wanted = Wanted { name: name.clone(), scope: own.scope.clone(), blobs: record.blobs() };
         // Before the record can be seen: what came along is fetched by nobody.
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
         let (claim, _) = Claim::take(service, edge, &digests);
         along.push((wanted, blobs, claim));
         let created_ms = if stored_ms == 0 { now_ms } else { stored_ms.min(now_ms) };
         let times = Times { created_ms, used_ms: now_ms };
-        let row = RecordRow::new(principal.scope_id.clone(), record, 0, times)
+        let row = RecordRow::new(own.id.clone(), record, 0, times)
             .map_err(|error| ApiError::Internal(error.to_string()))?;
         rows.push(RecordRow { afar: Some(name), ..row });
     }

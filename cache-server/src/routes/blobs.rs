@@ -1,6 +1,7 @@
 //! `GET`, `HEAD` and `PUT /v1/blobs/{digest}`, `POST /v1/blobs/missing` and
 //! `POST /v1/blobs/pack`. Bytes stream both ways.
 
+use std::collections::HashSet;
 use std::io::{Seek as _, SeekFrom};
 
 use axum::Json;
@@ -28,8 +29,8 @@ use tokio_util::io::ReaderStream;
 use super::range::{self, Asked};
 use crate::error::ApiError;
 use crate::http::body;
-use crate::index::records;
-use crate::limits::MAX_MISSING_BLOBS;
+use crate::index::{owners, records};
+use crate::limits::{FEW_LOOKUP_KEYS, MAX_MISSING_BLOBS};
 use crate::principal::Principal;
 use crate::publish;
 use crate::service::Service;
@@ -38,6 +39,30 @@ fn parse_digest(text: &str) -> Result<Digest, ApiError> {
     text.parse().map_err(|_| {
         ApiError::BadRequest("the digest is not 64 lower-case hexadecimal digits".into())
     })
+}
+
+/// Of some blobs, those that somebody may not read, besides those that are not there.
+async fn refused(
+    service: &Service,
+    principal: &Principal,
+    asked: Vec<Digest>,
+) -> Result<Vec<Digest>, ApiError> {
+    // They have the store at hand.
+    if principal.local() {
+        return Ok(Vec::new());
+    }
+    let repositories = principal.repositories();
+    let few = asked.len() <= FEW_LOOKUP_KEYS;
+    let read = move |index: &_| owners::missing(index, &asked, &repositories);
+    Ok(if few { service.index.read_few(read).await? } else { service.index.read(read).await? })
+}
+
+/// Refuses a blob that somebody may not read, as one that is not there.
+async fn check(service: &Service, principal: &Principal, digest: Digest) -> Result<(), ApiError> {
+    match refused(service, principal, vec![digest]).await?.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::NotFound),
+    }
 }
 
 /// The bytes of a blob, or a range of them.
@@ -56,11 +81,12 @@ fn parse_digest(text: &str) -> Result<Digest, ApiError> {
 )]
 pub(crate) async fn get(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let digest = parse_digest(&digest)?;
+    check(&service, &principal, digest).await?;
     let blob = service.store.blob(&digest).await?;
     let blob = blob.ok_or(ApiError::NotFound)?;
     let size = blob.len();
@@ -176,10 +202,11 @@ fn section(blob: Body, offset: u64, len: u64) -> Result<HttpBody, ApiError> {
 )]
 pub(crate) async fn head(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
     Path(digest): Path<String>,
 ) -> Result<Response, ApiError> {
     let digest = parse_digest(&digest)?;
+    check(&service, &principal, digest).await?;
     let size = service.store.blob_size(&digest).await?;
     let size = size.ok_or(ApiError::NotFound)?;
     Ok((StatusCode::OK, head_of(&digest, size), HttpBody::empty()).into_response())
@@ -204,11 +231,12 @@ pub(crate) async fn head(
 )]
 pub(crate) async fn put(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
     Path(digest): Path<String>,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let digest = parse_digest(&digest)?;
+    let repository = principal.writes()?.scope.repository();
     let compressed =
         request.headers().get(CONTENT_ENCODING).is_some_and(|v| v == squeeze::ENCODING);
     let len = match compressed {
@@ -219,9 +247,10 @@ pub(crate) async fn put(
     if len > MAX_BLOB_BYTES {
         return Err(ApiError::TooLarge("the blob"));
     }
-    if service.store.blob_size(&digest).await?.is_some() {
+    let is_here = service.store.blob_size(&digest).await?.is_some();
+    if is_here && refused(&service, &principal, vec![digest]).await?.is_empty() {
         body::drain(request).await;
-        note(&service, digest).await?;
+        note(&service, digest, repository).await?;
         return Ok(StatusCode::OK);
     }
     if let Err(error) = service.store.check_writable() {
@@ -235,11 +264,15 @@ pub(crate) async fn put(
         true => squeeze::expand(stream, (digest, len))?,
         false => stream.boxed(),
     };
-    let put = service.store.put_blob(&digest, Body::Stream { stream, len }).await;
+    let put = match is_here {
+        // Who has it may own it, too; that others have it is not told.
+        true => shown(stream, (digest, len)).await,
+        false => service.store.put_blob(&digest, Body::Stream { stream, len }).await,
+    };
     match put {
         Ok(put) => {
             service.metrics.received(len);
-            note(&service, digest).await?;
+            note(&service, digest, repository).await?;
             Ok(match put {
                 Put::Created => StatusCode::CREATED,
                 Put::AlreadyThere => StatusCode::OK,
@@ -250,15 +283,40 @@ pub(crate) async fn put(
     }
 }
 
-/// Notes a stored blob in the index, with the size that the store says.
-async fn note(service: &Service, digest: Digest) -> Result<(), ApiError> {
+/// Reads bytes that are here already, to see that whoever sends them has them.
+async fn shown(
+    mut stream: BoxStream<'static, StoreResult<Bytes>>,
+    (digest, len): (Digest, u64),
+) -> StoreResult<Put> {
+    let (mut hasher, mut read) = (blake3::Hasher::new(), 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        read += chunk.len() as u64;
+        hasher.update(&chunk);
+        if read > len {
+            break;
+        }
+    }
+    match read == len && hasher.finalize().as_bytes() == digest.as_bytes() {
+        true => Ok(Put::Created),
+        false => Err(StoreError::Damaged {
+            name: ObjectName::blob(&digest),
+            why: "the bytes offered have another digest".to_owned(),
+        }),
+    }
+}
+
+/// Notes a stored blob in the index, with the size that the store says, as one of a repository.
+async fn note(service: &Service, digest: Digest, repository: &str) -> Result<(), ApiError> {
     let Some(size) = service.store.blob_size(&digest).await? else {
         return Ok(());
     };
-    publish::note_blobs(service, vec![(digest, size)]).await
+    publish::note_blobs(service, vec![(digest, size)]).await?;
+    let repository = repository.to_owned();
+    Ok(service.index.write(move |index| owners::own(index, &digest, &repository)).await?)
 }
 
-/// Which of these blobs are not stored.
+/// Which of these blobs are not stored, or not known as blobs of the repository.
 #[utoipa::path(
     post,
     path = "/v1/blobs/missing",
@@ -271,12 +329,16 @@ async fn note(service: &Service, digest: Digest) -> Result<(), ApiError> {
 )]
 pub(crate) async fn missing(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
     request: Request,
 ) -> Result<Json<MissingRequest>, ApiError> {
     let MissingRequest { blobs } = body::json(request).await?;
     if blobs.len() > MAX_MISSING_BLOBS {
         return Err(ApiError::TooLarge("the number of blobs"));
+    }
+    if !principal.local() {
+        let blobs = refused(&service, &principal, blobs).await?;
+        return Ok(Json(MissingRequest { blobs }));
     }
     let blobs = service.index.read(move |index| records::missing(index, &blobs)).await?;
     Ok(Json(MissingRequest { blobs }))
@@ -297,13 +359,16 @@ pub(crate) async fn missing(
 )]
 pub(crate) async fn packed(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let MissingRequest { blobs } = body::json(request).await?;
+    let MissingRequest { mut blobs } = body::json(request).await?;
     if blobs.len() > MAX_PACK_BLOBS {
         return Err(ApiError::TooLarge("the number of blobs"));
     }
+    let refused = refused(&service, &principal, blobs.clone()).await?;
+    let refused: HashSet<Digest> = refused.into_iter().collect();
+    blobs.retain(|digest| !refused.contains(digest));
     let (mut chosen, mut bytes) = (Vec::new(), 0);
     for digest in blobs {
         let size = service.store.blob_size(&digest).await?;

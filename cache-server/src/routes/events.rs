@@ -34,6 +34,7 @@ pub(crate) async fn add(
     principal: Principal,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
+    let scope = principal.writes()?.id.clone();
     let EventsRequest { events } = body::json(request).await?;
     if events.len() > MAX_EVENTS {
         return Err(ApiError::TooLarge("the number of events"));
@@ -41,8 +42,10 @@ pub(crate) async fn add(
     if events.iter().any(is_large) {
         return Err(ApiError::TooLarge("an event"));
     }
-    ahead::note_used(&service, &principal.scope_id, &events);
-    service.reports.take(principal.scope_id, events)?;
+    ahead::note_used(&service, &scope, &events);
+    let others = principal.read_ids();
+    let others = others.into_iter().filter(|other| *other != scope).collect();
+    service.reports.take((scope, others), events)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -89,8 +92,8 @@ pub(crate) async fn stats(
     State(service): State<Service>,
     principal: Principal,
 ) -> Result<Json<StatsResponse>, ApiError> {
+    let scope = principal.first()?.id.clone();
     service.reports.flush(&service).await?;
-    let scope = principal.scope_id;
     // By the connection that writes: counting a large store takes time, and lookups go on.
     let (mut stats, (results, blobs, bytes)) = service
         .index
@@ -120,8 +123,8 @@ pub(crate) async fn zero(
     State(service): State<Service>,
     principal: Principal,
 ) -> Result<StatusCode, ApiError> {
+    let scope = principal.writes()?.id.clone();
     service.reports.flush(&service).await?;
-    let scope = principal.scope_id;
     service.index.write(move |index| events::zero(index, &scope)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

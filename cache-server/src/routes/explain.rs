@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use kiln_storage::api::{ExplainResponse, NearestRequest, NearestResponse, Problem};
+use kiln_storage::limits::MAX_NEAREST_UNITS;
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -31,16 +32,20 @@ pub(crate) async fn nearest(
     request: Request,
 ) -> Result<Json<NearestResponse>, ApiError> {
     let asked: NearestRequest = body::json(request).await?;
-    let scope = principal.scope_id;
-    let read = move |index: &_| match &asked.result {
-        None => Ok(NearestResponse {
-            units: units::nearest(index, &scope, &asked)?,
-            ..NearestResponse::default()
-        }),
-        Some(result) => Ok(NearestResponse {
-            variables: variables::of_result(index, &scope, result)?,
-            ..NearestResponse::default()
-        }),
+    let scopes = principal.read_ids();
+    let read = move |index: &_| {
+        let mut answer = NearestResponse::default();
+        for scope in &scopes {
+            match &asked.result {
+                None => answer.units.extend(units::nearest(index, scope, &asked)?),
+                Some(result) if answer.variables.is_empty() => {
+                    answer.variables = variables::of_result(index, scope, result)?;
+                }
+                Some(_) => {}
+            }
+        }
+        answer.units.truncate(MAX_NEAREST_UNITS);
+        Ok(answer)
     };
     Ok(Json(service.index.read_few(read).await?))
 }
@@ -69,7 +74,15 @@ pub(crate) async fn explain(
 ) -> Result<Json<ExplainResponse>, ApiError> {
     let Query(which) = which.map_err(|_| ApiError::BadRequest("the query is malformed".into()))?;
     service.reports.flush(&service).await?;
-    let scope = principal.scope_id;
-    let read = move |index: &_| events::explain(index, &scope, which.build);
+    let scopes = principal.read_ids();
+    let read = move |index: &_| {
+        for scope in &scopes {
+            let told = events::explain(index, scope, which.build.clone())?;
+            if !told.events.is_empty() {
+                return Ok(told);
+            }
+        }
+        Ok(ExplainResponse { build: which.build, ..ExplainResponse::default() })
+    };
     Ok(Json(service.index.read(read).await?))
 }

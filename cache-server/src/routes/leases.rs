@@ -58,13 +58,20 @@ pub(crate) async fn ask(
     let Ok(_open) = service.questions.try_acquire() else {
         return Ok(Json(LeaseResponse::Free));
     };
+    // Who stores nothing has nothing to offer to those who would wait.
+    let Some(scope) = &principal.writes else {
+        return Ok(Json(match principal.is_public() {
+            true => LeaseResponse::Free,
+            false => service.leases.watch(&principal.read_ids(), request).await,
+        }));
+    };
     let begun = Instant::now();
     if let Some(answer) = behind::ask(&service, &principal, &headers, &request).await {
         return Ok(Json(answer));
     }
     let passed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     request.wait_ms = request.wait_ms.saturating_sub(passed);
-    Ok(Json(service.leases.ask(&principal.scope_id, request).await))
+    Ok(Json(service.leases.ask(&scope.id, request).await))
 }
 
 /// The holder of a lease lives. Answered after a while, and to be asked again at once then; a connection that ends
@@ -88,10 +95,11 @@ pub(crate) async fn hold(
 ) -> Result<StatusCode, ApiError> {
     let (id, headers) = (name(path)?, request.headers().clone());
     let request: HoldRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
+    let scope = principal.writes()?;
     if let Some(id) = behind::far(&id) {
-        return there(behind::hold(&service, &headers, id, request).await);
+        return there(behind::hold(&service, &principal, &headers, (id, request)).await);
     }
-    there(service.leases.hold(&principal.scope_id, own(&id)?, request.cpu_ms).await)
+    there(service.leases.hold(&scope.id, own(&id)?, request.cpu_ms).await)
 }
 
 /// How a lease ended.
@@ -114,10 +122,11 @@ pub(crate) async fn release(
 ) -> Result<StatusCode, ApiError> {
     let (id, headers) = (name(path)?, request.headers().clone());
     let outcome: ReleaseRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
+    let scope = principal.writes()?;
     if let Some(id) = behind::far(&id) {
         return there(behind::release(&service, &principal, &headers, (id, outcome)).await);
     }
-    there(service.leases.release(&principal.scope_id, own(&id)?, outcome))
+    there(service.leases.release(&scope.id, own(&id)?, outcome))
 }
 
 /// Who compiles what at this moment, oldest first.
@@ -138,9 +147,9 @@ pub(crate) async fn list(
     (uri, headers): Asked,
 ) -> Result<Json<LeasesResponse>, ApiError> {
     let Query(Which { run }) = which.map_err(|_| malformed())?;
-    let leases = service.leases.list(&principal.scope_id, run.as_deref());
-    let mut listed = LeasesResponse { leases };
-    behind::list(&service, &headers, uri.query(), &mut listed).await;
+    let of = |scope: &String| service.leases.list(scope, run.as_deref());
+    let mut listed = LeasesResponse { leases: principal.read_ids().iter().flat_map(of).collect() };
+    behind::list(&service, &principal, (&headers, uri.query()), &mut listed).await;
     Ok(Json(listed))
 }
 

@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use kiln_storage::api::{LookupRequest, LookupResponse, Problem};
-use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS};
+use kiln_storage::limits::{MAX_JSON_RESPONSE_BYTES, MAX_LOOKUP_KEYS, MAX_RECORDS_PER_UNIT};
 use kiln_storage::remote::via;
 use kiln_storage::{ResultKey, UnitKey};
 use rusqlite::Connection;
@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::http::body;
+use crate::index::quarantine;
 use crate::index::records::{self, Found};
 use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_ANSWER, LOOKUP_WAIT};
 use crate::principal::Principal;
@@ -41,7 +42,7 @@ pub(crate) async fn lookup(
     principal: Principal,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let edge = service.edge.as_ref();
+    let edge = service.edge.as_ref().filter(|_| principal.farther().is_some());
     let through = edge.and_then(|edge| edge.via(&service.log, request.headers()));
     let request: LookupRequest = body::json(request).await?;
     let answered = answer(&service, &principal, request, through.is_some());
@@ -63,21 +64,21 @@ async fn answer(
     request: LookupRequest,
     farther: bool,
 ) -> Result<Response, ApiError> {
-    let mut edge = service.edge.as_ref().filter(|_| farther);
+    let mut edge = service.edge.as_ref().zip(principal.farther()).filter(|_| farther);
     let keys = request.units.len() + request.results.len();
     if keys > MAX_LOOKUP_KEYS || request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
     let deadline = Instant::now() + LOOKUP_ANSWER;
     wait(service, principal, &request).await;
-    if let Some(job) = request.job.as_ref().filter(|_| edge.is_some()) {
-        let in_time = ahead::touch(service, principal, (job, &request.units), deadline).await;
+    if let (Some(job), Some((_, own))) = (request.job.as_ref(), edge) {
+        let in_time = ahead::touch(service, own, (job, &request.units), deadline).await;
         // Whoever has waited for one question in vain does not wait for another one.
         edge = edge.filter(|_| in_time);
     }
     let request = Arc::new(request);
     let mut answer = read(service, principal, &request).await?;
-    if let Some(edge) = edge {
+    if let Some((edge, own)) = edge {
         let deep = !request.known.is_empty();
         let wanted: Vec<UnitKey> = request
             .units
@@ -91,15 +92,15 @@ async fn answer(
                 known: request.known.clone(),
                 results: if deep { request.results.clone() } else { Vec::new() },
             };
-            through::look(service, principal, question, deadline).await;
+            through::look(service, own, question, deadline).await;
             // Also when it was not asked: what another one asked for may have come meanwhile.
             answer = read(service, principal, &request).await?;
         }
-        let open = through::open_questions(edge, &principal.scope_id, &request.units, true);
+        let open = through::open_questions(edge, &own.id, &request.units, true);
         let more = !answer.units.is_empty() && !open.is_empty();
         answer.farther = !deep && more;
     }
-    let local = principal.local.then(|| service.store.local_dir()).flatten();
+    let local = principal.local().then(|| service.store.local_dir()).flatten();
     let local = local.and_then(|dir| dir.into_os_string().into_string().ok());
     let json = answer.finish(local)?;
     Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
@@ -111,40 +112,65 @@ async fn read(
     principal: &Principal,
     request: &Arc<LookupRequest>,
 ) -> Result<Answer, ApiError> {
-    let (scope, is_edge) = (principal.scope_id.clone(), service.edge.is_some());
+    let (scopes, is_edge) = (principal.read_ids(), service.edge.is_some());
     let few = request.units.len() + request.results.len() <= FEW_LOOKUP_KEYS;
     let request = request.clone();
     let read = move |index: &Connection| {
         let mut answer = Answer::default();
         for result in &request.results {
-            answer.extend(records::of_result(index, &scope, result, is_edge)?);
+            for scope in &scopes {
+                let found = records::of_result(index, scope, result, is_edge)?;
+                answer.extend(good(index, &scopes, found)?);
+            }
         }
         for unit in &request.units {
-            let found = records::of_unit(index, &scope, unit, (&request.known, is_edge))?;
-            if !found.is_empty() {
-                answer.units.insert(*unit);
+            let mut left = MAX_RECORDS_PER_UNIT;
+            for scope in &scopes {
+                let found = records::of_unit(index, scope, unit, (&request.known, is_edge))?;
+                let found = good(index, &scopes, found)?;
+                if !found.is_empty() {
+                    answer.units.insert(*unit);
+                }
+                let new = answer.unseen(found);
+                left -= answer.extend(new.into_iter().take(left));
             }
-            answer.extend(found);
         }
         Ok(answer)
     };
     Ok(if few { service.index.read_few(read).await? } else { service.index.read(read).await? })
 }
 
+/// Those of some records that are quarantined in no scope that is read. In its own scope none is; what proved wrong
+/// in one is not answered from another either.
+fn good(
+    index: &Connection,
+    scopes: &[String],
+    found: impl IntoIterator<Item = Found>,
+) -> rusqlite::Result<Vec<Found>> {
+    let mut good = Vec::new();
+    for one in found {
+        if scopes.len() == 1 || !quarantine::in_any(index, scopes, &one.result_key)? {
+            good.push(one);
+        }
+    }
+    Ok(good)
+}
+
 /// Waits, within a bound, for the index to be whole and for records of these keys that are being
 /// taken over.
 async fn wait(service: &Service, principal: &Principal, request: &LookupRequest) {
-    let keys = request
-        .units
-        .iter()
-        .map(|key| *key.digest())
-        .chain(request.results.iter().map(|key| *key.digest()));
+    let keys = || {
+        let units = request.units.iter().map(|key| *key.digest());
+        units.chain(request.results.iter().map(|key| *key.digest()))
+    };
     let wait = async {
         if !*service.complete.borrow() {
             let mut complete = service.complete.subscribe();
             let _ = complete.wait_for(|complete| *complete).await;
         }
-        service.pending.wait(&principal.scope_id, keys).await;
+        for scoped in &principal.reads {
+            service.pending.wait(&scoped.id, keys()).await;
+        }
     };
     let _ = tokio::time::timeout(LOOKUP_WAIT, wait).await;
 }
@@ -152,7 +178,7 @@ async fn wait(service: &Service, principal: &Principal, request: &LookupRequest)
 /// Encoded records, each once, up to what a client reads.
 #[derive(Debug, Default)]
 struct Answer {
-    seen: HashSet<i64>,
+    seen: HashSet<ResultKey>,
     bodies: Vec<Vec<u8>>,
     bytes: usize,
     /// Units that have records.
@@ -176,19 +202,28 @@ struct Rest {
 }
 
 impl Answer {
-    /// Adds records until the answer is full; what is left out is a miss.
-    fn extend(&mut self, found: impl IntoIterator<Item = Found>) {
-        for Found { id, result_key, body, absent, arrived } in found {
+    /// Those of some records whose result it does not have: of two scopes that have one, the first answers.
+    fn unseen(&self, mut found: Vec<Found>) -> Vec<Found> {
+        found.retain(|one| !self.seen.contains(&one.result_key));
+        found
+    }
+
+    /// Adds records until the answer is full; what is left out is a miss. How many it was given.
+    fn extend(&mut self, found: impl IntoIterator<Item = Found>) -> usize {
+        let mut given = 0;
+        for Found { result_key, body, absent, arrived, .. } in found {
+            given += 1;
             // Its key may be named twice more.
             let bytes = body.len() + 1 + 2 * KEY_BYTES;
             let room = self.bytes + bytes + 2 * MAX_ROW_OVERHEAD <= MAX_JSON_RESPONSE_BYTES;
-            if room && self.seen.insert(id) {
+            if room && self.seen.insert(result_key) {
                 self.bytes += bytes;
                 self.bodies.push(body);
                 self.absent.extend(absent.then_some(result_key));
                 self.arrived.extend(arrived.then_some(result_key));
             }
         }
+        given
     }
 
     /// The JSON of a [`LookupResponse`].

@@ -15,6 +15,7 @@ pub(crate) mod range;
 pub(crate) mod results;
 pub(crate) mod runs;
 pub(crate) mod server;
+pub(crate) mod session;
 
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
@@ -54,6 +55,7 @@ pub(crate) fn table() -> Vec<Route> {
         ("/v1/events", &["post"], post(events::add)),
         ("/v1/nearest", &["post"], post(explain::nearest)),
         ("/v1/explain", &["get"], get(explain::explain)),
+        ("/v1/session", &["post"], post(session::begin)),
         ("/v1/stats", &["get"], get(events::stats)),
         ("/v1/stats/zero", &["post"], post(events::zero)),
         ("/v1/runs", &["get"], get(runs::list)),

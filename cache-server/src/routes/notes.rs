@@ -24,7 +24,7 @@ fn check(name: &str) -> Result<(), ApiError> {
     }
 }
 
-/// A note of the scope.
+/// A note of the first scope that has it.
 #[utoipa::path(
     get,
     path = "/v1/notes/{name}",
@@ -41,8 +41,16 @@ pub(crate) async fn get(
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     check(&name)?;
-    let scope = principal.scope_id;
-    let note = service.index.read_few(move |index| notes::get(index, &scope, &name)).await?;
+    let scopes = principal.read_ids();
+    let read = move |index: &_| {
+        for scope in scopes {
+            if let Some(note) = notes::get(index, &scope, &name)? {
+                return Ok(Some(note));
+            }
+        }
+        Ok(None)
+    };
+    let note = service.index.read_few(read).await?;
     let note: Bytes = note.ok_or(ApiError::NotFound)?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], note).into_response())
 }
@@ -66,8 +74,8 @@ pub(crate) async fn put(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     check(&name)?;
+    let scope = principal.writes()?.id.clone();
     let text = body::bytes(request, MAX_NOTE_BYTES, "the note").await?;
-    let scope = principal.scope_id;
     service.index.write(move |index| notes::put(index, &scope, &name, &text)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

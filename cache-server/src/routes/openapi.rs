@@ -34,6 +34,7 @@ use utoipa::OpenApi;
         super::events::add,
         super::explain::nearest,
         super::explain::explain,
+        super::session::begin,
         super::events::stats,
         super::events::zero,
         super::runs::list,

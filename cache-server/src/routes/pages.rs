@@ -61,7 +61,7 @@ pub(crate) async fn list(
     page: Result<Query<Page>, QueryRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, HTML).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, HTML).await {
         return Ok((headers(HTML), told).into_response());
     }
     let Query(page) = page.map_err(|_| malformed())?;
@@ -80,9 +80,9 @@ async fn made(
     principal: &Principal,
     (run, form): (&str, Form),
 ) -> Result<Option<String>, ApiError> {
-    gathered_with_earlier(service, principal, run).await?;
+    let scope = gathered_with_earlier(service, principal, run).await?;
     let _turn = gather::turn(service).await?;
-    let Some(input) = gather::input(service, &principal.scope_id, run).await? else {
+    let Some(input) = gather::input(service, &scope, run).await? else {
         return Ok(None);
     };
     let page = move || pages::run::page(form, &make(&input), &input.jobs, &Plain);
@@ -105,7 +105,7 @@ pub(crate) async fn run(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, HTML).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, HTML).await {
         return Ok((headers(HTML), told).into_response());
     }
     let run = name(path)?;
@@ -132,7 +132,7 @@ pub(crate) async fn file(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    let mut response = match told_behind(&service, &asked, HTML).await {
+    let mut response = match told_behind(&service, &principal, &asked, HTML).await {
         Some(told) => told,
         None => {
             let run = name(path)?;

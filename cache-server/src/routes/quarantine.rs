@@ -35,12 +35,13 @@ pub(crate) async fn add(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
+    principal.writes()?;
     let request: QuarantineRequest = body::json(request).await?;
     quarantine::add(&service, &principal, key, request).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is quarantined, newest first.
+/// What is quarantined, newest first; in what is read besides the own scope, too.
 #[utoipa::path(
     get,
     path = "/v1/quarantine",
@@ -50,8 +51,12 @@ pub(crate) async fn list(
     State(service): State<Service>,
     principal: Principal,
 ) -> Result<Json<QuarantineResponse>, ApiError> {
-    let scope = principal.scope_id;
-    let quarantined = service.index.read(move |index| rows::list(index, &scope)).await?;
+    let scopes = principal.read_ids();
+    let read = move |index: &_| {
+        let lists = scopes.iter().map(|scope| rows::list(index, scope));
+        lists.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let quarantined = service.index.read(read).await?.concat();
     Ok(Json(QuarantineResponse { quarantined }))
 }
 
@@ -69,7 +74,7 @@ pub(crate) async fn release_all(
     State(service): State<Service>,
     principal: Principal,
 ) -> Result<Json<QuarantineResponse>, ApiError> {
-    let scope = principal.scope_id.clone();
+    let scope = principal.writes()?.id.clone();
     let quarantined = service.index.read(move |index| rows::list(index, &scope)).await?;
     let keys = quarantined.iter().map(|entry| entry.result_key).collect();
     quarantine::release(&service, &principal, keys).await?;
@@ -95,7 +100,8 @@ pub(crate) async fn release(
     Path(key): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
-    if !quarantine::contains(&service, &principal.scope_id, &key).await? {
+    let scope = &principal.writes()?.id;
+    if !quarantine::contains(&service, Vec::new(), scope, &key).await? {
         return Err(ApiError::NotFound);
     }
     quarantine::release(&service, &principal, vec![key]).await?;

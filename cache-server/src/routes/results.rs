@@ -11,7 +11,7 @@ use kiln_storage::{ObjectName, ResultKey};
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::records;
-use crate::principal::Principal;
+use crate::principal::{Principal, Scoped};
 use crate::publish::{self, Published};
 use crate::remote::fetch;
 use crate::service::Service;
@@ -51,6 +51,7 @@ pub(crate) async fn publish(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
+    principal.writes()?;
     let request: PublishRequest = body::json(request).await?;
     Ok(match publish::publish(&service, &principal, &key, request).await? {
         Published::Kept => StatusCode::OK,
@@ -84,13 +85,14 @@ pub(crate) async fn bring(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
-    let edge = service.edge.as_ref().ok_or(ApiError::NotFound)?;
+    let behind = service.edge.as_ref().zip(principal.farther());
+    let (edge, own) = behind.ok_or(ApiError::NotFound)?;
     let through = edge.via(&service.log, request.headers());
     let BringRequest { within_ms } = body::json(request).await?;
     let within = Duration::from_millis(within_ms);
     // What lies behind a server that is behind this one, and nowhere else, is nowhere.
     let through = through.ok_or(ApiError::NotFound)?;
-    via::within(through, fetch::bring(&service, &principal.scope, &key, within)).await?;
+    via::within(through, fetch::bring(&service, &own.scope, &key, within)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -115,12 +117,16 @@ pub(crate) async fn reject(
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
     let request: RejectRequest = body::json(request).await?;
-    let scope = principal.scope_id.clone();
-    let row = service
-        .index
-        .read(move |index| records::stored(index, &scope, &key))
-        .await?
-        .ok_or(ApiError::NotFound)?;
+    let scopes = principal.reads.clone();
+    let read = move |index: &_| {
+        for Scoped { scope, id } in scopes {
+            if let Some(row) = records::stored(index, &id, &key)? {
+                return Ok(Some((scope, row)));
+            }
+        }
+        Ok(None)
+    };
+    let (scope, row) = service.index.read(read).await?.ok_or(ApiError::NotFound)?;
     let reason: String = request.reason.chars().take(500).collect();
     service.log.info(format_args!("result {key} rejected: {reason}"));
     let mut bad = Vec::new();
@@ -140,7 +146,7 @@ pub(crate) async fn reject(
             records::forget(index, row.id)
         })
         .await?;
-    let name = ObjectName::record(&principal.scope, &row.unit_key, &key, row.generation);
+    let name = ObjectName::record(&scope, &row.unit_key, &key, row.generation);
     // The row is gone: an object that stays is found without blobs by the next rebuild.
     let _ = service.store.delete(&name).await;
     Ok(StatusCode::NO_CONTENT)

@@ -39,9 +39,11 @@ pub(crate) struct Page {
 /// What another server behind this one says to the same question.
 pub(super) async fn told_behind(
     service: &Service,
+    principal: &Principal,
     (uri, headers): &Asked,
     kind: &'static str,
 ) -> Option<Response> {
+    principal.farther()?;
     let page = events::told(service, headers, uri.path_and_query()?.as_str()).await?;
     Some(([(CONTENT_TYPE, kind)], page).into_response())
 }
@@ -78,7 +80,7 @@ pub(crate) async fn list(
     page: Result<Query<Page>, QueryRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, JSON).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, JSON).await {
         return Ok(told);
     }
     let Query(page) = page.map_err(|_| malformed())?;
@@ -104,7 +106,12 @@ pub(super) async fn listed(
     service.reports.flush(service).await?;
     let now_ms = clock::now_ms();
     let read = move |rows: &_| {
-        let runs = read::runs(rows, &principal.scope_id, before, limit)?;
+        let mut runs = Vec::new();
+        for scoped in &principal.reads {
+            runs.extend(read::runs(rows, &scoped.id, before, limit)?);
+        }
+        runs.sort_by_key(|run| std::cmp::Reverse((run.last_ms, run.id)));
+        runs.truncate(limit);
         let next = runs.last().filter(|_| runs.len() == limit);
         let next = next.map(|RunRow { last_ms, id, .. }| format!("{last_ms}-{id}"));
         let told = |run: RunRow| Ok(summary(&run, read::jobs(rows, run.id)?, (false, now_ms)));
@@ -131,13 +138,13 @@ pub(crate) async fn run(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, JSON).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, JSON).await {
         return Ok(told);
     }
     let run = name(path)?;
-    gathered(&service, &principal, &run).await?;
+    let scope = gathered(&service, &principal, &run).await?;
     let read = move |rows: &_| {
-        let Some(run) = read::run(rows, &principal.scope_id, &run)? else { return Ok(None) };
+        let Some(run) = read::run(rows, &scope, &run)? else { return Ok(None) };
         Ok(Some(summary(&run, read::jobs(rows, run.id)?, (true, clock::now_ms()))))
     };
     let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
@@ -162,14 +169,20 @@ pub(crate) async fn now(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, JSON).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, JSON).await {
         return Ok(told);
     }
     let run = name(path)?;
-    events::bring_again(&service, &principal.scope_id, &run);
+    if let Some(own) = principal.farther() {
+        events::bring_again(&service, &own.id, &run);
+    }
     let read = move |rows: &_| {
-        let Some(run) = read::run(rows, &principal.scope_id, &run)? else { return Ok(None) };
-        Ok(Some(now::now(&run, read::jobs(rows, run.id)?, clock::now_ms())))
+        for scope in &principal.reads {
+            if let Some(run) = read::run(rows, &scope.id, &run)? {
+                return Ok(Some(now::now(&run, read::jobs(rows, run.id)?, clock::now_ms())));
+            }
+        }
+        Ok(None)
     };
     let told = service.history.read(read).await?.ok_or(ApiError::NotFound)?;
     Ok(Json(told).into_response())
@@ -195,24 +208,39 @@ pub(crate) async fn job(
     path: Result<Path<(String, String)>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, JSON).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, JSON).await {
         return Ok(told);
     }
     let names = name(path)?;
-    gathered(&service, &principal, &names.0).await?;
-    let job = gather::job(&service, &principal.scope_id, names).await?;
+    let scope = gathered(&service, &principal, &names.0).await?;
+    let job = gather::job(&service, &scope, names).await?;
     Ok(Json(job.ok_or(ApiError::NotFound)?).into_response())
 }
 
-/// Has all that is known of a run written here.
+/// Has all that is known of a run written here; the first scope that has it.
 pub(super) async fn gathered(
     service: &Service,
     principal: &Principal,
     run: &str,
-) -> Result<(), ApiError> {
+) -> Result<String, ApiError> {
     service.reports.flush(service).await?;
-    events::bring(service, &principal.scope_id, run).await;
-    Ok(())
+    if let Some(own) = principal.farther() {
+        events::bring(service, &own.id, run).await;
+    }
+    let (first, scopes) = (principal.first()?.id.clone(), principal.read_ids());
+    if scopes.len() == 1 {
+        return Ok(first);
+    }
+    let run = run.to_owned();
+    let read = move |rows: &_| {
+        for scope in scopes {
+            if read::run(rows, &scope, &run)?.is_some() {
+                return Ok(Some(scope));
+            }
+        }
+        Ok(None)
+    };
+    Ok(service.history.read(read).await?.unwrap_or(first))
 }
 
 /// The same for a report of it: with the runs that it is held against.
@@ -220,15 +248,17 @@ pub(super) async fn gathered_with_earlier(
     service: &Service,
     principal: &Principal,
     run: &str,
-) -> Result<(), ApiError> {
-    gathered(service, principal, run).await?;
-    earlier::bring(service, &principal.scope_id, run).await;
-    Ok(())
+) -> Result<String, ApiError> {
+    let scope = gathered(service, principal, run).await?;
+    if let Some(own) = principal.farther() {
+        earlier::bring(service, &own.id, run).await;
+    }
+    Ok(scope)
 }
 
 async fn made(service: &Service, principal: &Principal, run: &str) -> Result<RunReport, ApiError> {
-    gathered_with_earlier(service, principal, run).await?;
-    gather::report(service, &principal.scope_id, run).await?.ok_or(ApiError::NotFound)
+    let scope = gathered_with_earlier(service, principal, run).await?;
+    gather::report(service, &scope, run).await?.ok_or(ApiError::NotFound)
 }
 
 /// The report of a run.
@@ -248,7 +278,7 @@ pub(crate) async fn report(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, JSON).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, JSON).await {
         return Ok(told);
     }
     Ok(Json(made(&service, &principal, &name(path)?).await?).into_response())
@@ -271,7 +301,7 @@ pub(crate) async fn markdown(
     path: Result<Path<String>, PathRejection>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    if let Some(told) = told_behind(&service, &asked, MARKDOWN).await {
+    if let Some(told) = told_behind(&service, &principal, &asked, MARKDOWN).await {
         return Ok(told);
     }
     let report = made(&service, &principal, &name(path)?).await?;

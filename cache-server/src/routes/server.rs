@@ -28,7 +28,8 @@ pub(crate) struct Readiness {
     /// Why results cannot be stored, if that is so; lookups work all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<String>,
-    /// The place behind the server, if there is one. A server whose remote is away is ready all the same.
+    /// The place behind the server, if there is one, for who would get an answer from the server. A server whose remote
+    /// is away is ready all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteStatus>,
 }
@@ -41,8 +42,12 @@ pub(crate) struct Readiness {
 )]
 pub(crate) async fn info(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
 ) -> Result<Json<ServerInfo>, ApiError> {
+    let remote = match principal.is_public() {
+        true => None,
+        false => remote::status(&service).await?,
+    };
     Ok(Json(ServerInfo {
         name: "kiln".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -51,7 +56,7 @@ pub(crate) async fn info(
         uptime_s: service.started.elapsed().as_secs(),
         idle_s: service.config.idle.map(|idle| idle.as_secs()),
         read_only: service.store.read_only(),
-        remote: remote::status(&service).await?,
+        remote,
     }))
 }
 
@@ -73,7 +78,7 @@ pub(crate) async fn drain(
     principal: Principal,
     request: Request,
 ) -> Result<Json<RemoteStatus>, ApiError> {
-    if !principal.local {
+    if !principal.local() {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
     let DrainRequest { within_ms, in_all_ms } = body::json(request).await?;
@@ -103,7 +108,7 @@ pub(crate) async fn shutdown(
     principal: Principal,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    if !principal.local {
+    if !principal.local() {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
     let body = body::bytes(request, MAX_SHUTDOWN_BYTES, "the body").await?;
@@ -132,11 +137,17 @@ pub(crate) async fn healthz() -> &'static str {
         (status = 503, description = "The index is being rebuilt", body = Readiness),
     )
 )]
-pub(crate) async fn readyz(State(service): State<Service>) -> Response {
+pub(crate) async fn readyz(
+    State(service): State<Service>,
+    who: Result<Principal, ApiError>,
+) -> Response {
     let ready = *service.complete.borrow();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // Whoever asks wants to know whether lookups work.
-    let remote = remote::status(&service).await.unwrap_or_default();
+    let remote = match who.is_ok_and(|principal| !principal.is_public()) {
+        true => remote::status(&service).await.unwrap_or_default(),
+        false => None,
+    };
     let readiness = Readiness { ready, read_only: service.store.read_only(), remote };
     (status, Json(readiness)).into_response()
 }

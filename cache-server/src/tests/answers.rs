@@ -183,9 +183,9 @@ async fn over_tcp_no_files_are_taken_and_the_server_stays() {
         replace: false,
     };
     let path = format!("/v1/results/{}", record.result_key);
-    let refused = fixture.send_as(Peer::Tcp, "PUT", &path, &request).await;
+    let refused = fixture.send_as(Peer::Tcp(None), "PUT", &path, &request).await;
     assert_eq!(problem(refused).await, "422 /problems/unprocessable");
-    let refused = fixture.send_as(Peer::Tcp, "POST", "/v1/shutdown", &()).await;
+    let refused = fixture.send_as(Peer::Tcp(None), "POST", "/v1/shutdown", &()).await;
     assert_eq!(problem(refused).await, "403 /problems/forbidden");
     assert!(!*fixture.service.stop.borrow());
 }
@@ -232,7 +232,8 @@ async fn the_table_is_what_the_router_answers() {
     let fixture = Fixture::new();
     for (path, methods, _) in routes::table() {
         for method in ["get", "head", "put", "post", "delete", "patch"] {
-            let response = fixture.send_as(Peer::Tcp, &method.to_uppercase(), path, &()).await;
+            let response =
+                fixture.send_as(Peer::Tcp(None), &method.to_uppercase(), path, &()).await;
             let implied = method == "head" && methods.contains(&"get");
             let answered = response.status() != 405;
             assert_eq!(answered, methods.contains(&method) || implied, "{method} {path}");

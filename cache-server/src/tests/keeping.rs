@@ -69,7 +69,7 @@ async fn a_rebuild_keeps_the_newest_generation_only() {
     let store = &fixture.service.store;
     let digest = Digest::of(b"a");
     store.put_blob(&digest, Body::Bytes("a".into())).await.unwrap();
-    let scope = &fixture.service.policy.tcp_scope;
+    let scope = &kiln_storage::Scope::local_user(rustix::process::geteuid().as_raw());
     let mut record = record("a");
     for (generation, stdout) in [(1, "newer"), (0, "older"), (2, "newest")] {
         record.stdout = stdout.to_owned();

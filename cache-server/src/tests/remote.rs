@@ -70,12 +70,12 @@ async fn over_tcp_it_is_the_same() {
     let fixture = edge(&remote);
     let a = record("a");
     let request = LookupRequest { units: vec![a.unit_key], ..LookupRequest::default() };
-    fixture.send_as(Peer::Tcp, "POST", "/v1/lookup", &request).await;
+    fixture.send_as(Peer::Tcp(None), "POST", "/v1/lookup", &request).await;
     let path = format!("/v1/results/{}/bring", a.result_key);
     let body = BringRequest { within_ms: 5000 };
-    assert_eq!(fixture.send_as(Peer::Tcp, "POST", &path, &body).await.status(), 204);
+    assert_eq!(fixture.send_as(Peer::Tcp(None), "POST", &path, &body).await.status(), 204);
     let path = format!("/v1/blobs/{}", Digest::of(b"a"));
-    let blob = fixture.send_as(Peer::Tcp, "GET", &path, &()).await;
+    let blob = fixture.send_as(Peer::Tcp(None), "GET", &path, &()).await;
     assert_eq!(axum::body::to_bytes(blob.into_body(), 10).await.unwrap(), "a");
 }
 
@@ -205,7 +205,7 @@ async fn a_question_that_comes_back_goes_no_further() {
         let request =
             LookupRequest { units: vec![record(unit).unit_key], ..LookupRequest::default() };
         let request = axum::http::Request::post("/v1/lookup")
-            .extension(Peer::Tcp)
+            .extension(Peer::Tcp(None))
             .header(kiln_storage::remote::via::HEADER, through)
             .body(axum::body::Body::from(serde_json::to_vec(&request).unwrap()))
             .unwrap();

@@ -10,7 +10,7 @@ use kiln_storage::{Digest, Remote as _};
 
 use super::remote::{edge, remote, scope};
 use super::{Fixture, read, record};
-use crate::remote::outbox;
+use crate::remote::{outbox, unsent};
 
 pub(super) const LONG: Duration = Duration::from_secs(30);
 
@@ -341,11 +341,12 @@ async fn notes_are_kept_by_scope_and_bounded() {
 async fn what_waited_in_a_lost_index_is_told() {
     for (unsent, lost, said) in [
         (Some(0), 0, None),
-        (Some(2), 2, Some("2 results are never sent: the index in which they waited")),
+        (Some(1), 1, Some("1 result is never sent: the index in which results waited")),
+        (Some(2), 2, Some("2 results are never sent: the index in which results waited")),
         (None, 0, Some("an index was thrown away: if results waited")),
     ] {
         let fixture = edge(&remote(&[]));
-        outbox::tell_unsent(&fixture.service, unsent);
+        unsent::tell(&fixture.service, unsent);
         let status = status(&fixture).await;
         assert_eq!((status.lost, status.lost_why.is_some()), (lost, said.is_some()));
         let told = fixture.told();

@@ -8,11 +8,17 @@ mod browser;
 #[cfg(test)]
 mod chain;
 #[cfg(test)]
+mod edge_login;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod gc;
 #[cfg(test)]
+mod guarded;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod issuer;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
@@ -30,12 +36,20 @@ mod pages;
 #[cfg(test)]
 mod quarantine;
 #[cfg(test)]
+mod readers;
+#[cfg(test)]
 mod remotes;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
+mod scoped;
+#[cfg(test)]
 mod stats;
 #[cfg(test)]
 mod stress;
+#[cfg(test)]
+mod tokens;
+#[cfg(test)]
+mod trust;

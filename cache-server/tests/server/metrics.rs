@@ -7,7 +7,7 @@ use crate::harness::{Fixture, TestServer, in_memory};
 use crate::runs::{get, of, send};
 
 pub(crate) fn value(server: &TestServer, series: &str) -> Option<f64> {
-    let reply = server.tcp("GET", "/metrics", &[], b"");
+    let reply = get(server, "/metrics");
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = String::from_utf8(reply.body).unwrap();
     let mut lines = text.lines();

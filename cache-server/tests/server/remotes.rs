@@ -16,7 +16,7 @@ const LARGE: usize = 200_000;
 
 fn client(server: &TestServer) -> KilnRemote {
     let url = format!("http://{}", server.tcp);
-    KilnRemote::new(KilnOptions { url, token: None }).unwrap()
+    KilnRemote::new(KilnOptions { url, token: None, job: None }).unwrap()
 }
 
 struct Behind(TestServer);

@@ -14,6 +14,8 @@ pub const MAX_PATH: usize = 4096;
 /// none but that.
 pub const MAX_ARGUMENTS: usize = 64;
 
+/// The variable that programs do not see: `kiln` hides it from those that it runs.
+const HIDDEN: &[u8] = b"KILN_TOKEN";
 /// What stands before the arguments of the run: Kiln's own name, its command, the real program.
 const LEAD: usize = 3;
 /// Longest complaint, bytes.
@@ -97,6 +99,7 @@ fn run(started: Started) -> ! {
     if is_wanted(&told, |name| started.variable(name)) {
         hand_over(&told, real, started);
     }
+    started.hide(HIDDEN);
     // SAFETY: the path ends with a zero; arguments and variables are this process's own.
     let error = become_program(|| unsafe {
         sys::execve(real.as_ptr(), started.arguments, started.variables)
@@ -156,6 +159,28 @@ impl Started {
     fn own_name(self) -> Option<&'static [u8]> {
         // SAFETY: arguments end with a zero, and stay.
         self.arguments().next().map(|name| unsafe { bytes(name) })
+    }
+
+    /// Takes a variable out of those that a program is started with.
+    fn hide(self, name: &[u8]) {
+        let (mut from, mut to) = (self.variables, self.variables.cast_mut());
+        loop {
+            // SAFETY: a null pointer ends the list, which was not passed yet; it is on this process's stack, and `to`
+            // is never behind `from`.
+            unsafe {
+                let text = *from;
+                if text.is_null() {
+                    *to = text;
+                    return;
+                }
+                let rest = bytes(text).strip_prefix(name);
+                if rest.is_none_or(|rest| rest.first() != Some(&b'=')) {
+                    *to = text;
+                    to = to.add(1);
+                }
+                from = from.add(1);
+            }
+        }
     }
 
     /// The value of a variable, the first of that name.

@@ -16,7 +16,7 @@ use crate::members::find_program;
 use crate::memo::Memo;
 use crate::observe::Library;
 use crate::observe::seen::Subject;
-use crate::{say, stamp};
+use crate::{compile, say, stamp};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +131,7 @@ fn try_out(env: &Env, library: &Library) -> Result<(), String> {
     let watch = library.watch(crate::limits::OBSERVER_LOG_BYTES)?;
     let tool = env.get("RUSTC").unwrap_or(OsStr::new("rustc"));
     let mut rustc = Command::new(tool);
+    compile::hide(&mut rustc);
     rustc.arg("-vV").envs(watch.variables(env, &[])).stdin(Stdio::null());
     rustc.stdout(Stdio::null()).stderr(Stdio::null());
     let name = tool.to_string_lossy();
@@ -261,8 +262,9 @@ fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
 
 fn toolchain(env: &Env, lines: &mut Lines) {
     let version = |program: &str, argument: &str| {
-        let output =
-            Command::new(program).arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let mut command = Command::new(program);
+        compile::hide(&mut command);
+        let output = command.arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output();
         let output = output.ok().filter(|o| o.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
     };

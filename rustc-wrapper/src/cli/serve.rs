@@ -36,6 +36,15 @@ pub(super) struct Arguments {
     /// Log filter, as KILN_LOG
     #[arg(long)]
     log: Option<String>,
+    /// The file with the rules for CI services and repositories, as KILN_TRUST
+    #[arg(long)]
+    trust: Option<String>,
+    /// Let anybody in who reaches it, from other machines too
+    #[arg(long)]
+    allow_anyone: bool,
+    /// Say what would be started and what is wrong, and start nothing
+    #[arg(long)]
+    check: bool,
 }
 
 pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode {
@@ -52,6 +61,8 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
         log: flag(&arguments.log, &config.serve.log),
         upstream: flag(&arguments.upstream, &config.serve.upstream),
         drain: flag(&arguments.drain, &config.serve.drain),
+        trust: flag(&arguments.trust, &config.serve.trust),
+        allow_anyone: arguments.allow_anyone,
         reads_only: config.serve.reads_only,
         access: config.serve.access.clone(),
     };
@@ -68,6 +79,12 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
             return ExitCode::from(super::USAGE);
         }
     };
+    if arguments.check {
+        let (lines, wrong) = kiln_server::check(&config);
+        lines.iter().for_each(|line| say::result(line));
+        wrong.iter().for_each(|line| say::error(line, &[]));
+        return if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match kiln_server::serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ServeError::AlreadyRunning) if arguments.local => ExitCode::SUCCESS,

@@ -37,6 +37,8 @@ struct Change {
     appended: bool,
     /// Whether it was only ever made a symbolic link, and never written through.
     link: bool,
+    /// Whether it was only ever made anew: nothing was moved there, nor linked.
+    own: bool,
 }
 
 /// All changes, while facts are read in their order.
@@ -53,16 +55,36 @@ impl<'a> Changes<'a> {
         if is_change(fact) {
             let helper = fact.origin == Origin::Helper;
             let appended = helper && fact.kind == Kind::Write && fact.has(flags::APPEND);
-            let fresh = self.absent.contains(name) || fact.has(flags::FRESH);
+            let fresh = self.absent.contains(name)
+                || fact.has(flags::FRESH)
+                || self.lies_in_own_directory(name);
             let link = fact.kind == Kind::Write && fact.has(flags::KEPT) && fact.has(flags::FRESH);
-            let change = self.made.entry(name).or_insert(Change { fresh, appended, link });
+            let own = fact.kind == Kind::Write && fact.has(flags::FRESH) && !fact.has(flags::KEPT);
+            let change = self.made.entry(name).or_insert(Change { fresh, appended, link, own });
             change.appended &= appended;
+            change.own &= own || fact.kind == Kind::Look;
             change.link &= link || fact.kind != Kind::Write;
         } else if fact.has(flags::ABSENT) && !self.made.contains_key(name) {
             self.absent.insert(name);
         } else if matches!(fact.kind, Kind::Process | Kind::Object) {
             self.programs.extend(name.rsplit_once('/').map(|(dir, _)| dir));
         }
+    }
+
+    /// Whether a path lies in a directory that the run made, so that nothing of its name was there before. What was
+    /// moved or linked into such a directory may have been there.
+    fn lies_in_own_directory(&self, name: &str) -> bool {
+        let mut place = name;
+        while let Some((above, last)) = place.rsplit_once('/') {
+            if last == ".." {
+                return false;
+            }
+            if let Some(made) = self.made.get(above) {
+                return made.own;
+            }
+            place = above;
+        }
+        false
     }
 
     /// Whether a tool keeps a log beside itself: a hit calls no tool, and has nothing to add.

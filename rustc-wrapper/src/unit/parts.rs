@@ -21,7 +21,7 @@ pub use kiln_storage::parts::{
 };
 
 /// Version of everything that decides what a unit's outputs are: keys, remaps, stored templates.
-pub(crate) const FORMAT: &str = "2";
+pub(crate) const FORMAT: &str = "3";
 
 /// A crate root on standard input, by content.
 pub const STANDARD_INPUT: &str = "standard input";

@@ -8,6 +8,7 @@
 mod events;
 mod http;
 mod leases;
+mod login;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +20,8 @@ use futures_util::StreamExt as _;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 
-use self::http::{Answer, Http, Refused, add, json, unavailable};
+pub(super) use self::http::unavailable;
+use self::http::{Answer, Http, Refused, add, json};
 use super::events::{EventBatch, KeepsEvents, Page};
 use super::lease::KnowsLeases;
 use super::pack::Unpack;
@@ -36,6 +38,7 @@ use crate::limits;
 use crate::record::Record;
 
 pub use self::http::KilnOptions;
+pub use self::login::JobIdentity;
 
 /// Longest that the server is given to bring what is behind it in turn.
 const BRING: Duration = Duration::from_secs(20);
@@ -69,7 +72,7 @@ impl KilnRemote {
         };
         let body = self.http.read(response, limits::MAX_JSON_RESPONSE_BYTES).await?;
         let foreign = |_| StoreError::Unavailable("its answer is none of a Kiln server".into());
-        let answer: LookupResponse = serde_json::from_slice(&body).map_err(foreign)?;
+        let answer = LookupResponse::read(&body).map_err(foreign)?;
         self.note_behind(&answer);
         let scope = scopes.first().cloned().unwrap_or_else(|| Scope::new("", ""));
         let mut found = Vec::with_capacity(answer.records.len());

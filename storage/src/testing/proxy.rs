@@ -35,6 +35,8 @@ pub enum HttpFault {
     Truncate,
     /// One bit in the middle of the body is another.
     BitFlip,
+    /// This text is another one, in the bodies of request and answer.
+    Rewrite(&'static str, &'static str),
     /// The request is taken and kept: the server is not asked, and nothing is answered until the client gives
     /// up.
     Hold,
@@ -292,13 +294,23 @@ async fn exchange(client: TcpStream, state: &State) -> io::Result<()> {
         }
         _ => {}
     }
-    let (head, body) = ask(state, &head, &body).await?;
+    let (head, body) = ask(state, &head, &rewritten(body, fault)).await?;
+    let body = rewritten(body, fault);
     let status = head.status();
     if fault == Some(HttpFault::LostAnswer) {
         state.note(at, status, 0);
         return reset(&client);
     }
     forward(client, &head, body, fault, |received| state.note(at, status, received)).await
+}
+
+/// A body with another text in it, where the fault says so.
+fn rewritten(body: Vec<u8>, fault: Option<HttpFault>) -> Vec<u8> {
+    let Some(HttpFault::Rewrite(from, to)) = fault else { return body };
+    match String::from_utf8(body) {
+        Ok(text) => text.replace(from, to).into_bytes(),
+        Err(other) => other.into_bytes(),
+    }
 }
 
 /// Ends when the client closes its side.

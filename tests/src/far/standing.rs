@@ -28,6 +28,11 @@ impl Standing {
         Self { running: Some(running), pid, address: address.expect("an address") }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use kiln_tests::project::{copy_tree, files_below};
 use kiln_tests::samples::small_workspace;
+use kiln_tests::toolchain::{add_sources, toolchain};
 use kiln_tests::{Call, Done, Project, World, registry, skip, world};
 
 /// A package with every kind of target, one of which bakes `CARGO_BIN_EXE_app`.
@@ -266,4 +267,24 @@ fn odd_names_of_directories() {
         "{}",
         again.stderr
     );
+}
+
+/// Where `rust-src` is installed, the compiler names the sources of std by their place in the toolchain.
+#[test]
+fn the_sources_of_std_in_a_toolchain() {
+    let world = world!();
+    let project = everything(&world);
+    let build = |name: &str| {
+        let bin = toolchain(world.at(name), b"");
+        add_sources(&bin);
+        std::fs::write(world.bin().join("toolchain"), bin.to_str().unwrap()).unwrap();
+        project.wipe();
+        world.cargo(&project, &["build"]).run().ok()
+    };
+    let first = build("one-toolchain");
+    assert!(first.did_compile("app"));
+    let program = std::fs::read(project.at("target/debug/app")).unwrap();
+    let holds = |text: &str| program.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(holds("/kiln/std/library/") && !holds("one-toolchain"));
+    world.assert_all_hit(&build("another/two-toolchain"));
 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use kiln_server::limits::{DRAIN_STALL, OUTBOX_WORKERS, REMOTE_FAULTS};
@@ -12,6 +13,7 @@ use kiln_storage::testing::proxy::{HttpFault, When};
 use kiln_tests::far::bucket::{Bucket, warnings};
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::samples::{build_all_kinds, of_all_kinds};
+use kiln_tests::server::Server;
 use kiln_tests::{Call, Done, Project, World, bucket, world};
 use serde_json::Value;
 
@@ -145,6 +147,62 @@ fn a_bucket_over_its_rate() {
 fn a_bucket_that_never_answers() {
     let world = world!();
     down(&world, &bucket!(world), HttpFault::Hold, &["too slow"]);
+}
+
+/// Takes no connection, as behind a wall that drops what comes: its queue is full, with these.
+fn wall() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let full = std::iter::from_fn(connect).take(10_000).collect();
+    (listener, full)
+}
+
+/// Nothing comes back from there at all: what that costs does not grow with what is built.
+#[test]
+fn a_black_hole_costs_a_few_questions_however_much_is_built() {
+    const PACKAGES: usize = 60;
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (wall, _full) = wall();
+    // The note of the job and what is asked until it is left alone, and as much by tries later, each sent twice where
+    // nobody takes the connection; and what is sent until then.
+    let questions = 2 * (1 + 2 * u64::from(REMOTE_FAULTS)) + OUTBOX_WORKERS as u64 * ATTEMPTS;
+    assert!(questions < PACKAGES as u64);
+    for (what, place) in [("silent", &silent), ("wall", &wall)] {
+        let world = world!();
+        let project = world.project("many");
+        for n in 0..PACKAGES {
+            let manifest = format!("[package]\nname = \"p{n}\"\nversion = \"0.1.0\"\n");
+            project.write(&format!("p{n}/Cargo.toml"), manifest);
+            project.write(&format!("p{n}/src/lib.rs"), format!("pub const N: usize = {n};\n"));
+        }
+        project.write("Cargo.toml", "[workspace]\nmembers = [\"p*\"]\nresolver = \"2\"\n");
+        let begun = std::time::Instant::now();
+        world.plain_cargo(&project, &["check"]).run().ok();
+        println!("without Kiln: {:?}", begun.elapsed());
+        project.wipe();
+        let endpoint = format!("http://{}", place.local_addr().unwrap());
+        let cargo = world.cargo(&project, &["check"]).env("KILN_STORAGE", "s3://bucket").envs(&[
+            ("KILN_JOB", "dev"),
+            ("AWS_ENDPOINT_URL_S3", &endpoint),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "not-to-be-seen"),
+        ]);
+        let begun = std::time::Instant::now();
+        cargo.run().ok();
+        let took = begun.elapsed();
+        let asked = Server::info(&world.kiln_dir())["remote"]["requests"].as_u64().unwrap();
+        println!("{what}: {took:?}, {asked} requests");
+        assert_eq!(newest(&world)["miss"], PACKAGES, "{:#}", newest(&world));
+        assert!(asked <= questions, "{what}: {asked}");
+        told(&world, &["too slow"]);
+        let begun = std::time::Instant::now();
+        let said = stop(&world, "600");
+        println!("{what}: gone after {:?}\n{said}", begun.elapsed());
+        assert!(said.contains("60 results (") && said.contains("stay queued"), "{said}");
+        assert!(said.contains("too slow"), "{said}");
+        told(&world, &["too slow"]);
+    }
 }
 
 /// It takes connections when the job ends and says nothing any more: a fraction of the time that there is for

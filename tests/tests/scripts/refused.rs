@@ -45,6 +45,22 @@ scripts! {
         "fs::write(out(\"../beside\"), \"x\").unwrap(); read(\"data/n\")", one, two;
     a_file_written_into_the_target_directory: Refused("writes-outside"),
         "fs::write(out(\"../../../made\"), \"x\").unwrap(); read(\"data/n\")", one, two;
+    /// Nothing of a directory of its own is left; that files in it were made the plain way does not matter.
+    a_directory_of_its_own_for_a_while: Everywhere,
+        "fs::create_dir(at(\"own\")).unwrap(); fs::create_dir(at(\"own/deep\")).unwrap(); \
+         fs::write(at(\"own/deep/n\"), read(\"data/n\")).unwrap(); let text = read(\"own/deep/n\"); \
+         fs::remove_dir_all(at(\"own\")).unwrap(); text", one, two;
+    /// What was there before is changed while it is in such a directory.
+    a_file_that_was_in_a_directory_of_its_own_for_a_while: Refused("writes-outside"),
+        "fs::create_dir(at(\"own\")).unwrap(); fs::rename(at(\"data/more\"), at(\"own/more\")).unwrap(); \
+         fs::write(at(\"own/more/f\"), \"y\").unwrap(); fs::rename(at(\"own/more\"), at(\"data/more\")).unwrap(); \
+         fs::remove_dir(at(\"own\")).unwrap(); read(\"data/n\")",
+        |p| { one(p); p.write("pk/data/more/f", "x"); }, |p| { two(p); p.write("pk/data/more/f", "x"); };
+    /// The same through a link in it.
+    a_link_that_was_in_a_directory_of_its_own: Refused("writes-outside"),
+        "fs::create_dir(at(\"own\")).unwrap(); std::os::unix::fs::symlink(at(\"data/more\"), at(\"own/more\")).unwrap(); \
+         fs::write(at(\"own/more/f\"), \"y\").unwrap(); fs::remove_dir_all(at(\"own\")).unwrap(); read(\"data/n\")",
+        |p| { one(p); p.write("pk/data/more/f", "x"); }, |p| { two(p); p.write("pk/data/more/f", "x"); };
     a_connection_to_this_machine: Refused("network"),
         "use std::net::{TcpListener, TcpStream}; let here = TcpListener::bind(\"127.0.0.1:0\").unwrap(); \
          TcpStream::connect(here.local_addr().unwrap()).unwrap(); read(\"data/n\")", one, two;

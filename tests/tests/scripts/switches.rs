@@ -74,6 +74,40 @@ fn observation_off() {
     switched_off("KILN_OBSERVE", "off");
 }
 
+/// A script that says in what it leaves which of the variables it sees.
+const SEES: &str = "println!(\"cargo:rerun-if-changed=data/n\"); \
+    let seen = [\"KILN_TOKEN\", \"KILN_TOKENS\", \"ACTIONS_ID_TOKEN_REQUEST_TOKEN\"]\
+    .map(|name| std::env::var(name).unwrap_or_default()).join(\",\"); read(\"data/n\") + &seen";
+
+/// The token is for Kiln alone, whoever starts the script; others are the user's.
+#[test]
+fn no_script_sees_the_token_and_it_is_in_no_key() {
+    let place = Scripted::new(world!(), SEES);
+    place.set("KILN_TOKENS", "other");
+    place.set("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "github");
+    place.set("KILN_TOKEN", "secret");
+    one(&place);
+    let said = |n: &str| format!("{n},other,github");
+    let first = place.build(With::Kiln);
+    assert_eq!((first.text, first.scripts), (said("one"), vec!["pk".to_owned()]));
+    place.set("KILN_TOKEN", "another secret");
+    place.hits_in(&place.project, &said("one"), "another token");
+    for (name, value, with) in [
+        ("KILN_BUILD_SCRIPTS", "off", With::Kiln),
+        ("KILN_MODE", "off", With::Kiln),
+        ("KILN_TOKENS", "other", With::Nothing),
+    ] {
+        place.set(name, value);
+        place.change("pk/data/n", "two");
+        assert_eq!(place.build_on(with, &place.project).text, said("two"), "{name}={value}");
+        place.change("pk/data/n", "one");
+        assert_eq!(place.build_on(with, &place.project).text, said("one"), "{name}={value}");
+        if with == With::Kiln {
+            place.unset(name);
+        }
+    }
+}
+
 /// What was built with the switch off has no front; switched on, scripts run as they are until they are
 /// made anew.
 #[test]

@@ -69,7 +69,8 @@ impl Machine {
         self.call(jobs, variables).spawn()
     }
 
-    fn call(&self, jobs: usize, variables: &[(&str, &str)]) -> Call {
+    /// The call of `cargo build` with so many jobs and with variables.
+    pub(crate) fn call(&self, jobs: usize, variables: &[(&str, &str)]) -> Call {
         let call = self.world.cargo(&self.project, &["build"]).args(&[format!("-j{jobs}")]);
         let call = call.env(self.setting, &self.server).envs(variables);
         call.env("KILN_REPORT_FILE", self.world.at("notes.jsonl"))

@@ -3,5 +3,6 @@
 mod holders;
 mod machines;
 mod matrix;
+mod network;
 mod tokens;
 mod wire;

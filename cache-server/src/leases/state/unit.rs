@@ -88,6 +88,8 @@ pub(super) struct Unit {
     pub holding: Option<Holding>,
     /// In the order they came.
     pub waiting: Vec<Waiting>,
+    /// Open questions of those who look on, with the results that they are not told of.
+    pub watching: Vec<(Ticket, Vec<ResultKey>)>,
     /// Results, the newest first, with when they were stored.
     pub stored: Vec<(ResultKey, Duration)>,
     /// Failures and losses since a result was stored.
@@ -116,6 +118,13 @@ impl Unit {
     pub(super) fn wait(&mut self, turn: Option<usize>, waiting: Waiting) {
         let at = turn.unwrap_or(self.waiting.len()).min(self.waiting.len());
         self.waiting.insert(at, waiting);
+    }
+
+    /// Takes out a question of somebody who looks on; whether it was one.
+    pub(super) fn no_longer_watches(&mut self, ticket: Ticket) -> bool {
+        let before = self.watching.len();
+        self.watching.retain(|(watching, _)| *watching != ticket);
+        self.watching.len() < before
     }
 
     /// A result that an asker is to be told of.

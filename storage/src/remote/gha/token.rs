@@ -71,7 +71,7 @@ impl Refs {
 }
 
 /// The bytes of base64url without padding, as tokens have it.
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
     let (mut word, mut bits) = (0_u32, 0);
     for letter in text.bytes() {

@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 
+use super::login::{JobIdentity, Login};
 use crate::api::Problem;
 use crate::backend::{StoreError, StoreResult};
 use crate::key::ObjectName;
@@ -26,6 +27,8 @@ pub struct KilnOptions {
     pub url: String,
     /// The bearer token.
     pub token: Option<String>,
+    /// Where the job gets a token of a CI service, where there is no other one.
+    pub job: Option<JobIdentity>,
 }
 
 impl fmt::Debug for KilnOptions {
@@ -33,6 +36,7 @@ impl fmt::Debug for KilnOptions {
         f.debug_struct("KilnOptions")
             .field("url", &self.url)
             .field("token", &self.token.is_some())
+            .field("job", &self.job)
             .finish()
     }
 }
@@ -65,6 +69,7 @@ impl Refused {
         let next = match self.status.as_u16() {
             401 | 403 => "; look at KILN_TOKEN",
             404 | 405 => "; is the address that of a Kiln server?",
+            400 | 422 => "; it is perhaps of another version",
             _ => "",
         };
         match self.kind.as_str() {
@@ -82,7 +87,8 @@ impl Refused {
     pub(super) fn of_write(&self, name: &ObjectName, size: u64) -> StoreError {
         match (self.status.as_u16(), self.kind.as_str()) {
             (401 | 403 | 405 | 507, _) | (503, "read-only") => StoreError::ReadOnly(self.text()),
-            (413 | 422 | 423, _) => StoreError::TooLarge { name: name.clone(), size },
+            (413, _) => StoreError::TooLarge { name: name.clone(), size },
+            (422 | 423, _) | (400, "bad-request") => StoreError::Refused(self.text()),
             _ => StoreError::Unavailable(self.text()),
         }
     }
@@ -102,7 +108,7 @@ pub(super) struct Http {
     client: Client,
     /// The server, for people and for requests.
     pub url: String,
-    authorization: Option<HeaderValue>,
+    login: Login,
     /// What was sent and received.
     pub counters: Arc<Counters>,
 }
@@ -121,15 +127,7 @@ impl Http {
     pub(super) fn new(options: KilnOptions) -> StoreResult<Self> {
         tls::install();
         let fail = |why: &str| StoreError::Unavailable(why.to_owned());
-        let authorization = match options.token {
-            None => None,
-            Some(token) => {
-                let value = HeaderValue::from_str(&format!("Bearer {token}"));
-                let mut value = value.map_err(|_| fail("the token has characters of no token"))?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
+        let login = Login::of(options.token.as_deref(), options.job)?;
         let client = Client::builder()
             .connect_timeout(limits::REMOTE_CONNECT_TIMEOUT)
             .read_timeout(limits::REMOTE_STALL_TIMEOUT)
@@ -138,18 +136,14 @@ impl Http {
             .build()
             .map_err(|_| fail("no client for it can be made"))?;
         let url = options.url.trim_end_matches('/').to_owned();
-        Ok(Self { client, url, authorization, counters: Arc::default() })
+        Ok(Self { client, url, login, counters: Arc::default() })
     }
 
     /// A request to a path.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
-        let request = match via::current() {
+        match via::current() {
             Some(through) => request.header(via::HEADER, through),
-            None => request,
-        };
-        match &self.authorization {
-            Some(value) => request.header(AUTHORIZATION, value.clone()),
             None => request,
         }
     }
@@ -187,6 +181,7 @@ impl Http {
         &self,
         request: RequestBuilder,
     ) -> StoreResult<(Answer, Option<Duration>)> {
+        let (request, session) = self.login.sign(request, (&self.client, &self.url)).await?;
         add(&self.counters.requests, 1);
         let response = request.send().await.map_err(|error| unavailable(&error))?;
         let status = response.status();
@@ -201,6 +196,9 @@ impl Http {
         let kind: String =
             kind.chars().filter(|c| c.is_ascii_lowercase() || *c == '-').take(40).collect();
         let busy = matches!(status.as_u16(), 429 | 502..=504) && kind != "read-only";
+        if status == StatusCode::UNAUTHORIZED && self.login.is_refused(session.as_ref()).await {
+            return Ok((Answer::Refused(Refused { status, kind }), Some(Duration::ZERO)));
+        }
         let pause = after.filter(|_| busy).filter(|p| *p <= limits::REMOTE_MAX_RETRY_AFTER);
         Ok((Answer::Refused(Refused { status, kind }), pause))
     }
@@ -253,7 +251,7 @@ pub(super) fn json(value: &impl Serialize) -> StoreResult<Bytes> {
 }
 
 /// What a client says of a failure, without the address, which may hold anything.
-pub(super) fn unavailable(error: &reqwest::Error) -> StoreError {
+pub(in crate::remote) fn unavailable(error: &reqwest::Error) -> StoreError {
     let why = if let Some(why) = tls::refusal(error) {
         why
     } else if error.is_timeout() {

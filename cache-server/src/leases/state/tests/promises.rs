@@ -33,7 +33,8 @@ impl World {
         assert_eq!(state.by_id.len(), ends.len());
         // Nobody is lost: who waits is waited for, by the same question.
         assert_eq!(open, self.open());
-        assert_eq!(state.waiting(), open.len());
+        let watching: usize = state.units.values().map(|unit| unit.watching.len()).sum();
+        assert_eq!(state.waiting(), open.len() + watching);
         self.check_holders();
     }
 
@@ -41,6 +42,7 @@ impl World {
         let open = unit.waiting.iter().filter(|waiting| waiting.open().is_some());
         if unit.holding.is_none() {
             assert_eq!(open.clone().count(), 0, "somebody waits for nobody");
+            assert_eq!(unit.watching, [], "somebody looks on where nobody compiles");
             assert!(unit.is_remembered(self.now), "nothing is kept for nothing");
         }
         for waiting in open {

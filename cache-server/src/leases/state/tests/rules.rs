@@ -5,7 +5,7 @@ use kiln_storage::limits::{
 };
 
 use super::*;
-use crate::limits::MAX_HELD_LEASES;
+use crate::limits::{MAX_HELD_LEASES, MAX_LEASE_WATCHERS};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -54,6 +54,62 @@ fn one_compiles_and_the_others_are_told_of_its_result() {
     assert_eq!((world.at(2), world.state.totals().granted), (&At::Nowhere, 2));
     world.does(Step::Later(LEASE_MEMORY)).asks(3);
     assert!(world.holds(3), "it is forgotten");
+}
+
+/// Who looks on waits as others do, and is waited for by nobody.
+#[test]
+fn who_stores_nothing_looks_on() {
+    let mut world = world(2);
+    let watch = |world: &mut World, waits| {
+        let known = Vec::new();
+        world.state.watch(&place(0), (known, waits), world.now)
+    };
+    let free = Asked::Now(LeaseResponse::Free);
+    assert_eq!(watch(&mut world, true), free, "it has no lease either");
+    world.asks(0);
+    assert!(world.holds(0), "nobody has it");
+    assert!(matches!(watch(&mut world, false), Asked::Now(LeaseResponse::Held { .. })));
+    let waits = |asked: Asked| match asked {
+        Asked::Later(ticket) => ticket,
+        Asked::Now(answer) => panic!("{answer:?}"),
+    };
+    let [one, two, three] = [(); 3].map(|()| waits(watch(&mut world, true)));
+    world.asks(1);
+    assert_eq!(world.state.waiting(), 4);
+    world.state.gave_up(&place(0), one, world.now);
+    let held = world.state.waited(&place(0), two, world.now);
+    assert!(matches!(held, Some(LeaseResponse::Held { .. })));
+    assert_eq!(world.state.waited(&place(0), two, world.now), None);
+    assert_eq!(world.state.waiting(), 2);
+    // The holder is gone, and another one takes over: not the one who looks on.
+    assert!(world.state.is_held(&place(0)));
+    world.does(Step::HoldBegins(0)).does(Step::HoldBreaks(0));
+    assert!(world.holds(1));
+    assert_eq!(world.state.waiting(), 1);
+    let At::Holds(id, _) = *world.at(1) else { panic!("it holds") };
+    let stored = ReleaseRequest::Stored { result: result(1) };
+    assert!(world.state.release(("s", id), stored, world.now));
+    let told = LeaseResponse::Stored { result: result(1) };
+    assert_eq!(world.state.take_told(), [(three, told.clone())]);
+    assert_eq!(watch(&mut world, true), Asked::Now(told));
+}
+
+#[test]
+fn who_looks_on_is_let_go_when_nobody_compiles() {
+    let mut world = world(1);
+    world.asks(0);
+    let mut tickets = Vec::new();
+    for _ in 0..MAX_LEASE_WATCHERS {
+        let asked = world.state.watch(&place(0), (Vec::new(), true), world.now);
+        let Asked::Later(ticket) = asked else { panic!("{asked:?}") };
+        tickets.push((ticket, LeaseResponse::Free));
+    }
+    let asked = world.state.watch(&place(0), (Vec::new(), true), world.now);
+    assert_eq!(asked, Asked::Now(LeaseResponse::Free), "there are too many");
+    let At::Holds(id, _) = *world.at(0) else { panic!("it holds") };
+    assert!(world.state.release(("s", id), ReleaseRequest::Abandoned, world.now));
+    assert_eq!(world.state.take_told(), tickets);
+    assert_eq!(world.state.waiting(), 0);
 }
 
 #[test]

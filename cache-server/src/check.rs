@@ -1,0 +1,114 @@
+//! What a configuration would start, and what is wrong with it, without starting it: for `--check`, and for
+//! [`crate::serve`] before it listens.
+
+use std::fs;
+
+use crate::config::ServeConfig;
+use crate::limits::MAX_RULES_BYTES;
+use crate::trust::Trust;
+use crate::trust::rules::Rules;
+use crate::trust::tokens::TokenFile;
+
+/// Who is let in by a configuration.
+///
+/// # Errors
+/// The rules cannot be read; or anybody from other machines would be let in.
+pub(crate) fn trust(config: &ServeConfig) -> Result<Trust, String> {
+    let trust = Trust::new(&config.kiln_dir, rules(config)?);
+    let afar = config.listen.tcp.filter(|address| !address.ip().is_loopback());
+    match afar {
+        Some(address) if !trust.is_required() && !config.allow_anyone => Err(format!(
+            "{address} can be reached from other machines, and nobody has to be known to read and store results \
+             there; make a token (kiln-server token create), name rules (KILN_TRUST), or say --allow-anyone"
+        )),
+        _ => Ok(trust),
+    }
+}
+
+fn rules(config: &ServeConfig) -> Result<Option<Rules>, String> {
+    let Some(path) = &config.trust else { return Ok(None) };
+    let failed = |why: String| format!("the rules in {} cannot be used: {why}", path.display());
+    let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    if meta.len() > MAX_RULES_BYTES {
+        return Err(failed(format!("they are over {MAX_RULES_BYTES} bytes")));
+    }
+    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    Rules::parse(&text).map(Some).map_err(failed)
+}
+
+/// What would be started, a line each; and what is wrong.
+pub fn check(config: &ServeConfig) -> (Vec<String>, Vec<String>) {
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    lines.push(format!("role: {}", config.role.word()));
+    lines.push(format!("directory: {}", config.kiln_dir.display()));
+    lines.push(format!("storage: {}", config.storage.display()));
+    if let Some((setting, url)) = &config.remote.url {
+        lines.push(format!("behind it: {} ({setting})", url.display()));
+    }
+    if let Some(socket) = &config.listen.socket {
+        lines.push(format!("listens on: unix://{} (its own user only)", socket.display()));
+    }
+    let tokens = TokenFile::of(&config.kiln_dir).read();
+    match &tokens {
+        Ok(Some(tokens)) => lines.push(format!("tokens: {}", tokens.len())),
+        Ok(None) => {}
+        Err(error) => wrong.push(error.to_string()),
+    }
+    if let Ok(Some(rules)) = rules(config) {
+        lines.push(format!("audience: {}", rules.audience));
+        let issuers: Vec<&str> = rules.issuers.iter().map(|one| one.url.as_str()).collect();
+        lines.push(format!("issuers: {}", issuers.join(" ")));
+        lines.push(format!("repositories: {}", rules.repositories.len()));
+        let public = rules.public();
+        if !public.is_empty() {
+            lines.push(format!(
+                "read by anybody: the default branch of {} repositories",
+                public.len()
+            ));
+        }
+    }
+    let trust = trust(config);
+    if let Some(address) = config.listen.tcp {
+        let who = match &trust {
+            Ok(trust) if trust.is_required() => "who has a token",
+            _ => "anybody",
+        };
+        lines.push(format!("listens on: http://{address} ({who})"));
+    }
+    if let (Ok(trust), Some(_)) = (&trust, &config.remote.url)
+        && trust.is_required()
+    {
+        lines.push("behind it: for its own user only, not for who has a token".to_owned());
+    }
+    wrong.extend(trust.err());
+    (lines, wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_from_elsewhere_is_let_in_by_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = ServeConfig::shared(dir.path());
+        assert!(trust(&config).is_ok(), "loopback");
+        for afar in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
+            config.listen.tcp = afar.parse().ok();
+            assert!(trust(&config).unwrap_err().contains("--allow-anyone"), "{afar}");
+        }
+        assert_eq!(check(&config).1.len(), 1);
+        let known = ServeConfig { allow_anyone: true, ..config.clone() };
+        assert!(trust(&known).is_ok());
+        let path = dir.path().join("trust.json");
+        fs::write(&path, r#"{"audience": "https://kiln.example"}"#).unwrap();
+        let ruled = ServeConfig { trust: Some(path.clone()), ..config.clone() };
+        assert!(trust(&ruled).unwrap().is_required());
+        let (lines, wrong) = check(&ruled);
+        assert!(wrong.is_empty() && lines.contains(&"audience: https://kiln.example".to_owned()));
+        fs::write(&path, "{}").unwrap();
+        assert!(trust(&ruled).unwrap_err().contains("audience"));
+        fs::remove_file(&path).unwrap();
+        assert!(trust(&ruled).unwrap_err().contains("trust.json"));
+    }
+}

@@ -1,0 +1,129 @@
+//! [`Sessions`]: tokens that were given for tokens of a CI service, in memory; and which of those were used up.
+//!
+//! A token of a CI service is good for one session: who reads it somewhere later gets nothing for it. A server that
+//! starts anew knows of no session, and clients ask for another one; it forgets which tokens were used up, too, and
+//! those that are valid for minutes yet could be used again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kiln_storage::Digest;
+use kiln_storage::encode::Encoder;
+
+use super::secret::{Hash, SESSION_PREFIX, Secret};
+use crate::limits::{CLOCK_LEEWAY_S, MAX_SESSIONS};
+use crate::principal::Principal;
+
+/// Why no session was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoSession {
+    /// The token was used before.
+    Replayed,
+    /// There are too many.
+    Full,
+    /// The system has no chance to give.
+    Chance,
+}
+
+/// The sessions of a server.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By what is kept of their tokens.
+    sessions: HashMap<Digest, Session>,
+    /// Tokens that were used up, with when they end, milliseconds since 1970.
+    used: HashMap<Digest, u64>,
+}
+
+#[derive(Debug)]
+struct Session {
+    principal: Principal,
+    ends_ms: u64,
+}
+
+impl Sessions {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a session for a verified token: one of an issuer and of a name, valid until a time (seconds).
+    ///
+    /// # Errors
+    /// [`NoSession`].
+    pub(crate) fn begin(
+        &self,
+        (iss, jti, exp): (&str, &str, u64),
+        principal: Principal,
+        (now_ms, ends_ms): (u64, u64),
+    ) -> Result<Secret, NoSession> {
+        let token = Encoder::new("kiln used token v1").text("iss", iss).text("jti", jti).finish();
+        let secret = Secret::make(SESSION_PREFIX).ok_or(NoSession::Chance)?;
+        let mut state = self.state();
+        if state.sessions.len() >= MAX_SESSIONS || state.used.len() >= MAX_SESSIONS {
+            state.sessions.retain(|_, session| session.ends_ms > now_ms);
+            state.used.retain(|_, ends_ms| *ends_ms > now_ms);
+        }
+        if state.used.contains_key(&token) {
+            return Err(NoSession::Replayed);
+        }
+        if state.sessions.len() >= MAX_SESSIONS || state.used.len() >= MAX_SESSIONS {
+            return Err(NoSession::Full);
+        }
+        // As long as anybody could believe it.
+        let until = exp.saturating_add(CLOCK_LEEWAY_S + 1).saturating_mul(1000);
+        state.used.insert(token, until);
+        state.sessions.insert(secret.hash().digest(), Session { principal, ends_ms });
+        Ok(secret)
+    }
+
+    /// Who has a session.
+    pub(crate) fn who(&self, hash: &Hash, now_ms: u64) -> Option<Principal> {
+        let state = self.state();
+        let session = state.sessions.get(&hash.digest())?;
+        (now_ms < session.ends_ms).then(|| session.principal.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::{Kind, Rights};
+
+    fn nobody() -> Principal {
+        let rights =
+            Rights { kind: Kind::Named, name: String::new(), reads: Vec::new(), writes: None };
+        rights.into()
+    }
+
+    #[test]
+    fn a_token_is_good_for_one_session_and_that_for_a_time() {
+        let sessions = Sessions::default();
+        let begin =
+            |jti: &str, now_ms| sessions.begin(("i", jti, 300), nobody(), (now_ms, now_ms + 1000));
+        let session = begin("a", 1000).unwrap();
+        assert_eq!(begin("a", 2000), Err(NoSession::Replayed));
+        assert!(begin("b", 2000).is_ok());
+        assert!(sessions.begin(("other", "a", 300), nobody(), (1, 2)).is_ok());
+        assert!(sessions.who(&session.hash(), 1999).is_some());
+        assert!(sessions.who(&session.hash(), 2000).is_none());
+        assert!(sessions.who(&Hash::of("kiln_s_0"), 1500).is_none());
+    }
+
+    #[test]
+    fn there_are_so_many_and_no_more() {
+        let sessions = Sessions::default();
+        let begin = |n: usize, now_ms: u64| {
+            sessions.begin(("i", &n.to_string(), 1), nobody(), (now_ms, 100_000)).map(drop)
+        };
+        for n in 0..MAX_SESSIONS {
+            begin(n, 1).unwrap();
+        }
+        assert_eq!(begin(MAX_SESSIONS, 1), Err(NoSession::Full));
+        assert_eq!(begin(0, 1), Err(NoSession::Replayed));
+        assert_eq!(begin(MAX_SESSIONS, 200_000), Ok(()), "those that are over make room");
+    }
+}
