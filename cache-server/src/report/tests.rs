@@ -241,6 +241,36 @@ fn other_keys_are_grouped_by_what_differs() {
     );
 }
 
+/// A run of a build script that differs since the script was built in another way.
+#[test]
+fn the_run_of_another_build_script_counts_with_the_script() {
+    let known = known(&[
+        ("s0", &["-C|strip|none", "-C|metadata|1"]),
+        ("s1", &["-C|strip|debuginfo", "-C|metadata|1"]),
+        ("r0", &["build script||aa"]),
+        ("r1", &["build script||bb"]),
+    ]);
+    let jobs: Vec<Job> = ["0", "1"]
+        .iter()
+        .enumerate()
+        .map(|(n, end)| {
+            let of = |kind: &str, key: &str, at| {
+                let key = format!("{key}{end}");
+                let mut event = miss("app", (&key, &key), at, 50);
+                event.unit.kind = kind.into();
+                event
+            };
+            let at = 100 * n as u64;
+            job(
+                ["one", "two"][n],
+                &[of("build-script", "s", at), of("build-script run", "r", at + 1)],
+            )
+        })
+        .collect();
+    let twice = make(&input(jobs, known)).twice;
+    assert_eq!(told(&twice.groups), ["profile [argument -C strip] one+two: app app = 2 in 100 ms"]);
+}
+
 #[test]
 fn of_three_jobs_the_nearest_is_compared_and_one_job_alone_repeats_nothing() {
     let known = known(&[

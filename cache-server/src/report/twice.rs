@@ -231,6 +231,9 @@ fn input(member: &Member) -> Cause {
     parts::cause(kind, name, None, None)
 }
 
+/// The kind of a cause: the program of a build script.
+const SCRIPT: &str = "script";
+
 /// How far a key is from that of an earlier compile, and why; none: they are of different targets of a package.
 fn other_key(then: &Compile<'_>, now: &Compile<'_>, known: &Known) -> Option<(usize, Why)> {
     let (Some(then), Some(now)) = (known.parts.get(then.key), known.parts.get(now.key)) else {
@@ -253,6 +256,11 @@ fn other_key(then: &Compile<'_>, now: &Compile<'_>, known: &Known) -> Option<(us
         match (own.is_empty(), crates.is_empty()) {
             (false, _) => Why::Parts(own),
             (true, false) => Why::Crates(crates),
+            // The run of another build script: what made it another one is told of its compile.
+            (true, true) if found.iter().any(|(_, cause)| cause.kind == SCRIPT) => {
+                let scripts = found.into_iter().map(|(_, cause)| cause);
+                Why::Crates(scripts.filter(|cause| cause.kind == SCRIPT).collect())
+            }
             // Cargo's own hash of all that it knows of the unit.
             (true, true) => Why::Parts(
                 found
@@ -274,6 +282,9 @@ fn origin<'g, 'a>(
     let (mut at, mut steps) = (one, 0);
     while let Why::Crates(crates) = &at.why {
         let next = crates.iter().find_map(|cause| {
+            if cause.kind == SCRIPT {
+                return again.iter().find(|other| is_script_of(other, at));
+            }
             let name = cause.name.rsplit(':').next().unwrap_or_default();
             by_crate.get(&(at.compile.job, name)).map(|next| &again[*next])
         });
@@ -283,6 +294,14 @@ fn origin<'g, 'a>(
         }
     }
     at
+}
+
+/// Whether one is the compile, in the same job, of the build script that the other is the run of.
+fn is_script_of(one: &Again<'_>, run: &Again<'_>) -> bool {
+    let (script, of) = (&one.compile.event.unit, &run.compile.event.unit);
+    one.compile.job == run.compile.job
+        && script.kind == "build-script"
+        && (&script.crate_name, &script.version) == (&of.crate_name, &of.version)
 }
 
 fn kind(why: &Why) -> &'static str {
