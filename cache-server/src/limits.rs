@@ -14,8 +14,14 @@ pub const BLOCKING_THREADS: usize = 48;
 /// ([`MAX_LEASE_QUESTIONS`]) or hold them ([`MAX_HELD_LEASES`]) leave a thousand for work.
 pub const MAX_CONNECTIONS: usize = 4096;
 
-/// Most requests worked on at once, transfers of blobs aside.
+/// Most requests worked on at once, transfers of blobs and those about runs aside.
 pub const MAX_REQUESTS: usize = 256;
+
+/// Most requests about runs worked on at once: however many read reports, builds get their turns.
+pub const MAX_REPORT_REQUESTS: usize = 64;
+
+/// Most reports that are made at once; each holds all events of its run.
+pub const REPORTS_MADE_AT_ONCE: usize = 4;
 
 /// Most requests for blobs worked on at once.
 pub const MAX_TRANSFERS: usize = 128;
@@ -154,6 +160,12 @@ pub const EVENTS_TO_BUCKET_DELAY: Duration = Duration::from_secs(60);
 /// Longest that a report waits for events, or for an answer, from what is behind the server.
 pub const EVENTS_BROUGHT: Duration = Duration::from_secs(20);
 
+/// Most phases that a report names where it tells of time.
+pub const MAX_NAMED_PHASES: usize = 6;
+
+/// A clock of a machine that is ahead of the server's by more than this is not believed, milliseconds.
+pub const CLOCK_AHEAD_MS: u64 = 60 * 60 * 1000;
+
 /// Pause before events of a run that is watched are looked for again behind the server.
 pub const EVENTS_BROUGHT_AGAIN: Duration = Duration::from_secs(60);
 
@@ -162,6 +174,9 @@ pub const EARLIER_RUNS: usize = 3;
 
 /// Longest that a report waits for them.
 pub const EARLIER_WITHIN: Duration = Duration::from_secs(6);
+
+/// Longest that a report waits for events of its server to be taken by a bucket.
+pub const EVENTS_SENT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Most runs that the note of a workflow names.
 pub const MAX_NOTED_RUNS: usize = 200;

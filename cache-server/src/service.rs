@@ -13,7 +13,9 @@ use crate::history::History;
 use crate::index::Index;
 use crate::ingest::Queue;
 use crate::leases::Leases;
-use crate::limits::{MAX_LEASE_QUESTIONS, MAX_REQUESTS, MAX_TRANSFERS};
+use crate::limits::{
+    MAX_LEASE_QUESTIONS, MAX_REPORT_REQUESTS, MAX_REQUESTS, MAX_TRANSFERS, REPORTS_MADE_AT_ONCE,
+};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::pending::Pending;
@@ -74,6 +76,10 @@ pub(crate) struct Parts {
     pub turns: Semaphore,
     /// Requests for blobs worked on at once: slow uploads keep no lookup waiting.
     pub transfers: Semaphore,
+    /// Requests about runs worked on at once.
+    pub readers: Semaphore,
+    /// Reports made at once.
+    pub making: Semaphore,
     /// Questions for leases that are open at once: they wait for others, and keep nobody from work.
     pub questions: Semaphore,
     /// When it started.
@@ -121,6 +127,8 @@ impl Service {
             drains: AtomicBool::new(true),
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
+            readers: Semaphore::new(MAX_REPORT_REQUESTS),
+            making: Semaphore::new(REPORTS_MADE_AT_ONCE),
             questions: Semaphore::new(MAX_LEASE_QUESTIONS),
             started: Instant::now(),
         }))

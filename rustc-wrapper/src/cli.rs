@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use kiln_server::report::time;
+use kiln_server::report::{bytes, time};
 
 use crate::client::{Client, ClientError};
 use crate::config::Config;
@@ -231,23 +231,15 @@ fn percent(share: Option<f64>) -> String {
 
 /// A name from elsewhere within a column.
 fn shortened(name: &str) -> String {
-    let name = say::inline(name);
+    let name = match name.is_empty() || name.trim() != name {
+        // It would be seen as none, or as another one.
+        true => format!("\"{}\"", say::inline(name)),
+        false => say::inline(name),
+    };
     match name.char_indices().nth(MAX_NAME_WIDTH) {
         Some((at, _)) => format!("{}\u{2026}", &name[..at]),
         None => name,
     }
-}
-
-/// Bytes for people.
-fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit < UNITS.len() - 1 {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]

@@ -14,15 +14,28 @@ pub(crate) fn is_control(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Text in which control characters are written as JSON writes them, so that JSON stays JSON.
+/// Whether a service of CI that reads along would take what begins here for a command: `::word` at the beginning of
+/// a line, `##[word]` and `##word[` anywhere.
+fn is_command(text: &str, begins_line: bool) -> bool {
+    if begins_line && text.starts_with("::") {
+        return true;
+    }
+    let of = text.strip_prefix("##");
+    of.is_some_and(|of| of.trim_start_matches(|c: char| c.is_ascii_alphabetic()).starts_with('['))
+}
+
+/// Text in which control characters, and what would be a command to a service of CI, are written as JSON writes
+/// them, so that JSON stays JSON.
 fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_control(c) && !keep(c) {
+    let mut begins_line = true;
+    for (at, c) in text.char_indices() {
+        if is_control(c) && !keep(c) || is_command(&text[at..], begins_line) {
             out.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             out.push(c);
         }
+        begins_line = c == '\n' || begins_line && c.is_whitespace();
     }
     out
 }
@@ -100,6 +113,22 @@ mod tests {
         let json = serde_json::json!({ "name": "a\u{9b}\u{7f}b" });
         let shown = lines(&serde_json::to_string_pretty(&json).unwrap_or_default());
         assert!(!shown.contains('\u{9b}'));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), json);
+    }
+
+    #[test]
+    fn names_are_no_commands_of_ci() {
+        assert_eq!(
+            lines("::add-mask::7\n \t::error::x"),
+            "\\u003a:add-mask::7\n \t\\u003a:error::x"
+        );
+        assert_eq!(lines("a ##[add-mask]7, ##vso[x]"), "a \\u0023#[add-mask]7, \\u0023#vso[x]");
+        for well in ["## Kiln: 3 %\n| a::b |", "r##\"x\"##", "std::fmt", "#[derive]", "a: ::b"] {
+            assert_eq!(lines(well), well);
+        }
+        let json = serde_json::json!({ "name": "##[group]x" });
+        let shown = lines(&json.to_string());
+        assert!(!shown.contains("##["));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), json);
     }
 }

@@ -232,7 +232,7 @@ pub const MAX_DEAREST: usize = 20;
 /// a bucket, bytes: larger than the metadata of almost every crate.
 pub const RECENT_BLOB_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Most bytes of such blobs that are kept.
+/// Most bytes of such blobs that are kept, in their frames.
 pub const RECENT_BLOBS_BYTES: usize = 16 * 1024 * 1024;
 
 /// Blobs up to this size are kept apart from larger ones, with as many bytes.

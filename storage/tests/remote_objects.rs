@@ -185,6 +185,29 @@ async fn a_library_and_its_metadata_are_stored_once_and_heal_together() {
     }
 }
 
+/// As a build brings them: the metadata of many crates first, in all more than is kept for a moment once it is unpacked.
+#[tokio::test]
+async fn metadata_that_came_long_before_its_library_is_not_read_twice() {
+    const CRATES: u64 = 32;
+    let backend = memory();
+    let crates: Vec<_> = (0..CRATES).map(|n| outputs_like_a_crate(n, 700_000, 900_000)).collect();
+    let unpacked: usize = crates.iter().map(|blobs| blobs[0].len()).sum();
+    assert!(unpacked > kiln_storage::limits::RECENT_BLOBS_BYTES);
+    for (n, blobs) in crates.iter().enumerate() {
+        let (name, record) = result(&format!("crate{n}"), "v", blobs);
+        store(&remote(&backend), &name, &record, blobs).await.unwrap();
+    }
+    let reader = remote(&backend);
+    for i in [0, 1] {
+        for blobs in &crates {
+            let (digest, size) = (Digest::of(&blobs[i]), blobs[i].len() as u64);
+            let body = reader.blob(&digest, size).await.unwrap().unwrap();
+            assert_eq!(body.into_bytes(&ObjectName::blob(&digest), size).await.unwrap(), blobs[i]);
+        }
+    }
+    assert_eq!(reader.counters().requests, 2 * CRATES);
+}
+
 /// A fault on the way costs a second read and nothing of what is stored.
 #[tokio::test]
 async fn damage_on_the_way_deletes_nothing() {

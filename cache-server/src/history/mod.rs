@@ -15,26 +15,51 @@ pub(crate) mod read;
 pub(crate) mod rows;
 pub(crate) mod unshared;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kiln_storage::api::Event;
 use rusqlite::Connection;
 
 use crate::clock;
+use crate::index::open::condemn_file;
 use crate::index::{Index, IndexError};
 use rows::{Arrival, OpenJobs};
 
 /// A handle on the history; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
-    rows: Index,
+    rows: Arc<RwLock<Index>>,
     open: Arc<Mutex<OpenJobs>>,
+    path: Arc<Path>,
 }
 
 impl History {
-    /// A history over open connections.
-    pub(crate) fn new(rows: Index) -> Self {
-        Self { rows, open: Arc::default() }
+    /// A history over open connections to a file.
+    pub(crate) fn new(rows: Index, path: PathBuf) -> Self {
+        Self { rows: Arc::new(RwLock::new(rows)), open: Arc::default(), path: path.into() }
+    }
+
+    fn rows(&self) -> Index {
+        self.rows.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// After a file was found damaged: the next start throws it away, and till then the history is in memory. Only
+    /// reports depend on it, so the server stays.
+    fn without_damage<T>(&self, done: Result<T, IndexError>) -> Result<T, IndexError> {
+        let Err(IndexError::Damaged(why)) = done else { return done };
+        let mut current = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        if !current.is_damaged() {
+            // Somebody else saw it before.
+            return Err(IndexError::Damaged(why));
+        }
+        condemn_file(&self.path);
+        *current = Index::new(open::in_memory()?, None);
+        drop(current);
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = OpenJobs::default();
+        Err(IndexError::Damaged(format!(
+            "the history of runs is begun anew, in memory till the server starts again: {why}"
+        )))
     }
 
     /// Takes events of a scope that are new; the others are known. `brought` says that they are old ones. `more` is
@@ -51,8 +76,8 @@ impl History {
     where
         M: FnOnce(&Connection, &[&Event]) -> rusqlite::Result<()> + Send + 'static,
     {
-        let open = self.open.clone();
-        let written = self.rows.write(move |connection| {
+        let (open, rows) = (self.open.clone(), self.rows());
+        let written = rows.write(move |connection| {
             let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
             let arrival = Arrival { scope: &scope, now_ms: clock::now_ms(), brought };
             let added = rows::add(connection, &mut open, arrival, &events)?;
@@ -62,7 +87,7 @@ impl History {
             }
             Ok(())
         });
-        let written = written.await;
+        let written = self.without_damage(written.await);
         if written.is_err() {
             // What is in memory may be ahead of what was written.
             *self.open.lock().unwrap_or_else(PoisonError::into_inner) = OpenJobs::default();
@@ -79,7 +104,9 @@ impl History {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.rows.write(work).await
+        let rows = self.rows();
+        let written = rows.write(work).await;
+        self.without_damage(written)
     }
 
     /// Reads rows, beside whoever writes.
@@ -91,6 +118,8 @@ impl History {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.rows.read(work).await
+        let rows = self.rows();
+        let read = rows.read(work).await;
+        self.without_damage(read)
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode};
 
 use super::History;
-use crate::index::open::throw_away;
+use crate::index::open::{is_condemned, throw_away};
 use crate::index::{Index, IndexError};
 use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 
@@ -93,7 +93,10 @@ CREATE TABLE IF NOT EXISTS unshared (
 pub(crate) fn open(dir: &Path) -> Result<(History, Vec<String>), IndexError> {
     let path = dir.join(FILE_NAME);
     let mut notes = Vec::new();
-    let mut opened = open_file(&path);
+    let mut opened = match is_condemned(&path) {
+        true => Err(IndexError::Damaged("it was found damaged".into())),
+        false => open_file(&path),
+    };
     if let Err(IndexError::Damaged(why)) = &opened {
         notes.push(format!("history of runs thrown away: {why}"));
         throw_away(&path);
@@ -106,7 +109,7 @@ pub(crate) fn open(dir: &Path) -> Result<(History, Vec<String>), IndexError> {
             Index::new(in_memory()?, None)
         }
     };
-    Ok((History::new(rows), notes))
+    Ok((History::new(rows, path), notes))
 }
 
 fn open_file(path: &Path) -> Result<Index, IndexError> {

@@ -59,6 +59,13 @@ pub(crate) fn next(connection: &Connection) -> rusqlite::Result<Option<Waiting>>
     Ok(Some(waiting))
 }
 
+/// Whether events of a job wait.
+pub(crate) fn waits(connection: &Connection, (run, job): (&str, &str)) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM outgoing WHERE run = ?1 AND job = ?2)")?
+        .query_row([run, job], |row| row.get(0))
+}
+
 /// Takes out what was sent.
 pub(crate) fn remove(connection: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
     for row in rows {
@@ -85,6 +92,8 @@ mod tests {
         };
         let events = [of(1, "a", 1), of(2, "b", 1), of(3, "a", 1), of(4, "a", EVENTS_SENT_BYTES)];
         queue(&connection, &events.iter().collect::<Vec<_>>()).unwrap();
+        assert!(waits(&connection, (&events[0].run, "a")).unwrap());
+        assert!(!waits(&connection, (&events[0].run, "c")).unwrap());
         let mut told = Vec::new();
         while let Some(waiting) = next(&connection).unwrap() {
             let ids: Vec<String> = waiting.events.iter().map(|event| event.id.clone()).collect();

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::chunk::{self, Kept};
 use super::latest::Latest;
 use crate::index::{int, json, uint};
-use crate::limits::{CHUNK_EVENTS, MAX_JOB_EVENTS, MAX_OPEN_JOBS, MAX_RUN_JOBS};
+use crate::limits::{CHUNK_EVENTS, CLOCK_AHEAD_MS, MAX_JOB_EVENTS, MAX_OPEN_JOBS, MAX_RUN_JOBS};
 use crate::report::sums::Sums;
 
 /// The job that counts what jobs beyond the bound report.
@@ -32,6 +32,14 @@ pub(crate) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
+    /// When a unit ended. One that ends in days to come would be the newest till then.
+    fn ended_ms(&self, event: &Event) -> u64 {
+        match event.at_ms > self.now_ms.saturating_add(CLOCK_AHEAD_MS) {
+            true => self.now_ms,
+            false => event.at_ms,
+        }
+    }
+
     /// When the jobs of such events were last heard of. For old ones only they say it, by the clock of their
     /// machine.
     fn heard_ms(&self, events: &[&Event]) -> u64 {
@@ -99,7 +107,7 @@ pub(crate) fn add<'a>(
         let (run, job) = (bounded_name(run, MAX_RUN_BYTES), bounded_name(job, MAX_JOB_BYTES));
         let mut key = (arrival.scope.to_owned(), run, job);
         let about = events.iter().find_map(|event| event.about.as_ref());
-        let run = run_row(connection, (&key.0, &key.1, arrival.now_ms), about, &events)?;
+        let run = run_row(connection, arrival, (&key.1, about), &events)?;
         added.begins_run |= run.is_new;
         if !open.jobs.contains_key(&key) && is_one_too_many(connection, run.id, &key.2)? {
             key.2 = OTHER_JOBS.to_owned();
@@ -107,12 +115,13 @@ pub(crate) fn add<'a>(
         let open = match open.jobs.entry(key) {
             std::collections::hash_map::Entry::Occupied(there) => there.into_mut(),
             std::collections::hash_map::Entry::Vacant(free) => {
-                let job = job_row(connection, run.id, &free.key().2, events[0].at_ms)?;
+                let at_ms = arrival.ended_ms(events[0]);
+                let job = job_row(connection, run.id, &free.key().2, at_ms)?;
                 free.insert(job)
             }
         };
         let heard_ms = arrival.heard_ms(&events);
-        let (new, kept) = open.take(events);
+        let (new, kept) = open.take(arrival, events);
         let series = series(arrival.scope, &run.about, Some(&open.name));
         let bytes = open.write(connection, (&series, heard_ms), kept)?;
         connection
@@ -133,11 +142,12 @@ struct RunRow {
 /// The row of a run, made or brought up to these events.
 fn run_row(
     connection: &Connection,
-    (scope, run, now_ms): (&str, &str, u64),
-    about: Option<&RunAbout>,
+    arrival: Arrival<'_>,
+    (run, about): (&str, Option<&RunAbout>),
     events: &[&Event],
 ) -> rusqlite::Result<RunRow> {
-    let times = || events.iter().map(|event| int(event.at_ms));
+    let Arrival { scope, now_ms, .. } = arrival;
+    let times = || events.iter().map(|event| int(arrival.ended_ms(event)));
     let first = times().min().unwrap_or_default();
     let last = times().max().unwrap_or_default();
     let found: Option<(i64, String)> = connection
@@ -268,14 +278,19 @@ fn find_job(connection: &Connection, run: i64, job: &str) -> rusqlite::Result<Op
 
 impl OpenJob {
     /// Counts the events that are not known; which these are, and what is kept of them.
-    fn take<'a>(&mut self, events: Vec<&'a Event>) -> (Vec<&'a Event>, Vec<Kept>) {
+    fn take<'a>(
+        &mut self,
+        arrival: Arrival<'_>,
+        events: Vec<&'a Event>,
+    ) -> (Vec<&'a Event>, Vec<Kept>) {
         let (mut new, mut kept) = (Vec::new(), Vec::new());
         for event in events {
             let id = chunk::id(event);
             if self.ids.insert(id) {
                 self.sums.add(event);
-                self.first_ms = self.first_ms.min(event.at_ms);
-                self.last_ms = self.last_ms.max(event.at_ms);
+                let ended_ms = arrival.ended_ms(event);
+                self.first_ms = self.first_ms.min(ended_ms);
+                self.last_ms = self.last_ms.max(ended_ms);
                 new.push(event);
                 kept.push(Kept::of(event, id));
             }

@@ -91,6 +91,11 @@ fn only_waits(request: &Request) -> bool {
     asks || path.starts_with(LEASES) && path.ends_with("/hold")
 }
 
+/// Whether a path is one of those for people, who may be many and want much.
+fn is_about_runs(path: &str) -> bool {
+    path == "/" || ["/runs/", "/v1/runs"].iter().any(|start| path.starts_with(start))
+}
+
 /// Lets a bounded number of requests through at once, each for a bounded time.
 pub(crate) async fn bounded(
     State(service): State<Service>,
@@ -104,6 +109,8 @@ pub(crate) async fn bounded(
     let transfer = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
     let (turns, limit) = if transfer {
         (&service.transfers, BLOB_REQUEST_TIMEOUT)
+    } else if is_about_runs(path) {
+        (&service.readers, JSON_REQUEST_TIMEOUT)
     } else {
         (&service.turns, JSON_REQUEST_TIMEOUT)
     };

@@ -167,7 +167,7 @@ pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
     if !path.exists() {
         unsent = noted().or(unsent);
     }
-    let mut opened = match path.with_extension(CONDEMNED).exists() {
+    let mut opened = match is_condemned(&path) {
         true => Err(IndexError::Damaged("it was found damaged".into())),
         false => open_file(&path, store_id),
     };
@@ -197,10 +197,19 @@ pub(crate) fn open(dir: &Path, store_id: &str) -> Result<Opened, IndexError> {
 
 /// Has the next start throw an index away that was found damaged, and say what was in it.
 pub(crate) fn condemn(dir: &Path) {
-    let path = dir.join(FILE_NAME);
+    condemn_file(&dir.join(FILE_NAME));
+}
+
+/// Has the next start throw a file away.
+pub(crate) fn condemn_file(path: &Path) {
     if fs::write(path.with_extension(CONDEMNED), "").is_err() {
-        throw_away(&path);
+        throw_away(path);
     }
+}
+
+/// Whether a file was found damaged by the server before.
+pub(crate) fn is_condemned(path: &Path) -> bool {
+    path.with_extension(CONDEMNED).exists()
 }
 
 /// How many results waited to be sent in an index that cannot be used, where that can be read.

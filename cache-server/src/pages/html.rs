@@ -1,6 +1,8 @@
 //! [`Html`]: the one way to write markup. Tags, names of attributes and fixed markup are literals of this program;
 //! all else goes through [`escape`], so that no name from elsewhere can be markup. Pure.
 
+use crate::report::is_invisible;
+
 /// Attributes: names of this program, values of any kind.
 pub(crate) type Attributes<'a> = &'a [(&'static str, &'a str)];
 
@@ -24,9 +26,18 @@ impl Html {
         escape(&mut self.0, text);
     }
 
-    /// A name from elsewhere: its direction of writing is its own.
+    /// Words with names from elsewhere in them.
+    pub(crate) fn words(&mut self, words: &str) {
+        self.line("bdi", &[], words);
+    }
+
+    /// A name from elsewhere: its direction of writing is its own. One that is empty, or has white space at its ends,
+    /// would be seen as none, or as another one.
     pub(crate) fn name(&mut self, name: &str) {
-        self.line("bdi", &[], name);
+        match name.is_empty() || name.trim() != name {
+            true => self.line("bdi", &[], &format!("\u{201c}{name}\u{201d}")),
+            false => self.line("bdi", &[], name),
+        }
     }
 
     /// An element.
@@ -73,13 +84,7 @@ fn escape(out: &mut String, text: &str) {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            '\u{200b}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}'
-            | '\u{61c}'
-            | '\u{feff}'
-            | '\u{fdd0}'..='\u{fdef}' => out.push('\u{fffd}'),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if is_invisible(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
@@ -115,8 +120,19 @@ mod tests {
         });
         assert_eq!(
             html.finish(),
-            "<p title=\"a&quot;b&#39;&lt;\"><br><bdi>&lt;script&gt;&amp;\u{fffd}\u{fffd}[2J\u{fffd}</bdi></p>"
+            "<p title=\"a&quot;b&#39;&lt;\"><br><bdi>\u{201c}&lt;script&gt;&amp;\u{fffd}\u{fffd}[2J\u{fffd}\u{201d}</bdi></p>"
         );
+    }
+
+    #[test]
+    fn names_that_are_not_seen_as_they_are_have_quotes() {
+        let shown = ["", "a ", "a"].map(|name| {
+            let mut html = Html::default();
+            html.name(name);
+            html.finish()
+        });
+        let bdi = |text: &str| format!("<bdi>{text}</bdi>");
+        assert_eq!(shown, [bdi("\u{201c}\u{201d}"), bdi("\u{201c}a \u{201d}"), bdi("a")]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::shown::{
 use super::{Form, page as around, timeline};
 use crate::limits::{MAX_NAMED_IN_LINE, MAX_TREND_RUNS};
 use crate::report::markdown::{Words, meaning};
-use crate::report::{Job, earlier_runs, unshared};
+use crate::report::{Job, details, earlier_runs, unshared};
 
 const JOBS: &[(&str, bool)] = &[
     ("job", false),
@@ -32,6 +32,7 @@ const JOBS: &[(&str, bool)] = &[
 pub(crate) fn page(form: Form, report: &RunReport, jobs: &[Job], words: &dyn Words) -> String {
     around(form, &format!("Run {} \u{2013} Kiln", report.run), |html| {
         top(html, form, report);
+        carried(html, report);
         section(html, "Jobs", |html| matrix(html, report));
         let advice = advice(report, words);
         if !advice.is_empty() {
@@ -41,7 +42,12 @@ pub(crate) fn page(form: Form, report: &RunReport, jobs: &[Job], words: &dyn Wor
         section(html, "Over time", |html| timeline::write(html, jobs));
         if !report.slowest.is_empty() {
             section(html, "Slowest misses", |html| {
-                compiled(html, "slowest", (&report.slowest, report.slowest_left_out), words);
+                compiled(
+                    html,
+                    ("slowest", "misses"),
+                    (&report.slowest, report.slowest_left_out),
+                    words,
+                );
             });
         }
         if let Some(base) = report.base_run.as_ref().filter(|_| !report.lost_hits.is_empty()) {
@@ -51,7 +57,12 @@ pub(crate) fn page(form: Form, report: &RunReport, jobs: &[Job], words: &dyn Wor
                     html.name(base);
                     html.text(", and were compiled now.");
                 });
-                compiled(html, "lost", (&report.lost_hits, report.lost_hits_left_out), words);
+                compiled(
+                    html,
+                    ("lost", "lost hits"),
+                    (&report.lost_hits, report.lost_hits_left_out),
+                    words,
+                );
             });
         }
         if !report.twice.groups.is_empty() {
@@ -61,7 +72,7 @@ pub(crate) fn page(form: Form, report: &RunReport, jobs: &[Job], words: &dyn Wor
             [("Not cached", "bypasses", &report.bypasses), ("Errors", "errors", &report.errors)]
         {
             if !groups.is_empty() {
-                section(html, title, |html| reasons(html, id, groups));
+                section(html, title, |html| reasons(html, (id, title), groups));
             }
         }
     })
@@ -143,6 +154,13 @@ fn top(html: &mut Html, form: Form, report: &RunReport) {
             });
         }
     });
+}
+
+/// Which hits they were, what was carried, and where the time went.
+fn carried(html: &mut Html, report: &RunReport) {
+    for line in details(&report.total) {
+        html.line("p", &[("class", "note")], &line);
+    }
 }
 
 fn table(
@@ -290,7 +308,7 @@ fn why(unit: &CompiledUnit, words: &dyn Words) -> String {
 
 fn compiled(
     html: &mut Html,
-    id: &str,
+    (id, label): (&str, &str),
     (units, left_out): (&[CompiledUnit], u64),
     words: &dyn Words,
 ) {
@@ -301,7 +319,7 @@ fn compiled(
         ("reason", false),
         ("what differs", false),
     ];
-    table(html, (id, "units"), COLUMNS, |html| {
+    table(html, (id, label), COLUMNS, |html| {
         for one in units {
             html.element("tr", &[], |html| {
                 html.element("th", &[("scope", "row")], |html| unit(html, &one.unit));
@@ -313,7 +331,7 @@ fn compiled(
                     ([], None) => note(&one.reason).unwrap_or_default().to_owned(),
                     _ => why(one, words),
                 };
-                html.element("td", &[("class", "long")], |html| html.name(&told));
+                html.element("td", &[("class", "long")], |html| html.words(&told));
             });
         }
     });
@@ -352,11 +370,11 @@ fn twice(html: &mut Html, report: &RunReport, words: &dyn Words) {
         for group in &report.twice.groups {
             html.element("tr", &[], |html| {
                 html.element("th", &[("scope", "row"), ("class", "long")], |html| {
-                    html.name(&differs(group))
+                    html.words(&differs(group))
                 });
                 let units = names(&group.units, group.units_left_out);
                 for text in [group.advice.clone(), some(&group.jobs, 0), units] {
-                    html.element("td", &[("class", "long")], |html| html.name(&text));
+                    html.element("td", &[("class", "long")], |html| html.words(&text));
                 }
                 number(html, group.compiles, &group.compiles.to_string());
                 number(html, group.saves_ms, &time(group.saves_ms));
@@ -365,7 +383,7 @@ fn twice(html: &mut Html, report: &RunReport, words: &dyn Words) {
     });
 }
 
-fn reasons(html: &mut Html, id: &str, groups: &[ByReason]) {
+fn reasons(html: &mut Html, (id, label): (&str, &str), groups: &[ByReason]) {
     const COLUMNS: &[(&str, bool)] = &[
         ("reason", false),
         ("units", true),
@@ -374,7 +392,7 @@ fn reasons(html: &mut Html, id: &str, groups: &[ByReason]) {
         ("jobs", false),
         ("which", false),
     ];
-    table(html, (id, "reasons"), COLUMNS, |html| {
+    table(html, (id, label), COLUMNS, |html| {
         for group in groups {
             html.element("tr", &[], |html| {
                 html.element("th", &[("scope", "row")], |html| html.name(&group.reason));
@@ -383,7 +401,7 @@ fn reasons(html: &mut Html, id: &str, groups: &[ByReason]) {
                 let left_out = group.count.saturating_sub(group.units.len() as u64);
                 let which = names(&group.units, left_out);
                 for text in [meaning(group), some(&group.jobs, 0), which] {
-                    html.element("td", &[("class", "long")], |html| html.name(&text));
+                    html.element("td", &[("class", "long")], |html| html.words(&text));
                 }
             });
         }

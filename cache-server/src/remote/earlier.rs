@@ -17,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::{Edge, Side, events};
+use crate::clock;
 use crate::history::read::{self, RunRow};
 use crate::limits::{
-    EARLIER_RUNS, EARLIER_WITHIN, EVENTS_BROUGHT_AGAIN, MAX_NOTED_OF_BRANCH, MAX_NOTED_RUNS,
+    CLOCK_AHEAD_MS, EARLIER_RUNS, EARLIER_WITHIN, EVENTS_BROUGHT_AGAIN, MAX_NOTED_OF_BRANCH,
+    MAX_NOTED_RUNS,
 };
 use crate::service::Service;
 
@@ -42,10 +44,12 @@ struct NotedRun {
 }
 
 impl Noted {
-    /// What a note says; what is none says nothing.
-    fn parse(text: &[u8]) -> Self {
+    /// What a note says at a time; what is none says nothing, and no run began in days to come.
+    fn parse(text: &[u8], now_ms: u64) -> Self {
         let read = serde_json::from_slice::<Self>(text).ok();
         let mut noted = read.filter(|noted| noted.version == VERSION).unwrap_or_default();
+        let latest_ms = now_ms.saturating_add(CLOCK_AHEAD_MS);
+        noted.runs.retain(|run| run.first_ms <= latest_ms);
         noted.runs.truncate(MAX_NOTED_RUNS);
         noted
     }
@@ -105,10 +109,12 @@ pub(super) async fn note(service: &Service, edge: &Edge, batch: &EventBatch) {
         branch: about.branch.clone(),
         first_ms: batch.events.iter().map(|event| event.at_ms).min().unwrap_or_default(),
     };
-    let (scope, name) = (edge.own_scope(), note_name(about));
+    let (scope, name, now_ms) = (edge.own_scope(), note_name(about), clock::now_ms());
     let add = async {
         let there = edge.remote.note(std::slice::from_ref(&scope), &name).await?;
-        let Some(noted) = Noted::parse(&there.unwrap_or_default()).with(run) else { return Ok(()) };
+        let Some(noted) = Noted::parse(&there.unwrap_or_default(), now_ms).with(run) else {
+            return Ok(());
+        };
         let text = serde_json::to_vec(&noted)
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         edge.remote.put_note(&scope, &name, Bytes::from(text)).await
@@ -153,13 +159,13 @@ pub(crate) async fn bring(service: &Service, scope: &str, run: &str) {
 
 /// The runs before a run, as notes of all scopes name them.
 async fn names(service: &Service, edge: &Edge, row: &RunRow) -> Vec<String> {
-    let mut noted = Noted::default();
+    let (mut noted, now_ms) = (Noted::default(), clock::now_ms());
     for scope in &edge.scopes {
         if !edge.may(Side::Reads) {
             break;
         }
         match edge.remote.note(std::slice::from_ref(scope), &note_name(&row.about)).await {
-            Ok(text) => noted.runs.extend(Noted::parse(&text.unwrap_or_default()).runs),
+            Ok(text) => noted.runs.extend(Noted::parse(&text.unwrap_or_default(), now_ms).runs),
             Err(error) => {
                 let (kind, why) = super::kind_of(&error);
                 edge.fault(&service.log, Side::Reads, kind, &why);
@@ -193,8 +199,10 @@ mod tests {
             .chain((1..4).map(|n| run(&format!("topic {n}"), "topic", n * 20)))
             .collect();
         let noted = noted(&runs);
-        let read = Noted::parse(&serde_json::to_vec(&noted).unwrap());
+        let read = Noted::parse(&serde_json::to_vec(&noted).unwrap(), 80);
         assert_eq!(read, noted);
+        let ahead = noted.clone().with(run("ahead", "main", CLOCK_AHEAD_MS + 100)).unwrap();
+        assert_eq!(Noted::parse(&serde_json::to_vec(&ahead).unwrap(), 80), noted);
         let before = |about: RunAbout, run: &str, at| read.before(&about, run, at).join(", ");
         assert_eq!(before(about("topic", "main"), "topic 3", 60), "main 6, main 5, topic 2");
         assert_eq!(before(about("main", ""), "main 8", 80), "main 7, main 6, main 5");
@@ -215,7 +223,7 @@ mod tests {
             many.iter().map(|one| run(&one.run, &one.run, one.first_ms)).collect();
         assert_eq!(noted(&branches).runs.len(), MAX_NOTED_RUNS);
         for none in [&b""[..], b"{}", b"{\"version\":2,\"runs\":[]}", b"\xff"] {
-            assert_eq!(Noted::parse(none), Noted::default());
+            assert_eq!(Noted::parse(none, u64::MAX), Noted::default());
         }
         assert!(note_name(&about("a", "")).len() <= kiln_storage::limits::MAX_NOTE_NAME_BYTES);
         assert_eq!(note_name(&about("a", "")), note_name(&about("b", "c")));

@@ -28,8 +28,8 @@ use crate::history::{read, unshared};
 use crate::index::units::{self, UnitRow};
 use crate::limits::{
     EVENTS_BROUGHT, EVENTS_BROUGHT_AGAIN, EVENTS_SENT_AT_ONCE, EVENTS_SENT_BYTES,
-    EVENTS_TO_BUCKET_DELAY, EVENTS_TO_SERVER_DELAY, MAX_BROUGHT_RUNS, OUTBOX_SEND,
-    REMOTE_LEFT_ALONE,
+    EVENTS_SENT_WITHIN, EVENTS_TO_BUCKET_DELAY, EVENTS_TO_SERVER_DELAY, MAX_BROUGHT_RUNS,
+    OUTBOX_SEND, REMOTE_LEFT_ALONE,
 };
 use crate::routes::events::is_large;
 use crate::service::Service;
@@ -96,8 +96,14 @@ impl Edge {
         match (keeps, self.sends) {
             (false, _) => None,
             (true, false) => Some("nothing is sent with KILN_MODE=read".to_owned()),
-            (true, true) => self.remote.refuses_events(),
+            (true, true) => self.remote.refuses_events().or_else(|| self.takes_no_writes()),
         }
+    }
+
+    /// What it said when it refused what was sent last.
+    fn takes_no_writes(&self) -> Option<String> {
+        let writes = self.side(Side::Writes);
+        (writes.last() == Some(Err(FaultKind::ReadOnly))).then(|| writes.words()).flatten()
     }
 }
 
@@ -223,9 +229,21 @@ fn keeper(service: &Service) -> Option<&Edge> {
     service.edge.as_ref().filter(keeps)
 }
 
+/// Sends what waits for a bucket, from time to time: whether it takes events shows only then, and a report says so.
+async fn try_sending(service: &Service, edge: &Edge) {
+    let is_due = || edge.events.is_due("", "", EVENTS_TO_BUCKET_DELAY);
+    if edge.remote.keeps_events() == KeepsEvents::AsObjects
+        && is_due()
+        && timeout(EVENTS_SENT_WITHIN, send_all(service, edge)).await.is_err()
+    {
+        service.log.debug(format_args!("events: they are not taken in time"));
+    }
+}
+
 /// Brings what others left of a run in a bucket or a cache.
 pub(crate) async fn bring(service: &Service, scope: &str, run: &str) {
     let Some(edge) = keeper(service) else { return };
+    try_sending(service, edge).await;
     edge.events.is_due(scope, run, Duration::ZERO);
     bring_from(service, edge, (scope, run)).await;
 }

@@ -6,14 +6,16 @@ use std::collections::{BTreeSet, HashMap};
 use kiln_storage::api::RunAbout;
 use kiln_storage::api::report::{JobReport, RunReport};
 use rusqlite::Connection;
+use tokio::sync::SemaphorePermit;
 
 use super::{Base, Input, Job, Known, job_report, make, twice};
 use crate::error::ApiError;
+use crate::history::outgoing;
 use crate::history::read::{self, RunRow};
 use crate::history::rows::series;
 use crate::index::units;
 use crate::limits::{COMPARED_AT_ONCE, MAX_TREND_RUNS};
-use crate::remote::earlier;
+use crate::remote::{Edge, earlier};
 use crate::service::Service;
 
 /// The report of a run of a scope; none: there is no such run.
@@ -25,8 +27,17 @@ pub(crate) async fn report(
     scope: &str,
     run: &str,
 ) -> Result<Option<RunReport>, ApiError> {
+    let _turn = turn(service).await?;
     let Some(input) = input(service, scope, run).await? else { return Ok(None) };
     Ok(Some(blocking(move || make(&input)).await?))
+}
+
+/// A turn to make a report, held while what it is made of is in memory.
+///
+/// # Errors
+/// The server leaves.
+pub(crate) async fn turn(service: &Service) -> Result<SemaphorePermit<'_>, ApiError> {
+    service.making.acquire().await.map_err(|_| ApiError::Busy("too many reports at once"))
 }
 
 /// What the report of a run is made of; none: there is no such run.
@@ -39,10 +50,14 @@ pub(crate) async fn input(
     run: &str,
 ) -> Result<Option<Input>, ApiError> {
     let (of, name) = (scope.to_owned(), run.to_owned());
+    let refused = service.edge.as_ref().and_then(Edge::refuses_events);
     let found = service.history.read(move |rows| {
         let Some(run) = read::run(rows, &of, &name)? else { return Ok(None) };
         let mut jobs = Vec::new();
-        for row in read::jobs(rows, run.id)? {
+        for mut row in read::jobs(rows, run.id)? {
+            if outgoing::waits(rows, (&run.run, &row.job))? {
+                row.unshared = row.unshared.or_else(|| refused.clone());
+            }
             let events = read::events(rows, row.id)?;
             let earlier = read::earlier(rows, &row, MAX_TREND_RUNS)?;
             jobs.push(Job { row, events, earlier });

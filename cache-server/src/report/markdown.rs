@@ -13,7 +13,7 @@ use kiln_storage::reasons;
 use kiln_storage::record::UnitName;
 
 use super::verdict::time;
-use super::{earlier_runs, unshared};
+use super::{details, earlier_runs, is_invisible, unshared};
 use crate::limits::{MAX_MARKDOWN_BYTES, MAX_NAMED_IN_LINE};
 
 /// What causes mean, for people.
@@ -47,11 +47,31 @@ struct Section {
     tail: String,
 }
 
-/// A text from elsewhere, so that it stays what it is: no control character, no markup.
+/// What keeps a service from making a link, or a call to somebody, of what stands around it; nobody sees it.
+const APART: &str = "&#8203;";
+
+/// Whether a link or the name of somebody would begin after the first character of a text.
+fn begins_link(text: &str) -> bool {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some('@'), Some(next)) => next.is_alphanumeric(),
+        (Some('#'), Some(next)) => next.is_ascii_digit(),
+        (Some(':'), Some('/')) => true,
+        (Some('w' | 'W'), _) => text.get(..4).is_some_and(|www| www.eq_ignore_ascii_case("www.")),
+        _ => false,
+    }
+}
+
+/// A text from elsewhere, so that it stays what it is: no control character, no markup, no link, no name that a
+/// service would call. White space at its ends would be lost.
 fn inline(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for (at, c) in text.char_indices() {
         match c {
+            '@' | '#' | ':' | 'w' | 'W' if begins_link(&text[at..]) => {
+                out.push(c);
+                out.push_str(APART);
+            }
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
@@ -59,14 +79,19 @@ fn inline(text: &str) -> String {
                 out.push('\\');
                 out.push(c);
             }
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                out.push('?');
-            }
-            c if c.is_control() => out.push('?'),
+            c if is_invisible(c) => out.push('?'),
             c => out.push(c),
         }
     }
     out
+}
+
+/// The name of a job. One that is empty, or has white space at its ends, is told from others by quotes.
+fn job_name(name: &str) -> String {
+    match name.is_empty() || name.trim() != name {
+        true => format!("\u{201c}{}\u{201d}", inline(name)),
+        false => inline(name),
+    }
 }
 
 pub(crate) fn percent(share: Option<f64>) -> String {
@@ -145,7 +170,11 @@ fn head(report: &RunReport) -> Section {
     };
     let jobs = count(report.jobs.len() as u64, "job");
     let figures = figures(&report.total);
-    Section { head: format!("## Kiln: {rate}\n\n{of}: {jobs}, {figures}\n"), ..Section::default() }
+    let mut head = format!("## Kiln: {rate}\n\n{of}: {jobs}, {figures}\n");
+    for line in details(&report.total) {
+        head.push_str(&format!("\n{}.\n", inline(&line)));
+    }
+    Section { head, ..Section::default() }
 }
 
 fn jobs(report: &RunReport) -> Section {
@@ -157,7 +186,7 @@ fn jobs(report: &RunReport) -> Section {
         };
         format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {trend} |\n",
-            inline(&job.job),
+            job_name(&job.job),
             counts.units,
             measures.hits,
             counts.miss,
@@ -181,7 +210,7 @@ fn jobs(report: &RunReport) -> Section {
 fn verdicts(report: &RunReport) -> Section {
     let told = |job: &JobReport| {
         let verdict = job.verdict.as_ref()?;
-        Some(format!("- **{}**: {}\n", inline(&job.job), inline(verdict)))
+        Some(format!("- **{}**: {}\n", job_name(&job.job), inline(verdict)))
     };
     let mut rows: Vec<String> = report.jobs.iter().filter_map(told).collect();
     rows.extend(unshared(report).map(|text| format!("\n**Not shared.** {}\n", inline(&text))));
@@ -220,7 +249,7 @@ fn twice(report: &RunReport, words: &dyn Words) -> Section {
             "| {} | {} | {} | {} | {}, {} |\n",
             some(&why, 0, Clone::clone),
             inline(&group.advice),
-            some(&group.jobs, 0, |job| inline(job)),
+            some(&group.jobs, 0, |job| job_name(job)),
             some(&group.units, group.units_left_out, called),
             count(group.compiles, "compile"),
             time(group.saves_ms)
@@ -244,7 +273,7 @@ fn why(unit: &CompiledUnit, words: &dyn Words) -> String {
 
 fn compiled(title: &str, units: &[CompiledUnit], left_out: u64, words: &dyn Words) -> Section {
     let row = |unit: &CompiledUnit| {
-        let (job, time, why) = (inline(&unit.job), time(unit.cost_ms), why(unit, words));
+        let (job, time, why) = (job_name(&unit.job), time(unit.cost_ms), why(unit, words));
         format!("| {} | {job} | {time} | {why} |\n", called(&unit.unit))
     };
     let title = format!("{title}: {}", units.len() as u64 + left_out);
@@ -258,7 +287,7 @@ fn reasons(title: &str, groups: &[ByReason]) -> Section {
             inline(&group.reason),
             group.count,
             inline(&meaning(group)),
-            some(&group.jobs, 0, |job| inline(job)),
+            some(&group.jobs, 0, |job| job_name(job)),
             some(&group.units, group.count.saturating_sub(group.units.len() as u64), called)
         )
     };
@@ -426,5 +455,26 @@ mod tests {
         assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
         let row = text.lines().find(|line| line.starts_with("| a")).unwrap();
         assert_eq!(row.replace("\\|", "").matches('|').count(), 12, "{row}");
+    }
+
+    #[test]
+    fn names_call_nobody_and_lead_nowhere() {
+        let text =
+            inline("@octocat o/r#12 https://x.example WWW.x.example \u{61c}\u{feff}\u{2060}");
+        let want =
+            "@&#8203;octocat o/r#&#8203;12 https:&#8203;//x.example W&#8203;WW.x.example ???";
+        assert_eq!(text, want);
+        for well in ["a@ b", "C# 7", "a: b", "wwww", "std::fmt", "crate #[x]"] {
+            assert_eq!(inline(well), well.replace('[', "\\[").replace(']', "\\]"));
+        }
+    }
+
+    #[test]
+    fn jobs_that_differ_in_white_space_are_told_apart() {
+        let names = ["", "job", "job ", "\tjob"].map(job_name);
+        assert_eq!(
+            names,
+            ["\u{201c}\u{201d}", "job", "\u{201c}job \u{201d}", "\u{201c}?job\u{201d}"]
+        );
     }
 }

@@ -6,6 +6,7 @@
 //! writes it for the summary of a step. Called by the routes of runs; the command line has
 //! [`markdown`] write with its own words.
 
+mod details;
 pub(crate) mod gather;
 pub mod markdown;
 pub(crate) mod now;
@@ -26,8 +27,19 @@ use kiln_storage::record::{Member, UnitName, UnitPart};
 use crate::history::chunk::{Kept, More};
 use crate::history::read::{JobRow, RunRow};
 use crate::limits::{EARLIER_RUNS, MAX_NAMED_IN_GROUP, MAX_NAMED_IN_LINE, MAX_REPORTED_UNITS};
+pub use details::{bytes, details};
 use sums::{Sums, is_compiled};
 pub use verdict::time;
+
+/// Whether a character is not seen, or changes how what stands around it is shown.
+pub(crate) fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{fdd0}'..='\u{fdef}' | '\u{feff}'
+        )
+}
 
 /// What a report is made of.
 #[derive(Debug)]

@@ -81,6 +81,7 @@ async fn made(
     (run, form): (&str, Form),
 ) -> Result<Option<String>, ApiError> {
     let scope = gathered_with_earlier(service, principal, run).await?;
+    let _turn = gather::turn(service).await?;
     let Some(input) = gather::input(service, &scope, run).await? else {
         return Ok(None);
     };

@@ -7,7 +7,7 @@ use kiln_storage::backend::{Body, Put};
 
 use super::{Fixture, problem, read, record};
 use crate::index::IndexError;
-use crate::limits::INGEST_QUEUE_RECORDS;
+use crate::limits::{INGEST_QUEUE_RECORDS, MAX_REPORT_REQUESTS, REPORTS_MADE_AT_ONCE};
 use crate::principal::Peer;
 use crate::routes;
 
@@ -25,6 +25,80 @@ async fn a_full_queue_says_when_to_come_back() {
     fixture.backend.gate.add_permits(INGEST_QUEUE_RECORDS + 1);
     fixture.service.queue.drain().await;
     assert_eq!(fixture.publish("one-more").await.1.status(), 202);
+}
+
+#[tokio::test]
+async fn however_many_read_reports_builds_get_their_turns() {
+    let fixture = Fixture::new();
+    let readers = fixture.service.readers.acquire_many(MAX_REPORT_REQUESTS as u32).await.unwrap();
+    for path in ["/", "/runs/r", "/v1/runs", "/v1/runs/r/report.json", "/v1/runs/r/now"] {
+        let response = fixture.send("GET", path, &()).await;
+        assert_eq!(problem(response).await, "503 /problems/busy", "{path}");
+    }
+    for path in ["/v1/stats", "/v1/server", "/healthz"] {
+        assert_eq!(fixture.send("GET", path, &()).await.status(), 200, "{path}");
+    }
+    drop(readers);
+    assert_eq!(fixture.send("GET", "/v1/runs", &()).await.status(), 200);
+}
+
+#[tokio::test]
+async fn few_reports_are_made_at_once() {
+    let fixture = Fixture::new();
+    let making = fixture.service.making.acquire_many(REPORTS_MADE_AT_ONCE as u32).await.unwrap();
+    let paths =
+        ["/runs/r", "/v1/runs/r/report.json", "/v1/runs/r/report.md", "/v1/runs/r/report.html"];
+    let mut asked: Vec<_> =
+        paths.iter().map(|path| Box::pin(fixture.send("GET", path, &()))).collect();
+    for asked in &mut asked {
+        // What is read before its turn is done by then.
+        let lists = fixture.send("GET", "/v1/runs", &());
+        tokio::select! {
+            biased;
+            _ = asked => panic!("answered without a turn"),
+            response = lists => assert_eq!(response.status(), 200),
+        }
+    }
+    drop(making);
+    for asked in asked {
+        assert_eq!(asked.await.status(), 404);
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_is_damaged_under_way_is_begun_anew() {
+    let fixture = Fixture::new();
+    let tell = async |n: usize| {
+        let mut event =
+            crate::tally::tests::event(&n.to_string(), "b", kiln_storage::api::Outcome::Miss);
+        event.run = "r".into();
+        let events = kiln_storage::api::EventsRequest { events: vec![event] };
+        assert_eq!(fixture.send("POST", "/v1/events", &events).await.status(), 204);
+    };
+    let units = async || {
+        let response = fixture.send("GET", "/v1/runs/r/report.json", &()).await;
+        match response.status().as_u16() {
+            200 => read::<serde_json::Value>(response).await["total"]["units"].as_u64(),
+            404 => None,
+            _ => panic!("{}", problem(response).await),
+        }
+    };
+    tell(1).await;
+    assert_eq!(units().await, Some(1));
+    let damaged = fixture.service.history.read(|_| -> rusqlite::Result<()> {
+        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        Err(rusqlite::Error::SqliteFailure(corrupt, None))
+    });
+    let told = damaged.await.unwrap_err().to_string();
+    assert!(told.contains("begun anew, in memory till the server starts again"), "{told}");
+    assert_eq!(units().await, None);
+    tell(3).await;
+    assert_eq!(units().await, Some(1));
+    let (again, told) = crate::history::open::open(fixture.dir.path()).unwrap();
+    assert!(told.len() == 1 && told[0].contains("thrown away"), "{told:?}");
+    let runs = again
+        .read(|rows| rows.query_row("SELECT count(*) FROM runs", [], |row| row.get::<_, i64>(0)));
+    assert_eq!(runs.await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use kiln_server::report::markdown::{self, Words};
-use kiln_storage::api::Cause;
 use kiln_storage::api::report::{Measures, RunReport, RunsResponse};
+use kiln_storage::api::{Cause, Counts};
 use kiln_storage::limits;
 
 use super::explain::in_query;
@@ -111,11 +111,7 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
         say::error(&format!("the report cannot be added to {}: {error}", file.display()), &[]);
         return ExitCode::FAILURE;
     }
-    let measures = match (&arguments.job, report.jobs.first()) {
-        (Some(_), Some(job)) => &job.measures,
-        _ => &report.total,
-    };
-    match arguments.fail_under.and_then(|least| too_low(measures, least)) {
+    match arguments.fail_under.and_then(|least| too_low(&report.total, least)) {
         Some(fact) => {
             say::error(&fact, &[]);
             ExitCode::FAILURE
@@ -189,20 +185,33 @@ fn page(client: &mut Client, run: &str) -> Result<String, ClientError> {
     String::from_utf8(page.to_vec()).map_err(|_| ClientError::Foreign("a page"))
 }
 
-/// Leaves out what is of other jobs, when one is asked for.
+/// Leaves out what is of other jobs, when one is asked for; the figures are those of the job then.
 fn narrow(mut report: RunReport, job: Option<&str>) -> Result<RunReport, Failure> {
     let Some(job) = job else { return Ok(report) };
-    if !report.jobs.iter().any(|of| of.job == job) {
+    let Some(measures) = report.jobs.iter().find(|of| of.job == job).map(|of| of.measures.clone())
+    else {
         let known = report.jobs.into_iter().map(|of| of.job).collect();
         return Err(Failure::NoJob { asked: job.to_owned(), known });
-    }
+    };
     report.jobs.retain(|of| of.job == job);
     report.slowest.retain(|unit| unit.job == job);
+    report.slowest_left_out = measures.counts.miss.saturating_sub(report.slowest.len() as u64);
     report.lost_hits.retain(|unit| unit.job == job);
-    report.twice.groups.retain(|group| group.jobs.iter().any(|of| of == job));
-    for groups in [&mut report.bypasses, &mut report.errors] {
-        groups.retain(|group| group.jobs.iter().any(|of| of == job));
+    let twice = &mut report.twice;
+    twice.groups.retain(|group| group.jobs.iter().any(|of| of == job));
+    twice.compiles = twice.groups.iter().map(|group| group.compiles).sum();
+    twice.cost_ms = twice.groups.iter().fold(0, |sum, group| sum.saturating_add(group.saves_ms));
+    let Counts { bypass_reasons, error_reasons, .. } = &measures.counts;
+    for (groups, counts) in
+        [(&mut report.bypasses, bypass_reasons), (&mut report.errors, error_reasons)]
+    {
+        groups.retain_mut(|group| {
+            group.count = counts.get(&group.reason).copied().unwrap_or_default();
+            group.jobs = vec![job.to_owned()];
+            group.count > 0
+        });
     }
+    report.total = measures;
     Ok(report)
 }
 
@@ -245,6 +254,7 @@ fn tell(failure: Failure) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kiln_storage::api::report::{ByReason, JobReport, Twice, TwiceGroup};
 
     #[test]
     fn percentages_are_read_with_and_without_their_sign() {
@@ -255,6 +265,45 @@ mod tests {
         for bad in ["", "%", "101", "-1", "NaN", "many"] {
             assert!(percent(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_report_of_a_job_has_the_figures_of_the_job() {
+        let job = |name: &str, units: u64| {
+            let reasons = std::collections::BTreeMap::from([("incremental".to_owned(), units - 1)]);
+            let counts = Counts { units, miss: 1, bypass_reasons: reasons, ..Counts::default() };
+            let measures = Measures { counts, ..Measures::default() };
+            JobReport { job: name.into(), measures, ..JobReport::default() }
+        };
+        let reason = |reason: &str| ByReason {
+            reason: reason.into(),
+            count: 9,
+            jobs: vec!["b".into(), "a".into()],
+            ..ByReason::default()
+        };
+        let group = |jobs: [&str; 2], compiles| TwiceGroup {
+            jobs: jobs.map(str::to_owned).to_vec(),
+            compiles,
+            saves_ms: 10 * compiles,
+            ..TwiceGroup::default()
+        };
+        let whole = RunReport {
+            jobs: vec![job("a", 3), job("b", 6)],
+            slowest_left_out: 7,
+            bypasses: vec![reason("incremental"), reason("print")],
+            twice: Twice {
+                compiles: 5,
+                cost_ms: 50,
+                groups: vec![group(["a", "b"], 2), group(["b", "c"], 3)],
+                ..Twice::default()
+            },
+            ..RunReport::default()
+        };
+        let Ok(of_a) = narrow(whole, Some("a")) else { panic!("there is such a job") };
+        assert_eq!((of_a.total.counts.units, of_a.slowest_left_out), (3, 1));
+        assert_eq!((of_a.twice.compiles, of_a.twice.cost_ms), (2, 20));
+        let told: Vec<_> = of_a.bypasses.iter().map(|of| (of.count, of.jobs.join(" "))).collect();
+        assert_eq!(told, [(2, "a".to_owned())]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln_storage::testing::gha::{READ, READ_WRITE};
+use kiln_storage::testing::proxy::{HttpFault, When};
 use kiln_tests::far::Shared;
 use kiln_tests::far::cache::{Cache, Face};
 use kiln_tests::{Call, Project, World, bucket, world};
@@ -205,7 +206,11 @@ fn six_jobs_on_one_shared_server_give_one_report() {
 
     let kiln = |args: &[&str]| share(machines[0].world.kiln(args));
     let shown = kiln(&["report", "--job", JOBS[1].0]).env("KILN_RUN", "2").run().ok().stdout;
-    assert!(shown.starts_with("run 2\n") && shown.contains("6 units in 1 job"), "{shown}");
+    assert!(
+        shown.starts_with("run 2\n")
+            && shown.contains(" of units from the cache: 6 units in 1 job"),
+        "{shown}"
+    );
     assert!(shown.contains(JOBS[1].0) && !shown.contains("\nbuild (extra, dev) "), "{shown}");
     let newest = kiln(&["report"]).run().ok().stdout;
     assert!(newest.starts_with("run 2\n") && newest.contains("36 units in 6 jobs"), "{newest}");
@@ -409,4 +414,25 @@ fn a_job_that_cannot_share_its_figures_says_so() {
     let hint =
         "jobs like this one cannot share their figures with others here: the token may not write";
     assert!(none.contains(hint), "{none}");
+}
+
+/// A bucket that takes nothing from this machine, whether there were results to send or not.
+#[test]
+fn a_job_before_a_bucket_that_is_read_only_says_so() {
+    let world = world!();
+    let bucket = bucket!(world);
+    let share = |call: Call| bucket.before(call);
+    let first = [Machine::new()];
+    first[0].build("1", 0, &share).wait().ok();
+    stop(&first);
+    let refuses = When { method: Some("PUT"), ..When::any() };
+    bucket.proxy().inject(refuses.always(), HttpFault::Status(403, None));
+    for (run, profile) in [("2", 0), ("3", 1)] {
+        let machine = Machine::new();
+        machine.build(run, profile, &share).wait().ok();
+        let told = report(&machine, run, &share);
+        let why = told["jobs"][0]["unshared"].as_str().unwrap_or_default();
+        assert!(why.contains("AWS_ACCESS_KEY_ID"), "{told:#}");
+        assert_eq!(told["total"]["units"], 6);
+    }
 }

@@ -6,6 +6,7 @@ mod faults;
 mod gc;
 mod gha;
 mod kiln;
+mod racing;
 mod rights;
 mod s3;
 mod tls;

@@ -33,6 +33,23 @@ fn jobs(connection: &Connection, run: &str) -> Vec<(read::JobRow, Vec<Kept>)> {
     jobs.into_iter().map(with).collect()
 }
 
+/// A machine whose clock is years ahead would have the newest run till then.
+#[test]
+fn a_clock_that_is_ahead_is_not_believed() {
+    let (connection, mut open) = (in_memory().unwrap(), OpenJobs::default());
+    let at = |at_ms: u64, run: &str| Event { at_ms, ..of((at_ms % 97) as usize, run, "j") };
+    let events = [at(u64::MAX, "ahead"), at(900, "ahead"), at(1000 + CLOCK_AHEAD_MS, "within")];
+    add(&connection, &mut open, now("s", 1000), &events).unwrap();
+    let times = |run: &str| {
+        let row = read::run(&connection, "s", run).unwrap().unwrap();
+        let job = jobs(&connection, run).remove(0).0;
+        assert_eq!((row.first_ms, row.last_ms), (job.first_ms, job.last_ms));
+        (row.first_ms, row.last_ms)
+    };
+    assert_eq!(times("ahead"), (900, 1000));
+    assert_eq!(times("within"), (1000 + CLOCK_AHEAD_MS, 1000 + CLOCK_AHEAD_MS));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -2,7 +2,7 @@
 //! first. Pure.
 
 use kiln_server::report::markdown::meaning;
-use kiln_server::report::{earlier_runs, unshared};
+use kiln_server::report::{details, earlier_runs, unshared};
 use kiln_storage::api::report::{
     ByReason, CompiledUnit, JobReport, Measures, RunReport, TwiceGroup,
 };
@@ -23,7 +23,7 @@ pub(super) fn text(report: &RunReport) -> String {
     out.push_str(&table(report));
     for job in &report.jobs {
         if let Some(verdict) = &job.verdict {
-            out.push_str(&format!("\n{}: {}\n", say::inline(&job.job), say::inline(verdict)));
+            out.push_str(&format!("\n{}: {}\n", shortened(&job.job), say::inline(verdict)));
         }
     }
     if let Some(told) = unshared(report) {
@@ -72,6 +72,9 @@ fn head(report: &RunReport) -> String {
         time(report.total.compiled_ms),
         time(report.total.kiln_ms)
     ));
+    for line in details(&report.total) {
+        out.push_str(&format!("{}\n", say::inline(&line)));
+    }
     out
 }
 
@@ -80,8 +83,8 @@ fn table(report: &RunReport) -> String {
     let names: Vec<String> = report.jobs.iter().map(|job| shortened(&job.job)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(3);
     let line = |name: &str, cells: [String; 9]| {
-        let widths = [6, 6, 7, 9, 7, 9, 9, 13, 13];
-        let cells = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}"));
+        let widths = [5, 5, 6, 8, 6, 8, 8, 12, 12];
+        let cells = cells.iter().zip(widths).map(|(cell, width)| format!(" {cell:>width$}"));
         format!("{name:<width$}{}\n", cells.collect::<String>())
     };
     let heads = [
@@ -315,6 +318,7 @@ mod tests {
 run 17 of o/r
 77.8 % of units from the cache: 10 units in 1 job: 7 hits, 2 misses, 1 bypass
 1 min 1 s of compiling saved, 2.0 s spent; Kiln itself took 900 ms
+hits: 0 local, 7 remote, 0 joined; 0 B restored, 0 B stored
 
 job           units  hits misses bypasses errors hit rate  by time     compiled        saved
 build (linux)    10     7      2        1      0   77.8 %   91.0 %        2.0 s    1 min 1 s

@@ -19,8 +19,8 @@ use crate::limits;
 /// Locks for blobs on their way; a blob has one of them.
 const WAYS: usize = 64;
 
-/// Blobs that may be parts of others: a few that came last, and those on their way. Small ones, of which there are
-/// many and which come long before what they are a part of, are not driven out by large ones.
+/// Frames of blobs that may be parts of others: a few that came last, and those on their way. Small ones, of which
+/// there are many and which come long before what they are a part of, are not driven out by large ones.
 #[derive(Debug)]
 pub(super) struct Recent {
     small: Ring,
@@ -47,9 +47,9 @@ impl Recent {
         blobs.iter().find(|(there, _)| there == digest).map(|(_, bytes)| bytes.clone())
     }
 
-    fn put(&self, digest: Digest, bytes: &Bytes) {
-        let mut blobs = lock(self.ring(bytes.len() as u64));
-        blobs.push_back((digest, bytes.clone()));
+    fn put(&self, digest: Digest, size: u64, frame: Bytes) {
+        let mut blobs = lock(self.ring(size));
+        blobs.push_back((digest, frame));
         while blobs.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > limits::RECENT_BLOBS_BYTES
         {
             blobs.pop_front();
@@ -100,26 +100,38 @@ impl ObjectRemote {
         }
         let way = usize::from(digest.as_bytes()[0]) % WAYS;
         let _mine = self.recent.ways[way].lock().await;
-        if let Some(bytes) = self.recent.get(digest, size) {
-            return Ok(Some(Found::Whole(bytes)));
+        if let Some(frame) = self.recent.get(digest, size) {
+            let digest = *digest;
+            let decoded = self.blocking(frame.len(), move || decode(&digest, frame)).await?;
+            return Ok(decoded.ok());
         }
-        let found = self.read_blob(digest, size).await?;
-        if let Some(Found::Whole(bytes)) = &found {
-            self.recent.put(*digest, bytes);
+        let Some((found, frame)) = self.read_frame(digest, size).await? else { return Ok(None) };
+        if matches!(found, Found::Whole(_)) {
+            self.recent.put(*digest, size, frame);
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     async fn read_blob(&self, digest: &Digest, size: u64) -> StoreResult<Option<Found>> {
+        Ok(self.read_frame(digest, size).await?.map(|(found, _)| found))
+    }
+
+    /// What an object holds, and its frame.
+    async fn read_frame(&self, digest: &Digest, size: u64) -> StoreResult<Option<(Found, Bytes)>> {
         let (object, _) = layout::blob(digest, size);
-        let (name, digest) = (ObjectName::blob(digest), *digest);
-        let max = entry::max_frame(&name) + entry::max_frame(&object);
-        let decode = move |frame: Bytes| match entry::decode(&name, frame.clone()) {
-            Ok(payload) if Digest::of(&payload) == digest => Ok(Found::Whole(payload.into_bytes())),
-            Ok(_) => Err(PackError::Blob),
-            Err(EntryError::Name) => joined::decode(&digest, frame).map(Found::Joined),
-            Err(error) => Err(PackError::Frame(error)),
-        };
+        let max = entry::max_frame(&ObjectName::blob(digest)) + entry::max_frame(&object);
+        let digest = *digest;
+        let decode = move |frame: Bytes| decode(&digest, frame.clone()).map(|found| (found, frame));
         self.read(&object, max, decode).await
+    }
+}
+
+/// What a frame of a blob holds, verified.
+fn decode(digest: &Digest, frame: Bytes) -> Result<Found, PackError> {
+    match entry::decode(&ObjectName::blob(digest), frame.clone()) {
+        Ok(payload) if Digest::of(&payload) == *digest => Ok(Found::Whole(payload.into_bytes())),
+        Ok(_) => Err(PackError::Blob),
+        Err(EntryError::Name) => joined::decode(digest, frame).map(Found::Joined),
+        Err(error) => Err(PackError::Frame(error)),
     }
 }
