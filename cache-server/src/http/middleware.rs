@@ -19,6 +19,7 @@ use crate::principal::{self, Peer, Principal};
 use crate::routes::leases::LEASES;
 use crate::scopes;
 use crate::service::Service;
+use crate::trust::secret::SESSION_PREFIX;
 
 /// The header that carries the id of a request in every answer.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -146,8 +147,10 @@ impl FromRequestParts<Service> for Principal {
     async fn from_request_parts(parts: &mut Parts, service: &Service) -> Result<Self, ApiError> {
         let peer = peer_of(&parts.extensions);
         let token = principal::token_of(&parts.method, &parts.headers);
+        // A session that is over is no failed login: a server that was started anew knows none of them.
+        let guesses = token.as_ref().is_some_and(|token| !token.starts_with(SESSION_PREFIX));
         let principal = match service.policy.resolve(peer, token.as_deref()) {
-            Err(ApiError::Unauthorized(why)) if token.is_some() => {
+            Err(ApiError::Unauthorized(why)) if guesses => {
                 return Err(login_failed(service, peer, why));
             }
             resolved => resolved?,

@@ -1,0 +1,75 @@
+//! The bounds of who gets in: tokens, sessions, rules, keys of issuers, failed logins.
+
+use std::time::Duration;
+
+/// Most scopes that are remembered as known; beyond, all are noted again.
+pub const MAX_SCOPES_REMEMBERED: usize = 100_000;
+
+/// Most tokens that an administrator makes.
+pub const MAX_TOKENS: usize = 1000;
+
+/// Longest file of them, bytes.
+pub const MAX_TOKENS_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest name of a token, bytes.
+pub const MAX_TOKEN_NAME_BYTES: usize = 64;
+
+/// How long a token may last that an administrator makes.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+
+/// How long a change of the tokens takes to be seen by a running server.
+pub const TOKENS_LOOKED_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the last uses of tokens are written, at most.
+pub const TOKEN_USES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Failed logins from one address in [`LOGIN_PERIOD`] after which further ones are not looked at.
+pub const MAX_FAILED_LOGINS: u32 = 60;
+
+/// The time in which failed logins, and lines of the log about refusals, are counted.
+pub const LOGIN_PERIOD: Duration = Duration::from_secs(60);
+
+/// Most lines of the log about what was refused to one address in that time.
+pub const MAX_TOLD_REFUSALS: u32 = 60;
+
+/// Most addresses of which something is remembered; beyond, all are counted anew.
+pub const MAX_LOGIN_ADDRESSES: usize = 10_000;
+
+/// Most sessions at once, and most tokens of CI services that are remembered as used.
+pub const MAX_SESSIONS: usize = 20_000;
+
+/// Longest session, minutes: as long as a job on a runner of one's own may last.
+pub const MAX_SESSION_MINUTES: u64 = 5 * 24 * 60;
+
+/// Longest token of a CI service, bytes.
+pub const MAX_ID_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Longest claim that is used, bytes.
+pub const MAX_CLAIM_BYTES: usize = 1024;
+
+/// Longest ref that becomes a scope, bytes.
+pub const MAX_REF_BYTES: usize = 512;
+
+/// How far the clocks of the server and of an issuer may be apart, seconds.
+pub const CLOCK_LEEWAY_S: u64 = 60;
+
+/// Most keys of an issuer.
+pub const MAX_KEYS: usize = 32;
+
+/// Longest document of keys, bytes.
+pub const MAX_KEY_SET_BYTES: usize = 256 * 1024;
+
+/// How long the keys of an issuer are not asked for again, whatever tokens come.
+pub const KEYS_RETRY: Duration = Duration::from_secs(60);
+
+/// How old the keys of an issuer become before they are asked for again.
+pub const KEYS_FRESH: Duration = Duration::from_secs(60 * 60);
+
+/// How old they may become where the issuer does not answer.
+pub const KEYS_STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Most issuers, and most repositories, in the rules of a server.
+pub const MAX_RULES: usize = 10_000;
+
+/// Longest file of rules, bytes.
+pub const MAX_RULES_BYTES: u64 = 8 * 1024 * 1024;
