@@ -23,7 +23,7 @@ pub struct LookupRequest {
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub known: Vec<ResultKey>,
     /// The job that asks, as `repository/workflow/job` of its events where these are known
-    /// ([`super::Event::lasting_job`]): what it used last time may be fetched ahead.
+    /// (`Event::lasting_job`): what it used last time may be fetched ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
 }

@@ -200,7 +200,9 @@ fn a_black_hole_costs_a_few_questions_however_much_is_built() {
         let said = stop(&world, "600");
         println!("{what}: gone after {:?}\n{said}", begun.elapsed());
         assert!(said.contains("60 results (") && said.contains("stay queued"), "{said}");
-        assert!(said.contains("too slow"), "{said}");
+        // What an answer was waited for, or that none is waited for any more: whichever comes first.
+        let why = ["too slow", "does not answer in time"];
+        assert!(why.iter().any(|why| said.contains(why)), "{said}");
         told(&world, &["too slow"]);
     }
 }
