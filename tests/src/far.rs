@@ -49,6 +49,8 @@ impl Shared {
         let socket = dir.path().join("s");
         config.listen.tcp = Some(SocketAddr::from((ip, 0)));
         config.listen.socket = Some(socket.clone());
+        // Where it is not loopback it is a network of the test's own.
+        config.allow_anyone = true;
         let server = Server::bind(config).expect("a server");
         let address = server.tcp_address().expect("an address");
         let thread = Some(std::thread::spawn(move || server.run()));
