@@ -4,6 +4,7 @@ mod doctor;
 mod explain;
 mod exports;
 mod gc;
+mod habits;
 mod report;
 mod serve;
 mod server;
@@ -13,7 +14,7 @@ mod verify;
 mod watch;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -135,8 +136,27 @@ pub fn is_wrapper_call(arguments: &[OsString]) -> bool {
     text.contains('/') || text.starts_with("rustc") || text == "clippy-driver"
 }
 
+/// Compilers of C that other wrappers are put before. Kiln has nothing to say to them, and is not in their way.
+const OTHER_COMPILERS: &[&str] = &["cc", "gcc", "c++", "g++", "clang", "clang++"];
+
+/// Whether Kiln is put before a compiler of another language, as `CC="kiln cc"` does: by its name, with or without a
+/// place, a target before it and a version behind it.
+pub fn is_other_compiler(arguments: &[OsString]) -> bool {
+    let name = arguments.first().and_then(|first| Path::new(first).file_name()?.to_str());
+    let is_version = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
+    let name = name.map(|name| name.trim_end_matches(is_version));
+    let last = name.and_then(|name| name.rsplit('-').next());
+    last.is_some_and(|last| OTHER_COMPILERS.contains(&last))
+}
+
 /// Runs a command.
 pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
+    if let Some(habit) = habits::read(arguments) {
+        return match crate::settings(env) {
+            Ok(config) => habits::run(env, &config, habit),
+            Err(code) => code,
+        };
+    }
     let words = std::iter::once(OsString::from("kiln")).chain(arguments.iter().cloned());
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
@@ -261,6 +281,19 @@ mod tests {
             assert!(!is_wrapper_call(&[command.into()]), "{command}");
         }
         assert!(!is_wrapper_call(&[]));
+    }
+
+    #[test]
+    fn compilers_of_c_are_known_by_name() {
+        for call in
+            ["cc", "/usr/bin/gcc", "g++-12", "x86_64-linux-gnu-gcc", "clang++", "clang-19.1"]
+        {
+            assert!(is_other_compiler(&[call.into(), "-c".into()]), "{call}");
+        }
+        for other in ["", "rustc", "/x/rustc", "gc", "stats", "clippy-driver", "12", "cc/x"] {
+            assert!(!is_other_compiler(&[other.into()]), "{other}");
+        }
+        assert!(!is_other_compiler(&[]));
     }
 
     #[test]

@@ -68,12 +68,14 @@ use crate::env::Env;
 const USAGE: u8 = 2;
 
 /// The whole program: a wrapper when its first argument is a path or a compiler's name, else the
-/// command line.
+/// command line. A compiler of C becomes what it would be without Kiln.
 pub fn main() -> ExitCode {
     let env = Env::of_process();
     let arguments = Env::arguments();
     if arguments.first().is_some_and(|word| word == script::WORD) {
         script::main(&env, &arguments[1..])
+    } else if cli::is_other_compiler(&arguments) {
+        compile::become_tool(&arguments)
     } else if cli::is_wrapper_call(&arguments) {
         wrapper::main(&env, &arguments)
     } else {

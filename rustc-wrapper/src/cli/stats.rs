@@ -15,6 +15,19 @@ use crate::{local, reasons, say};
 const MAX_NAMED: usize = 12;
 
 pub(super) fn run(env: &Env, config: &Config, format: Format, zero: bool) -> ExitCode {
+    shown(env, config, zero, |stats| match format {
+        Format::Json => serde_json::to_string_pretty(stats).unwrap_or_default(),
+        Format::Text => text(stats),
+    })
+}
+
+/// Reads the figures, after they were reset where that is asked for, and prints what a function makes of them.
+pub(super) fn shown(
+    env: &Env,
+    config: &Config,
+    zero: bool,
+    show: impl FnOnce(&StatsResponse) -> String,
+) -> ExitCode {
     let fail = |why: String| {
         say::error(&format!("no figures: {why}"), &["kiln doctor looks for the reason"]);
         ExitCode::FAILURE
@@ -31,10 +44,7 @@ pub(super) fn run(env: &Env, config: &Config, format: Format, zero: bool) -> Exi
     }
     match read(&mut client) {
         Ok(stats) => {
-            say::result(&match format {
-                Format::Json => serde_json::to_string_pretty(&stats).unwrap_or_default(),
-                Format::Text => text(&stats),
-            });
+            say::result(&show(&stats));
             ExitCode::SUCCESS
         }
         Err(error) => fail(error.to_string()),

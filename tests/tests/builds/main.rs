@@ -6,6 +6,7 @@ mod exact;
 mod explain;
 mod explain_variables;
 mod freshness;
+mod habits;
 mod hits;
 mod jobs;
 mod must_hit;

@@ -51,10 +51,21 @@ fn sends_the_rest(world: &World, before: &dyn Fn(Call) -> Call) {
     assert!(!format!("{}{}", said.stdout, said.stderr).contains("queued"), "{}", said.stderr);
 }
 
-/// After each of the writes to the bucket once.
+/// After some of the writes to the bucket.
 #[test]
+fn a_server_killed_at_a_write_to_a_bucket() {
+    killed_at_writes(4);
+}
+
+/// After each of them.
+#[test]
+#[ignore = "minutes; .ci/run --full"]
 fn a_server_killed_at_any_write_to_a_bucket() {
-    for point in 0.. {
+    killed_at_writes(1);
+}
+
+fn killed_at_writes(step: usize) {
+    for point in (0..).step_by(step) {
         assert!(point < MOST_POINTS);
         let (killed, reader, last) = (world!(), world!(), world!());
         let bucket = bucket!(killed);
@@ -77,11 +88,22 @@ fn a_server_killed_at_any_write_to_a_bucket() {
     }
 }
 
-/// At each kind of call, each time.
+/// At each kind of call, some of the times.
 #[test]
+fn a_job_killed_at_a_call_to_the_cache() {
+    killed_at_calls(3);
+}
+
+/// Each time.
+#[test]
+#[ignore = "minutes; .ci/run --full"]
 fn a_job_killed_at_any_call_to_the_cache() {
+    killed_at_calls(1);
+}
+
+fn killed_at_calls(step: usize) {
     for kind in [Kind::Lookup, Kind::Create, Kind::Upload, Kind::Finalize] {
-        for point in 0.. {
+        for point in (0..).step_by(step) {
             assert!(point < 10);
             let (killed, reader, other, last) = (world!(), world!(), world!(), world!());
             let cache = Cache::start(Face::V2);

@@ -41,7 +41,18 @@ fn all_was_whole(world: &World) {
 /// Two machines have made the same, and send it at the same time; one is killed at some point of that.
 #[test]
 fn of_two_servers_that_send_the_same_one_is_killed() {
-    for point in [1, 2, 4, 6, 8, 10, 12] {
+    one_of_two_is_killed(&[2, 8]);
+}
+
+/// At more of them.
+#[test]
+#[ignore = "minutes; .ci/run --full"]
+fn of_two_servers_that_send_the_same_one_is_killed_anywhere() {
+    one_of_two_is_killed(&[1, 2, 4, 6, 8, 10, 12]);
+}
+
+fn one_of_two_is_killed(points: &[u64]) {
+    for &point in points {
         let (killed, other, reader, last) = (world!(), world!(), world!(), world!());
         let bucket = bucket!(killed);
         let before = |call| bucket.before(call);
@@ -113,9 +124,20 @@ fn collections_beside_builds_that_store() {
 /// One collection that takes all, at some point of a build that reads: packs of its job, or object by object.
 #[test]
 fn a_collection_beside_builds_that_read() {
+    collected_at(&[1, 3], &[2, 6]);
+}
+
+/// At more of them.
+#[test]
+#[ignore = "minutes; .ci/run --full"]
+fn a_collection_anywhere_beside_builds_that_read() {
+    collected_at(&[1, 2, 3, 4], &[2, 4, 6, 8, 10]);
+}
+
+fn collected_at(of_packs: &[usize], of_objects: &[usize]) {
     let (collector, last) = (world!(), world!());
     let bucket = bucket!(collector);
-    for (job, points) in [("dev", &[1, 2, 3, 4][..]), ("other", &[2, 4, 6, 8, 10])] {
+    for (job, points) in [("dev", of_packs), ("other", of_objects)] {
         for point in points {
             let (filler, reader) = (world!(), world!());
             build(&filler, &|call| bucket.before(call));
@@ -151,8 +173,19 @@ fn a_collection_beside_builds_that_read() {
 /// Entries of the GitHub cache go at some point of a build: packs, manifests, all.
 #[test]
 fn entries_that_go_while_a_job_reads() {
+    entries_go_after(&[0, 2]);
+}
+
+/// At more of them.
+#[test]
+#[ignore = "minutes; .ci/run --full"]
+fn entries_that_go_anywhere_while_a_job_reads() {
+    entries_go_after(&[0, 1, 2, 3, 5]);
+}
+
+fn entries_go_after(points: &[u64]) {
     for prefix in ["kiln-pack-", "kiln-idx-", "kiln-"] {
-        for point in [0, 1, 2, 3, 5] {
+        for &point in points {
             let (one, two, three) = (world!(), world!(), world!());
             let cache = Cache::start(Face::V2);
             let before = |call| cache.job(call, &[("refs/heads/main", READ_WRITE)]);

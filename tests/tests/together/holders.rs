@@ -1,11 +1,11 @@
 //! Theme: whoever compiles what others wait for is killed, stopped, or fails: the others end well, and soon.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 use kiln_tests::far::Shared;
 use kiln_tests::mount::Mount;
 use kiln_tests::server::{Gate, kill, parent_of, processes_with};
-use kiln_tests::skip;
+use kiln_tests::{Call, skip};
 use rustix::process::Signal;
 
 use crate::machine;
@@ -63,18 +63,15 @@ fn a_job_that_is_stopped_is_not_waited_for_for_long() {
     println!("the other job took {:.1} s", done.took.as_secs_f64());
 }
 
-/// Nothing arrives from it any more, and nothing says so.
-#[test]
-fn a_job_that_is_cut_off_is_not_waited_for_for_long() {
-    let shared = Shared::start();
-    let wire = Wire::to(shared.address());
-    let (first, second) = (machine!(&shared).over(wire.address), machine!(&shared));
+/// A job compiles what another one waits for, and is cut off meanwhile: the other one compiles it, and each has what it
+/// built.
+fn cut_off(shared: &Shared, (first, call): (&Machine, Call), second: &Machine, cut: impl FnOnce()) {
     let gate = Gate::new(&first.world.bin(), KRATE);
-    let job = first.build_one(KRATE);
+    let job = call.args(&["-p", KRATE]).spawn();
     let held = gate.wait();
     let other = second.build(1);
-    until_they_wait(&address(&shared), KRATE, 1);
-    wire.cut();
+    until_they_wait(&address(shared), KRATE, 1);
+    cut();
     let done = other.wait().ok();
     assert!(done.did_compile(KRATE));
     assert_eq!(second.says(), SUM);
@@ -82,6 +79,15 @@ fn a_job_that_is_cut_off_is_not_waited_for_for_long() {
     // It cannot tell anybody what it made, and has made it.
     job.wait().ok();
     println!("the other job took {:.1} s", done.took.as_secs_f64());
+}
+
+/// Nothing arrives from it any more, and nothing says so.
+#[test]
+fn a_job_that_is_cut_off_is_not_waited_for_for_long() {
+    let shared = Shared::start();
+    let wire = Wire::to(shared.address());
+    let (first, second) = (machine!(&shared).over(wire.address), machine!(&shared));
+    cut_off(&shared, (&first, first.call(1, &[])), &second, || wire.cut());
 }
 
 /// The same, where a cable is pulled between two machines.
@@ -93,19 +99,8 @@ fn a_machine_that_is_cut_off_is_not_waited_for_for_long() {
     };
     let shared = Shared::start_at(HERE);
     let (first, second) = (machine!(&shared), machine!(&shared));
-    let gate = Gate::new(&first.world.bin(), KRATE);
-    let job = network.on_other(first.call(1, &[])).args(&["-p", KRATE]).spawn();
-    let held = gate.wait();
-    let other = second.build(1);
-    until_they_wait(&address(&shared), KRATE, 1);
-    network.cut();
-    let done = other.wait().ok();
-    assert!(done.did_compile(KRATE));
-    assert_eq!(second.says(), SUM);
-    drop(held);
-    // It cannot tell anybody what it made, and has made it.
-    job.wait().ok();
-    println!("the other job took {:.1} s", done.took.as_secs_f64());
+    let call = network.on_other(first.call(1, &[]));
+    cut_off(&shared, (&first, call), &second, || network.cut());
 }
 
 /// There is no room for what one job compiles.
