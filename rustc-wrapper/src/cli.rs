@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use kiln_server::report::{bytes, time};
+use kiln_server::report::{bytes, needs_quotes, time};
 
 use crate::client::{Client, ClientError};
 use crate::config::Config;
@@ -251,8 +251,7 @@ fn percent(share: Option<f64>) -> String {
 
 /// A name from elsewhere within a column.
 fn shortened(name: &str) -> String {
-    let name = match name.is_empty() || name.trim() != name {
-        // It would be seen as none, or as another one.
+    let name = match needs_quotes(name) {
         true => format!("\"{}\"", say::inline(name)),
         false => say::inline(name),
     };

@@ -97,8 +97,6 @@ impl Stream for TcpStream {
 /// One connection.
 pub struct Client {
     stream: Box<dyn Stream>,
-    /// A line of each head, where one is to be known by something.
-    authorization: String,
     address: Address,
     local: bool,
     alive: bool,
@@ -148,12 +146,15 @@ impl Client {
                 (Box::new(found.ok_or(ClientError::Absent(last))?), false)
             }
         };
-        let authorization = match address {
+        Ok(Self { stream, address: address.clone(), local, alive: true, closed: false })
+    }
+
+    /// A line of each head, where one is to be known by something.
+    fn authorization(&self) -> String {
+        match &self.address {
             Address::Known(_, Bearer(token)) => format!("authorization: Bearer {token}\r\n"),
             Address::Unix(_) | Address::Tcp(_) => String::new(),
-        };
-        let address = address.clone();
-        Ok(Self { stream, authorization, address, local, alive: true, closed: false })
+        }
     }
 
     /// Whether the server is on this machine and sees the same files.
@@ -185,7 +186,7 @@ impl Client {
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nhost: kiln\r\ncontent-type: application/json\r\n\
              {}content-length: {}\r\n\r\n",
-            self.authorization,
+            self.authorization(),
             body.len()
         )
         .into_bytes();
@@ -284,9 +285,20 @@ impl Client {
         body: &Q,
         timeout: Duration,
     ) -> Result<A, ClientError> {
-        let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
-        let answer = self.request(method, path, &body, timeout)?;
+        let answer = self.ask(method, path, body, timeout)?;
         serde_json::from_slice(&answer).map_err(|_| ClientError::Foreign(NOT_JSON))
+    }
+
+    /// Sends a question as JSON and reads the answer, whatever it is.
+    fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<Vec<u8>, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|_| ClientError::Foreign("the question"))?;
+        self.request(method, path, &body, timeout)
     }
 
     /// Looks up.
@@ -294,8 +306,7 @@ impl Client {
     /// # Errors
     /// As [`Client::json`]. Records of another version are left out.
     pub fn lookup(&mut self, request: &LookupRequest) -> Result<LookupResponse, ClientError> {
-        let body = serde_json::to_vec(request).map_err(|_| ClientError::Foreign("the question"))?;
-        let answer = self.request("POST", "/v1/lookup", &body, limits::LOOKUP_TIMEOUT)?;
+        let answer = self.ask("POST", "/v1/lookup", request, limits::LOOKUP_TIMEOUT)?;
         LookupResponse::read(&answer).map_err(|_| ClientError::Foreign(NOT_JSON))
     }
 
@@ -343,7 +354,7 @@ impl Client {
         self.begin(timeout)?;
         let head = format!(
             "PUT {path} HTTP/1.1\r\nhost: kiln\r\n{}content-length: {size}\r\n\r\n",
-            self.authorization
+            self.authorization()
         );
         self.stream.write_all(head.as_bytes())?;
         if io::copy(&mut from.take(size), &mut self.stream)? != size {

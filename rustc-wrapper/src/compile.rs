@@ -3,7 +3,7 @@
 //! Knows nothing of keys or results. Signals end the tool with the wrapper; its status is passed
 //! on as it is.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -52,18 +52,13 @@ impl Kept {
 }
 
 /// The tool with its arguments, prepared but not started.
-pub fn command(tool: &OsString, args: &[OsString]) -> Command {
+pub fn command(tool: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(tool);
     command.args(args);
-    hide(&mut command);
-    command
-}
-
-/// Takes out of what a program will see what it must not.
-pub(crate) fn hide(command: &mut Command) {
     for name in HIDDEN {
         command.env_remove(name);
     }
+    command
 }
 
 /// Copies lines as they come; each is changed by `show` on its way and kept as it was.

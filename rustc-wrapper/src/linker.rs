@@ -5,7 +5,7 @@
 //! unit is not cached.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use kiln_storage::encode::Encoder;
 use kiln_storage::record::{Member, TokenPath};
@@ -177,9 +177,8 @@ fn traits(dir: &Path, env: &Env, parsed: &Parsed, linker: &Path, direct: bool) -
 }
 
 fn run(linker: &Path, args: &[String]) -> Option<String> {
-    let mut command = Command::new(linker);
-    crate::compile::hide(&mut command);
-    let output = command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let mut command = crate::compile::command(linker, args);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -8,11 +8,7 @@
 
 use std::io::Write;
 
-/// Whether a character changes what a terminal does or in which order it shows text.
-pub(crate) fn is_control(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
+pub(crate) use kiln_server::report::is_control;
 
 /// Whether a service of CI that reads along would take what begins here for a command: `::word` at the beginning of
 /// a line, `##[word]` and `##word[` anywhere.

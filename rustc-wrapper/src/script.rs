@@ -62,7 +62,7 @@ pub struct Program {
 
 impl Program {
     fn command(&self) -> Command {
-        let mut command = compile::command(&self.real.clone().into_os_string(), &self.args);
+        let mut command = compile::command(&self.real, &self.args);
         command.arg0(&self.called);
         command
     }

@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use kiln_storage::Digest;
 use kiln_storage::encode::Encoder;
@@ -282,9 +282,8 @@ fn is_script(program: &Path) -> bool {
 }
 
 fn ask(tool: &OsStr, question: &[&str]) -> Option<String> {
-    let mut command = Command::new(tool);
-    crate::compile::hide(&mut command);
-    let output = command.args(question).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let mut command = crate::compile::command(tool, question);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
     let output = output.ok().filter(|o| o.status.success())?;
     String::from_utf8(output.stdout).ok()
 }

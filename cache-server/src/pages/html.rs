@@ -1,7 +1,7 @@
 //! [`Html`]: the one way to write markup. Tags, names of attributes and fixed markup are literals of this program;
 //! all else goes through [`escape`], so that no name from elsewhere can be markup. Pure.
 
-use crate::report::is_invisible;
+use crate::report::{is_invisible, needs_quotes};
 
 /// Attributes: names of this program, values of any kind.
 pub(crate) type Attributes<'a> = &'a [(&'static str, &'a str)];
@@ -31,10 +31,9 @@ impl Html {
         self.line("bdi", &[], words);
     }
 
-    /// A name from elsewhere: its direction of writing is its own. One that is empty, or has white space at its ends,
-    /// would be seen as none, or as another one.
+    /// A name from elsewhere: its direction of writing is its own.
     pub(crate) fn name(&mut self, name: &str) {
-        match name.is_empty() || name.trim() != name {
+        match needs_quotes(name) {
             true => self.line("bdi", &[], &format!("\u{201c}{name}\u{201d}")),
             false => self.line("bdi", &[], name),
         }

@@ -13,7 +13,7 @@ use kiln_storage::reasons;
 use kiln_storage::record::UnitName;
 
 use super::verdict::time;
-use super::{details, earlier_runs, is_invisible, unshared};
+use super::{details, earlier_runs, is_invisible, needs_quotes, unshared};
 use crate::limits::{MAX_MARKDOWN_BYTES, MAX_NAMED_IN_LINE};
 
 /// What causes mean, for people.
@@ -86,9 +86,9 @@ fn inline(text: &str) -> String {
     out
 }
 
-/// The name of a job. One that is empty, or has white space at its ends, is told from others by quotes.
+/// The name of a job, told from others by quotes where it needs them.
 fn job_name(name: &str) -> String {
-    match name.is_empty() || name.trim() != name {
+    match needs_quotes(name) {
         true => format!("\u{201c}{}\u{201d}", inline(name)),
         false => inline(name),
     }

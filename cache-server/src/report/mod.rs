@@ -31,14 +31,21 @@ pub use details::{bytes, details};
 use sums::{Sums, is_compiled};
 pub use verdict::time;
 
-/// Whether a character is not seen, or changes how what stands around it is shown.
-pub(crate) fn is_invisible(c: char) -> bool {
+/// Whether a character changes what a terminal does, is not seen, or changes in which order text is shown.
+pub fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(
-            c,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{fdd0}'..='\u{fdef}' | '\u{feff}'
-        )
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The same in a page or in Markdown, which have no room for what is no character either.
+pub(crate) fn is_invisible(c: char) -> bool {
+    is_control(c) || matches!(c, '\u{fdd0}'..='\u{fdef}')
+}
+
+/// Whether a name would be seen as none, or as another one, without quotes: it is empty, or has white space at its
+/// ends.
+pub fn needs_quotes(name: &str) -> bool {
+    name.is_empty() || name.trim() != name
 }
 
 /// What a report is made of.

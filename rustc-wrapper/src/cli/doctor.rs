@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use kiln_server::RemoteUrl;
 use kiln_storage::api::RemoteStatus;
@@ -130,9 +130,8 @@ fn observation(env: &Env, config: &Config, dir: &Path, lines: &mut Lines) {
 fn try_out(env: &Env, library: &Library) -> Result<(), String> {
     let watch = library.watch(crate::limits::OBSERVER_LOG_BYTES)?;
     let tool = env.get("RUSTC").unwrap_or(OsStr::new("rustc"));
-    let mut rustc = Command::new(tool);
-    compile::hide(&mut rustc);
-    rustc.arg("-vV").envs(watch.variables(env, &[])).stdin(Stdio::null());
+    let mut rustc = compile::command(tool, &["-vV"]);
+    rustc.envs(watch.variables(env, &[])).stdin(Stdio::null());
     rustc.stdout(Stdio::null()).stderr(Stdio::null());
     let name = tool.to_string_lossy();
     rustc.status().map_err(|error| format!("{name}: {error}"))?;
@@ -262,9 +261,8 @@ fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
 
 fn toolchain(env: &Env, lines: &mut Lines) {
     let version = |program: &str, argument: &str| {
-        let mut command = Command::new(program);
-        compile::hide(&mut command);
-        let output = command.arg(argument).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let mut command = compile::command(program, &[argument]);
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output();
         let output = output.ok().filter(|o| o.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
     };
