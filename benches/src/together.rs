@@ -1,8 +1,9 @@
 //! Jobs of a matrix that start together with nothing in any cache and share one server, against the same jobs
 //! without Kiln: two, each on a processor of its own, and four on two.
 
+use std::cell::Cell;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -31,20 +32,25 @@ struct Took {
 
 impl Jobs {
     /// So many jobs, each with a target directory of its own.
-    fn new(count: usize, dir: &Path, build: impl Fn(std::path::PathBuf) -> Build) -> Self {
+    fn new(count: usize, dir: &Path, build: impl Fn(PathBuf) -> Build) -> Self {
         let target = |n: usize| dir.join(format!("target-{n}"));
         Self { builds: (0..count).map(|n| build(target(n))).collect() }
     }
 
-    /// Builds all of them from nothing, one job of cargo each, bound to a processor.
+    /// Builds all of them from nothing. A single one has both processors and a job of cargo for each; of several,
+    /// each is bound to a processor and has one job of cargo.
     fn run(&self) -> Outcome<Took> {
-        self.builds.iter().try_for_each(|build| wipe(&build.target))?;
         let unknown = || Failure::NotMeasured("/proc does not tell processor times".into());
         let before = children_cpu_s().ok_or_else(unknown)?;
         let began = Instant::now();
+        let all = (0..CORES).map(|core| core.to_string()).collect::<Vec<_>>().join(",");
+        let place = |n: usize| match self.builds.len() {
+            1 => (all.clone(), CORES),
+            _ => ((n % CORES).to_string(), 1),
+        };
         let numbered = self.builds.iter().enumerate();
         let started: Outcome<Vec<Child>> =
-            numbered.map(|(n, build)| start(build, n % CORES)).collect();
+            numbered.map(|(n, build)| start(build, place(n))).collect();
         for mut child in started? {
             let status = child.wait().map_err(while_doing("waiting for cargo"))?;
             if !status.success() {
@@ -56,12 +62,12 @@ impl Jobs {
     }
 }
 
-/// Starts a build on one processor.
-fn start(build: &Build, core: usize) -> Outcome<Child> {
+/// Starts a build on some processors, with so many jobs of cargo.
+fn start(build: &Build, (cores, jobs): (String, usize)) -> Outcome<Child> {
     let cargo = build.command();
     let mut command: Command = bare("taskset");
-    command.args(["-c", &core.to_string()]).arg(cargo.get_program()).args(cargo.get_args());
-    command.args(["--quiet", "-j1"]);
+    command.args(["-c", &cores]).arg(cargo.get_program()).args(cargo.get_args());
+    command.args(["--quiet", "--jobs", &jobs.to_string()]);
     let set = cargo.get_envs().filter_map(|(name, value)| Some((name, value?)));
     command.envs(set).current_dir(&build.project);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -75,6 +81,31 @@ fn start(build: &Build, core: usize) -> Outcome<Child> {
 pub fn run(programs: &Programs, project: &Path, dir: &Path, pairs: usize) -> Outcome<()> {
     two(programs, project, &dir.join("two"), pairs)?;
     four(programs, project, &dir.join("four"), pairs)
+}
+
+/// New directories. Nothing is removed before the end: ext4 goes around what was removed a moment ago, one file
+/// after the other, which a machine of CI never has to do.
+struct Fresh {
+    dir: PathBuf,
+    taken: Cell<usize>,
+}
+
+impl Fresh {
+    fn below(dir: &Path) -> Outcome<Self> {
+        wipe(dir)?;
+        Ok(Self { dir: dir.to_owned(), taken: Cell::new(0) })
+    }
+
+    fn next(&self) -> PathBuf {
+        let number = self.taken.replace(self.taken.get() + 1);
+        self.dir.join(number.to_string())
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = wipe(&self.dir);
+    }
 }
 
 /// What a shared server counted over the jobs of a pair.
@@ -93,9 +124,8 @@ fn shared(
     dir: &Path,
     count: usize,
 ) -> Outcome<(Took, Counted)> {
-    wipe(dir)?;
     let server = RunningServer::on_tcp(&programs.kiln, &dir.join("shared"))?;
-    let number = std::cell::Cell::new(0);
+    let number = Cell::new(0);
     let jobs = Jobs::new(count, dir, |target| {
         let n = number.replace(number.get() + 1);
         let kiln = Kiln::new(&programs.kiln, dir.join(format!("kiln-{n}")));
@@ -130,20 +160,20 @@ fn shared(
 
 fn two(programs: &Programs, project: &Path, dir: &Path, pairs: usize) -> Outcome<()> {
     report::progress(&format!("together, two jobs: {pairs} pairs"));
-    let plain_jobs =
-        Jobs::new(2, &dir.join("plain"), |target| plain(project, Profile::Dev, target));
+    let fresh = Fresh::below(dir)?;
+    let plain_jobs = || Jobs::new(2, &fresh.next(), |target| plain(project, Profile::Dev, target));
     let (mut kiln_s, mut plain_s) = (Series::default(), Series::default());
     let mut table = Table::new("Two cold jobs at once, ripgrep, dev, one processor each");
     for pair in 0..pairs {
         // Each of the two goes first in every other pair.
         if pair % 2 == 0 {
-            plain_s.push(plain_jobs.run()?.wall_s);
+            plain_s.push(plain_jobs().run()?.wall_s);
         }
-        let (took, counted) = shared(programs, project, &dir.join("kiln"), 2)?;
+        let (took, counted) = shared(programs, project, &fresh.next(), 2)?;
         kiln_s.push(took.wall_s);
         table.note(note(&counted, 2));
         if pair % 2 == 1 {
-            plain_s.push(plain_jobs.run()?.wall_s);
+            plain_s.push(plain_jobs().run()?.wall_s);
         }
     }
     table.row("kiln / the same jobs without", Unit::Ratio, &kiln_s.over(&plain_s));
@@ -155,14 +185,17 @@ fn two(programs: &Programs, project: &Path, dir: &Path, pairs: usize) -> Outcome
 
 fn four(programs: &Programs, project: &Path, dir: &Path, pairs: usize) -> Outcome<()> {
     report::progress(&format!("together, four jobs: {pairs} pairs"));
-    let alone = Jobs::new(1, &dir.join("plain"), |target| plain(project, Profile::Dev, target));
+    let fresh = Fresh::below(dir)?;
+    let alone = || Jobs::new(1, &fresh.next(), |target| plain(project, Profile::Dev, target)).run();
     let (mut kiln_s, mut plain_s) = (Series::default(), Series::default());
     let mut table =
         Table::new("Four cold jobs at once on two processors, ripgrep, dev: processor time");
     for _ in 0..pairs {
-        plain_s.push(alone.run()?.cpu_s);
-        let (took, counted) = shared(programs, project, &dir.join("kiln"), 4)?;
+        // One before and one after: what a processor gets done changes by the minute on a shared machine.
+        let before = alone()?.cpu_s;
+        let (took, counted) = shared(programs, project, &fresh.next(), 4)?;
         kiln_s.push(took.cpu_s);
+        plain_s.push(f64::midpoint(before, alone()?.cpu_s));
         table.note(note(&counted, 4));
     }
     table.row("four jobs with kiln / one without", Unit::Ratio, &kiln_s.over(&plain_s));

@@ -333,7 +333,7 @@ impl Client {
         }
         to.write_all(&head.start)?;
         let rest = size - head.start.len() as u64;
-        if io::copy(&mut (&mut self.stream).take(rest), to)? != rest {
+        if copy(&mut self.stream, rest, to)? != rest {
             return Err(ClientError::Foreign("the blob ended early"));
         }
         self.ended(&head);
@@ -357,7 +357,7 @@ impl Client {
             self.authorization()
         );
         self.stream.write_all(head.as_bytes())?;
-        if io::copy(&mut from.take(size), &mut self.stream)? != size {
+        if copy(from, size, &mut self.stream)? != size {
             return Err(ClientError::Foreign("the file became shorter"));
         }
         let mut head = self.head()?;
@@ -368,6 +368,26 @@ impl Client {
             status => Err(ClientError::Refused(status, brief(&body))),
         }
     }
+}
+
+/// Copies up to so many bytes, in large pieces: by `io::copy` a blob of megabytes is thousands of calls.
+fn copy(from: &mut impl Read, size: u64, to: &mut impl Write) -> io::Result<u64> {
+    let largest = usize::try_from(size).unwrap_or(usize::MAX).min(limits::COPY_BUFFER_BYTES);
+    let mut buffer = vec![0_u8; largest];
+    let mut left = size;
+    while left > 0 {
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        match from.read(&mut buffer[..want]) {
+            Ok(0) => break,
+            Ok(read) => {
+                to.write_all(&buffer[..read])?;
+                left -= read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(size - left)
 }
 
 /// The detail of a problem answer, or the beginning of another one.

@@ -5,7 +5,7 @@
 //! [`crate::verify`]).
 
 use std::fmt;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use crate::key::ObjectName;
+use crate::limits::COPY_BUFFER_BYTES;
 
 /// What a caller can do about a failure.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +112,66 @@ impl Body {
         };
         if bytes.len() as u64 == len { Ok(bytes) } else { Err(wrong_length(name, len)) }
     }
+
+    /// All bytes, piece by piece.
+    pub fn into_stream(self) -> BoxStream<'static, StoreResult<Bytes>> {
+        let len = self.len();
+        self.into_section(0, len)
+    }
+
+    /// `len` bytes from an offset, piece by piece; both lie within the body.
+    pub fn into_section(self, offset: u64, len: u64) -> BoxStream<'static, StoreResult<Bytes>> {
+        match self {
+            Self::Bytes(bytes) => {
+                // A body in memory is no longer than an address.
+                let section = bytes.slice(offset as usize..(offset + len) as usize);
+                futures_util::stream::once(async { Ok(section) }).boxed()
+            }
+            Self::File { file, .. } => file_pieces(file, offset, len).boxed(),
+            Self::Stream { stream, .. } => {
+                let (mut skip, mut left) = (offset, len);
+                let stream = stream.map(move |chunk: StoreResult<Bytes>| {
+                    let chunk = chunk?;
+                    let size = chunk.len() as u64;
+                    let first = skip.min(size);
+                    let end = (first + left).min(size);
+                    skip -= first;
+                    left -= end - first;
+                    // Both are at most the length of a chunk in memory.
+                    Ok(chunk.slice(first as usize..end as usize))
+                });
+                stream.boxed()
+            }
+        }
+    }
+}
+
+/// A section of a file. Each piece is read by one call straight into what is handed on: `tokio::fs::File` has a
+/// buffer of its own in between.
+fn file_pieces(
+    file: std::fs::File,
+    offset: u64,
+    len: u64,
+) -> impl futures_util::Stream<Item = StoreResult<Bytes>> + Send + 'static {
+    futures_util::stream::try_unfold((file, offset, len), async |(file, at, left)| {
+        if left == 0 {
+            return Ok(None);
+        }
+        let most = left.min(COPY_BUFFER_BYTES as u64);
+        let read = move || -> std::io::Result<(Vec<u8>, std::fs::File)> {
+            let mut bytes = Vec::with_capacity(most as usize);
+            (&file).seek(SeekFrom::Start(at))?;
+            (&file).take(most).read_to_end(&mut bytes)?;
+            Ok((bytes, file))
+        };
+        let read = tokio::task::spawn_blocking(read).await;
+        let read = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let (bytes, file) = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        if (bytes.len() as u64) < most {
+            return Err(StoreError::Unavailable("the file became shorter".into()));
+        }
+        Ok(Some((Bytes::from(bytes), (file, at + most, left - most))))
+    })
 }
 
 fn wrong_length(name: &ObjectName, len: u64) -> StoreError {

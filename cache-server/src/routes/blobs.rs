@@ -2,7 +2,6 @@
 //! `POST /v1/blobs/pack`. Bytes stream both ways.
 
 use std::collections::HashSet;
-use std::io::{Seek as _, SeekFrom};
 
 use axum::Json;
 use axum::body::Body as HttpBody;
@@ -18,13 +17,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use kiln_storage::api::{MissingRequest, Problem};
 use kiln_storage::backend::{Body, Put, StoreError, StoreResult};
-use kiln_storage::limits::{
-    COPY_BUFFER_BYTES, MAX_BLOB_BYTES, MAX_PACK_BLOBS, MAX_PACK_BYTES, MAX_PACKED_BLOB_BYTES,
-};
+use kiln_storage::limits::{MAX_BLOB_BYTES, MAX_PACK_BLOBS, MAX_PACK_BYTES, MAX_PACKED_BLOB_BYTES};
 use kiln_storage::remote::{pack, squeeze};
 use kiln_storage::{Digest, ObjectName};
-use tokio::io::AsyncReadExt as _;
-use tokio_util::io::ReaderStream;
 
 use super::range::{self, Asked};
 use crate::error::ApiError;
@@ -95,7 +90,7 @@ pub(crate) async fn get(
         Asked::Unsatisfiable => return Ok(unsatisfiable(size)),
         Asked::Part { first, last } => (first, last),
         Asked::Whole if takes_compressed(&headers) && size >= squeeze::MIN_BYTES => {
-            let body = squeeze::compress(stream_of(blob))?;
+            let body = squeeze::compress(blob.into_stream())?;
             service.metrics.sent(size);
             let head = [
                 (CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -106,13 +101,13 @@ pub(crate) async fn get(
             return Ok((StatusCode::OK, head, HttpBody::from_stream(body)).into_response());
         }
         Asked::Whole => {
-            let body = section(blob, 0, size)?;
+            let body = section(blob, 0, size);
             service.metrics.sent(size);
             return Ok((StatusCode::OK, head_of(&digest, size), body).into_response());
         }
     };
     let len = last - first + 1;
-    let body = section(blob, first, len)?;
+    let body = section(blob, first, len);
     service.metrics.sent(len);
     let range = [(CONTENT_RANGE, format!("bytes {first}-{last}/{size}"))];
     let status = StatusCode::PARTIAL_CONTENT;
@@ -123,21 +118,6 @@ pub(crate) async fn get(
 /// a length.
 fn takes_compressed(headers: &HeaderMap) -> bool {
     headers.get(ACCEPT_ENCODING).is_some_and(|value| value == squeeze::ENCODING)
-}
-
-/// The bytes of a blob, piece by piece.
-fn stream_of(blob: Body) -> BoxStream<'static, StoreResult<Bytes>> {
-    let failed = |error: std::io::Error| StoreError::Unavailable(error.to_string());
-    match blob {
-        Body::Bytes(bytes) => futures_util::stream::once(async { Ok(bytes) }).boxed(),
-        Body::File { file, .. } => {
-            let file = tokio::fs::File::from_std(file);
-            ReaderStream::with_capacity(file, COPY_BUFFER_BYTES)
-                .map(move |chunk| chunk.map_err(failed))
-                .boxed()
-        }
-        Body::Stream { stream, .. } => stream,
-    }
 }
 
 fn unsatisfiable(size: u64) -> Response {
@@ -159,34 +139,11 @@ fn head_of(digest: &Digest, len: u64) -> impl axum::response::IntoResponseParts 
 }
 
 /// `len` bytes of a blob from an offset, as the body of an answer.
-fn section(blob: Body, offset: u64, len: u64) -> Result<HttpBody, ApiError> {
+fn section(blob: Body, offset: u64, len: u64) -> HttpBody {
     match blob {
-        Body::Bytes(bytes) => {
-            let outside = |_| ApiError::Internal("a range outside of memory".into());
-            let first = usize::try_from(offset).map_err(outside)?;
-            let end = usize::try_from(offset + len).map_err(outside)?;
-            Ok(HttpBody::from(bytes.slice(first..end)))
-        }
-        Body::File { mut file, .. } => {
-            file.seek(SeekFrom::Start(offset))
-                .map_err(|error| ApiError::Internal(error.to_string()))?;
-            let file = tokio::fs::File::from_std(file).take(len);
-            Ok(HttpBody::from_stream(ReaderStream::with_capacity(file, COPY_BUFFER_BYTES)))
-        }
-        Body::Stream { stream, .. } => {
-            let (mut skip, mut left) = (offset, len);
-            let stream = stream.map(move |chunk: StoreResult<Bytes>| {
-                let chunk = chunk?;
-                let size = chunk.len() as u64;
-                let first = skip.min(size);
-                let end = (first + left).min(size);
-                skip -= first;
-                left -= end - first;
-                // Both are at most the length of a chunk in memory.
-                Ok::<_, StoreError>(chunk.slice(first as usize..end as usize))
-            });
-            Ok(HttpBody::from_stream(stream))
-        }
+        // Whole, so that it goes out with the head.
+        Body::Bytes(bytes) if offset == 0 && len == bytes.len() as u64 => HttpBody::from(bytes),
+        blob => HttpBody::from_stream(blob.into_section(offset, len)),
     }
 }
 

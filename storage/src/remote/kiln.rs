@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
@@ -144,11 +144,7 @@ impl KilnRemote {
         };
         let body = local.get(&ObjectName::blob(&digest)).await?.ok_or_else(absent)?;
         let len = body.len();
-        let stream = match body {
-            Body::Bytes(bytes) => futures_util::stream::once(async { Ok(bytes) }).boxed(),
-            Body::File { file, .. } => file_chunks(tokio::fs::File::from_std(file), len).boxed(),
-            Body::Stream { stream, .. } => stream,
-        };
+        let stream = body.into_stream();
         let request = self.http.request(Method::PUT, &format!("/v1/blobs/{digest}"));
         let request = match len {
             squeeze::MIN_BYTES.. => {
@@ -163,28 +159,6 @@ impl KilnRemote {
             Answer::Refused(refused) => Err(refused.of_write(name, len)),
         }
     }
-}
-
-/// The bytes of a file, piece by piece.
-fn file_chunks(
-    file: tokio::fs::File,
-    len: u64,
-) -> impl futures_util::Stream<Item = StoreResult<Bytes>> + Send + 'static {
-    use tokio::io::AsyncReadExt as _;
-    futures_util::stream::try_unfold((file, len), async |(mut file, left)| {
-        if left == 0 {
-            return Ok(None);
-        }
-        let most = left.min(limits::COPY_BUFFER_BYTES as u64) as usize;
-        let mut bytes = BytesMut::zeroed(most);
-        let read = file.read(&mut bytes).await;
-        let read = read.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        if read == 0 {
-            return Err(StoreError::Unavailable("the file became shorter".into()));
-        }
-        bytes.truncate(read);
-        Ok(Some((bytes.freeze(), (file, left - read as u64))))
-    })
 }
 
 #[async_trait]
