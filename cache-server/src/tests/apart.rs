@@ -72,6 +72,7 @@ impl Guarded {
             .method(method)
             .uri(path)
             .header("authorization", format!("Bearer {token}"))
+            .header("content-length", body.len())
             .extension(Peer::Tcp(None))
             .body(HttpBody::from(body))
             .unwrap();
