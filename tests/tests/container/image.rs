@@ -67,8 +67,10 @@ impl Image {
             std::fs::copy(programs.join(name), &to).unwrap();
             std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
         }
-        buildah.build(&["--target", "base", "--tag", BASE], &context)?;
-        buildah.build(&["--tag", KILN], &context)?;
+        // By layers, which are kept: the network is asked once. The rest without: each layer is a copy of all there is.
+        buildah.build(&["--layers", "--target", "base", "--tag", BASE], &context)?;
+        let base = format!("base=container-image://{BASE}");
+        buildah.build(&["--build-context", &base, "--tag", KILN], &context)?;
         // The layer of the base stage has a name, and stays; the others would pile up.
         buildah.run(&["rm", "--all"])?;
         buildah.run(&["rmi", "--prune"])?;
@@ -168,9 +170,7 @@ impl Buildah {
     fn build(&self, args: &[&str], context: &Path) -> Result<String, String> {
         let dockerfile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/Dockerfile");
         let mut command = self.command();
-        command
-            .args(["build", "--layers", "--quiet", "--format", "docker", "--file"])
-            .arg(dockerfile);
+        command.args(["build", "--quiet", "--format", "docker", "--file"]).arg(dockerfile);
         command.args(["--build-arg", &format!("BASE={DEBIAN}"), "--build-arg", "PROGRAMS=built"]);
         run(command.args(args).arg(context))
     }
