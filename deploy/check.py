@@ -2,8 +2,8 @@
 """Looks through the files of deployment: `python3 deploy/check.py`.
 
 They parse, and what has to agree does: time to drain against time to be killed, who the server runs as, where its state
-is, which probes there are. systemd looks at its unit where it is installed. Needs PyYAML. deploy/try-image builds the
-image and runs it.
+is, which probes there are. systemd looks at its unit where it is installed. Needs PyYAML. The image is built and run by
+the tests in tests/tests/container.
 """
 
 import json
@@ -22,8 +22,9 @@ ROOT = DEPLOY.parent
 GRACE = 30
 USER = "65532"
 PORT = 5456
+KNOWN = ["--listen", f"0.0.0.0:{PORT}"]
 # Nobody has to be known there: without that, a server that other machines reach does not start.
-ANYBODY = ["--listen", f"0.0.0.0:{PORT}", "--allow-anyone"]
+ANYBODY = [*KNOWN, "--allow-anyone"]
 # Asks where a server listens by default; it needs no token.
 HEALTH = ["kiln-server", "health"]
 faults = []
@@ -61,6 +62,11 @@ def compose():
     expect(server["healthcheck"]["test"] == ["CMD", *HEALTH], "compose.yaml: a check of health")
     expect(server["command"] == ANYBODY, "compose.yaml: it says that anybody is let in")
     expect(set(whole["volumes"]) == {"kiln", "store"} and "healthcheck" in store, "compose.yaml: the store")
+    (over,) = documents(DEPLOY / "compose.jobs.yaml")
+    over = over["services"]["server"]
+    rules = over["environment"]["KILN_TRUST"]
+    expect(over["command"] == KNOWN, "compose.jobs.yaml: nobody is let in who is not known")
+    expect(over["volumes"] == [f"${{KILN_RULES:?}}:{rules}:ro"], "compose.jobs.yaml: rules that the server only reads")
     endpoint, port = server["environment"]["AWS_ENDPOINT_URL_S3"], store["environment"]["VGW_PORT"]
     expect(endpoint == f"http://store{port}", "compose.yaml: the server asks where the store listens")
 

@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::config::ServeConfig;
 use crate::limits::MAX_RULES_BYTES;
+use crate::remote::url::RemoteUrl;
 use crate::trust::Trust;
 use crate::trust::rules::Rules;
 use crate::trust::tokens::TokenFile;
@@ -75,10 +76,18 @@ pub fn check(config: &ServeConfig) -> (Vec<String>, Vec<String>) {
         };
         lines.push(format!("listens on: http://{address} ({who})"));
     }
-    if let (Ok(trust), Some(_)) = (&trust, &config.remote.url)
+    if let (Ok(trust), Some((_, url))) = (&trust, &config.remote.url)
         && trust.is_required()
     {
-        lines.push("behind it: for its own user only, not for who has a token".to_owned());
+        let whose = match url {
+            RemoteUrl::S3(_) | RemoteUrl::Gs(_) | RemoteUrl::Az(_) => {
+                "who has a token gets and keeps there what is in its scopes"
+            }
+            RemoteUrl::Kiln { .. } | RemoteUrl::Gha => {
+                "for its own user only, not for who has a token"
+            }
+        };
+        lines.push(format!("behind it: {whose}"));
     }
     wrong.extend(trust.err());
     (lines, wrong)

@@ -119,12 +119,22 @@ impl Rights {
         self.reads.first().ok_or(ApiError::Forbidden("what you are known by may read nothing"))
     }
 
-    /// The scope that results from behind the server come to when they ask; none: what is behind it is not asked for
-    /// them, since it would be asked with the rights of the server.
+    /// The scope that all comes to from behind the server when they ask; none: it is not asked for them with the rights
+    /// of the server. For single scopes it may be ([`Rights::apart`]).
     pub(crate) fn farther(&self) -> Option<&Scoped> {
         match self.kind {
             Kind::Local | Kind::Open => self.writes.as_ref(),
             Kind::Named | Kind::Public => None,
+        }
+    }
+
+    /// The scopes for which a place that keeps scopes apart ([`kiln_storage::Remote::keeps_scopes`]) is asked when they
+    /// ask: for each, what is stored there in the scope of that name, and nothing else. None for who has no token: what
+    /// anybody can ask for is asked of nobody else.
+    pub(crate) fn apart(&self) -> &[Scoped] {
+        match self.kind {
+            Kind::Named => &self.reads,
+            Kind::Local | Kind::Open | Kind::Public => &[],
         }
     }
 
@@ -210,8 +220,8 @@ impl Policy {
         &self.trust
     }
 
-    /// Whether what is in a scope (by its id) goes to what is behind the server: it is stored there with the rights of
-    /// the server, where everybody who reads there finds it.
+    /// Whether what is in a scope (by its id) goes to what is behind the server as the server's own: it is stored there
+    /// where everybody who reads there finds it.
     pub(crate) fn goes_on(&self, scope: &str) -> bool {
         let is = |principal: &Principal| principal.scopes().any(|scoped| scoped.id == scope);
         is(&self.local) || (is(&self.open) && !self.trust.is_required())

@@ -259,9 +259,9 @@ pub(crate) async fn commit(
         .map_err(|error| ApiError::Internal(error.to_string()))?;
     let afar = older.as_ref().and_then(|older| older.afar.clone());
     // What is there already, and was just not here in time, is not sent there.
-    let sends = service.edge.as_ref().is_some_and(|edge| edge.sends)
-        && service.policy.goes_on(&row.scope)
-        && (candidate.replace || afar.is_none());
+    let sends =
+        service.edge.as_ref().is_some_and(|edge| edge.sends_of(&service.policy, &row.scope))
+            && (candidate.replace || afar.is_none());
     let written = service.index.write(move |index| {
         let (id, grown) = records::insert(index, &row)?;
         if let Some(name) = afar.filter(|_| sends) {

@@ -2,6 +2,7 @@
 //! or fails them. What needs no such backend is tested in `tests/`.
 
 mod answers;
+mod apart;
 mod keeping;
 mod remote;
 mod sending;

@@ -310,6 +310,12 @@ pub trait Remote: Send + Sync + fmt::Debug {
         Ok(None)
     }
 
+    /// Whether each scope there is apart by its name, for whoever asks with the same rights: what is stored in one is
+    /// given for no other.
+    fn keeps_scopes(&self) -> bool {
+        false
+    }
+
     /// Who compiles what, where the place knows it.
     fn leases(&self) -> Option<&dyn KnowsLeases> {
         None

@@ -36,6 +36,10 @@ pub struct Host {
     pub path: OsString,
     /// The server of S3's API, where `KILN_TEST_MOTO` names it.
     pub moto: Option<PathBuf>,
+    /// Static programs for an image, in a directory that `KILN_TEST_PROGRAMS` names.
+    pub programs: Option<PathBuf>,
+    /// A root that debootstrap made, where `KILN_TEST_DEBIAN` names one.
+    pub debian: Option<PathBuf>,
     /// Whether this process is root.
     pub is_root: bool,
 }
@@ -73,6 +77,8 @@ fn look() -> Host {
             .or_else(|| var("HOME").map(|home| PathBuf::from(home).join(".cargo"))),
         path: var("PATH").unwrap_or_default(),
         moto: var("KILN_TEST_MOTO").map(PathBuf::from),
+        programs: var("KILN_TEST_PROGRAMS").map(PathBuf::from),
+        debian: var("KILN_TEST_DEBIAN").map(PathBuf::from),
         is_root: rustix::process::getuid().is_root(),
     }
 }

@@ -24,6 +24,7 @@ pub mod lab;
 pub mod left;
 pub mod mount;
 pub mod native;
+pub mod net;
 pub mod project;
 pub mod registry;
 pub mod runs;

@@ -1,7 +1,7 @@
 //! Rows of what waits to be sent to the place behind the server: queued in the transaction that makes a
 //! record visible, so that neither is without the other.
 
-use kiln_storage::{ResultKey, UnitKey};
+use kiln_storage::{ResultKey, Scope, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::records::{RecordRow, digest};
@@ -15,6 +15,8 @@ pub(crate) struct Queued {
     pub id: i64,
     /// Id of the scope that it is in here.
     pub scope: String,
+    /// That scope, where it is known what is behind the id.
+    pub named: Option<Scope>,
     /// The unit.
     pub unit_key: UnitKey,
     /// The result.
@@ -95,8 +97,9 @@ pub(crate) fn next(
 ) -> rusqlite::Result<Vec<Queued>> {
     connection
         .prepare_cached(
-            "SELECT o.id, scope, unit_key, result_key, r.generation, o.generation, attempts
-             FROM outbox o JOIN records r ON r.id = o.record
+            "SELECT o.id, scope, unit_key, result_key, r.generation, o.generation, attempts, s.repository,
+                 s.reference
+             FROM outbox o JOIN records r ON r.id = o.record LEFT JOIN scopes s ON s.id = r.scope
              WHERE collected = 0 AND (retry_ms <= ?1 OR retry_ms > ?3)
              ORDER BY worth DESC, o.id LIMIT ?2",
         )?
@@ -110,7 +113,9 @@ fn latest_ms(now_ms: u64) -> u64 {
 }
 
 fn queued(row: &Row<'_>) -> rusqlite::Result<Queued> {
+    let (repository, reference): (Option<String>, Option<String>) = (row.get(7)?, row.get(8)?);
     Ok(Queued {
+        named: repository.zip(reference).map(|(of, name)| Scope::new(of, name)),
         id: row.get(0)?,
         scope: row.get(1)?,
         unit_key: UnitKey::new(digest(row, 2)?),

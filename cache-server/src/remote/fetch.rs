@@ -93,6 +93,25 @@ pub(crate) async fn bring(
     }
 }
 
+/// The same for the first of some scopes that has the result from afar, as a lookup answers from the first.
+///
+/// # Errors
+/// Why they are not.
+pub(crate) async fn bring_from(
+    service: &Service,
+    scopes: &[&Scope],
+    key: &ResultKey,
+    within: Duration,
+) -> Result<(), BringError> {
+    for scope in scopes {
+        match bring(service, scope, key, within).await {
+            Err(BringError::Unknown) => {}
+            brought => return brought,
+        }
+    }
+    Err(BringError::Unknown)
+}
+
 async fn bring_whole(
     service: &Service,
     edge: &Edge,

@@ -22,6 +22,7 @@ pub(crate) mod through;
 pub(crate) mod together;
 pub(crate) mod unsent;
 pub mod url;
+pub(crate) mod ways;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

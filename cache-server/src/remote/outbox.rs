@@ -287,8 +287,9 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
         Err(StoreError::Damaged { .. }) => return Err(gone()),
         Err(error) => return Err(NotSent::Later(FaultKind::Unreachable, error.to_string())),
     };
+    let elsewhere = || NotSent::Never("nothing of its scope is kept there".into());
     let name = ResultName {
-        scope: edge.own_scope(),
+        scope: edge.written(&service.policy, queued).ok_or_else(elsewhere)?,
         unit: *unit_key,
         result: *result_key,
         generation: *generation,

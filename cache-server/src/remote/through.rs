@@ -20,6 +20,7 @@ use crate::index::quarantine;
 use crate::index::records::{self, RecordRow, Times};
 use crate::limits::REMOTE_ANSWER;
 use crate::principal::Scoped;
+use crate::remote::ways::Way;
 use crate::service::Service;
 
 /// A question for units, as it came here.
@@ -49,22 +50,23 @@ pub(crate) fn open_questions(
     units.iter().filter(|unit| !asked.contains(scope, unit, deep, now)).copied().collect()
 }
 
-/// Asks for units, and for results of the first of them that the asker expects. What comes is in the index
-/// then. A question that takes too long goes on: what it brings is here for the next one.
-pub(crate) async fn look(
-    service: &Service,
-    own: &Scoped,
-    mut question: Question,
-    deadline: Instant,
-) {
+/// Asks for units, and for results of the first of them that the asker expects, in all ways at once. What comes is in
+/// the index then. A question that takes too long goes on: what it brings is here for the next one.
+pub(crate) async fn look(service: &Service, ways: &[Way], question: &Question, deadline: Instant) {
     let Some(edge) = &service.edge else { return };
     let deep = !question.known.is_empty();
-    question.units = open_questions(edge, &own.id, &question.units, deep);
-    if question.units.is_empty() || !edge.may(Side::Reads) {
+    let mut asking = Vec::new();
+    for way in ways {
+        let units = open_questions(edge, &way.here.id, &question.units, deep);
+        if !units.is_empty() {
+            asking.push(ask(service.clone(), way.clone(), Question { units, ..question.clone() }));
+        }
+    }
+    if asking.is_empty() || !edge.may(Side::Reads) {
         return;
     }
     let wait = edge.side(Side::Reads).wait();
-    let asking = ask(service.clone(), own.clone(), question);
+    let asking = futures_util::future::join_all(asking);
     let within = deadline.saturating_duration_since(Instant::now()).min(wait);
     if timeout(within, tokio::spawn(via::carry(asking))).await.is_err() {
         let why = format!("no answer within {} ms", within.as_millis());
@@ -72,16 +74,17 @@ pub(crate) async fn look(
     }
 }
 
-async fn ask(service: Service, own: Scoped, question: Question) {
+async fn ask(service: Service, way: Way, question: Question) {
     let Some(edge) = &service.edge else { return };
     let Question { units, known, results } = question;
     let asking = Asking { known: &known, results: &results };
-    let asked = edge.remote.ask(&edge.scopes, &units, asking);
+    let Way { here, there } = way;
+    let asked = edge.remote.ask(&there, &units, asking);
     let Some(Answered { arrived, farther }) = answered(&service, edge, asked).await else { return };
-    match arrive(&service, edge, &own, arrived).await {
+    match arrive(&service, edge, &here, arrived).await {
         // Only now: whoever is told that it was asked finds what came.
         Ok(()) => {
-            lock(&edge.asked).note(&own.id, &units, farther, Instant::now());
+            lock(&edge.asked).note(&here.id, &units, farther, Instant::now());
         }
         Err(error) => error.tell(&service.log, format_args!("results from afar")),
     }

@@ -22,6 +22,7 @@ use crate::index::quarantine;
 use crate::index::records::{self, Found};
 use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_ANSWER, LOOKUP_WAIT};
 use crate::principal::Principal;
+use crate::remote::ways::Way;
 use crate::remote::{ahead, through};
 use crate::service::Service;
 
@@ -42,10 +43,15 @@ pub(crate) async fn lookup(
     principal: Principal,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let edge = service.edge.as_ref().filter(|_| principal.farther().is_some());
+    let edge = service.edge.as_ref();
+    let mut ways = edge.map(|edge| edge.ways(&principal)).unwrap_or_default();
+    let edge = edge.filter(|_| !ways.is_empty());
     let through = edge.and_then(|edge| edge.via(&service.log, request.headers()));
+    if through.is_none() {
+        ways.clear();
+    }
     let request: LookupRequest = body::json(request).await?;
-    let answered = answer(&service, &principal, request, through.is_some());
+    let answered = answer(&service, &principal, request, ways);
     let begun = Instant::now();
     let answer = match through {
         Some(through) => via::within(through, answered).await,
@@ -57,28 +63,29 @@ pub(crate) async fn lookup(
     answer
 }
 
-/// The answer; `farther`: what is behind the server is asked, too.
+/// The answer; `ways`: how what is behind the server is asked, too.
 async fn answer(
     service: &Service,
     principal: &Principal,
     request: LookupRequest,
-    farther: bool,
+    mut ways: Vec<Way>,
 ) -> Result<Response, ApiError> {
-    let mut edge = service.edge.as_ref().zip(principal.farther()).filter(|_| farther);
     let keys = request.units.len() + request.results.len();
     if keys > MAX_LOOKUP_KEYS || request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
     let deadline = Instant::now() + LOOKUP_ANSWER;
     wait(service, principal, &request).await;
-    if let (Some(job), Some((_, own))) = (request.job.as_ref(), edge) {
-        let in_time = ahead::touch(service, own, (job, &request.units), deadline).await;
+    let own = principal.farther().filter(|_| !ways.is_empty());
+    if let (Some(job), Some(own)) = (request.job.as_ref(), own)
+        && !ahead::touch(service, own, (job, &request.units), deadline).await
+    {
         // Whoever has waited for one question in vain does not wait for another one.
-        edge = edge.filter(|_| in_time);
+        ways.clear();
     }
     let request = Arc::new(request);
     let mut answer = read(service, principal, &request).await?;
-    if let Some((edge, own)) = edge {
+    if let Some(edge) = service.edge.as_ref().filter(|_| !ways.is_empty()) {
         let deep = !request.known.is_empty();
         let wanted: Vec<UnitKey> = request
             .units
@@ -92,12 +99,14 @@ async fn answer(
                 known: request.known.clone(),
                 results: if deep { request.results.clone() } else { Vec::new() },
             };
-            through::look(service, own, question, deadline).await;
+            through::look(service, &ways, &question, deadline).await;
             // Also when it was not asked: what another one asked for may have come meanwhile.
             answer = read(service, principal, &request).await?;
         }
-        let open = through::open_questions(edge, &own.id, &request.units, true);
-        let more = !answer.units.is_empty() && !open.is_empty();
+        let open = |way: &Way| {
+            !through::open_questions(edge, &way.here.id, &request.units, true).is_empty()
+        };
+        let more = !answer.units.is_empty() && ways.iter().any(open);
         answer.farther = !deep && more;
     }
     let local = principal.local().then(|| service.store.local_dir()).flatten();

@@ -6,7 +6,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use kiln_storage::api::{BringRequest, Problem, PublishRequest, RejectRequest};
 use kiln_storage::remote::via;
-use kiln_storage::{ObjectName, ResultKey};
+use kiln_storage::{ObjectName, ResultKey, Scope};
 
 use crate::error::ApiError;
 use crate::http::body;
@@ -85,14 +85,18 @@ pub(crate) async fn bring(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
-    let behind = service.edge.as_ref().zip(principal.farther());
-    let (edge, own) = behind.ok_or(ApiError::NotFound)?;
+    let edge = service.edge.as_ref().ok_or(ApiError::NotFound)?;
+    let ways = edge.ways(&principal);
+    if ways.is_empty() {
+        return Err(ApiError::NotFound);
+    }
     let through = edge.via(&service.log, request.headers());
     let BringRequest { within_ms } = body::json(request).await?;
     let within = Duration::from_millis(within_ms);
     // What lies behind a server that is behind this one, and nowhere else, is nowhere.
     let through = through.ok_or(ApiError::NotFound)?;
-    via::within(through, fetch::bring(&service, &own.scope, &key, within)).await?;
+    let scopes: Vec<&Scope> = ways.iter().map(|way| &way.here.scope).collect();
+    via::within(through, fetch::bring_from(&service, &scopes, &key, within)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -28,7 +28,7 @@ mod lifecycle;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
-#[path = "../../../storage/tests/support/moto.rs"]
+#[path = "../../../storage/tests/suite/support/moto.rs"]
 #[allow(unreachable_pub, reason = "the tests of another package have it, too")]
 mod moto;
 #[cfg(test)]

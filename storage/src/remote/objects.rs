@@ -366,6 +366,10 @@ impl Remote for ObjectRemote {
         KeepsEvents::AsObjects
     }
 
+    fn keeps_scopes(&self) -> bool {
+        true
+    }
+
     async fn put_events(&self, scope: &Scope, batch: &EventBatch) -> StoreResult<()> {
         self.write_events(scope, batch).await
     }

@@ -62,6 +62,7 @@ struct Held {
     collected: Vec<ResultName>,
     fault: Option<RemoteFault>,
     collects: bool,
+    keeps_scopes: bool,
     inline_bytes: u64,
     calls: Calls,
     order: Vec<Digest>,
@@ -93,6 +94,11 @@ impl MemoryRemote {
     /// Whether stores only collect until a flush.
     pub fn set_collects(&self, collects: bool) {
         self.held().collects = collects;
+    }
+
+    /// Whether it is as a bucket, which the server asks for scopes of others.
+    pub fn set_keeps_scopes(&self, keeps_scopes: bool) {
+        self.held().keeps_scopes = keeps_scopes;
     }
 
     /// Largest blob that comes along with its record, bytes; 0: none does.
@@ -178,6 +184,10 @@ impl MemoryRemote {
 impl Remote for MemoryRemote {
     fn display(&self) -> String {
         "a remote in memory".into()
+    }
+
+    fn keeps_scopes(&self) -> bool {
+        self.held().keeps_scopes
     }
 
     async fn lookup(&self, scopes: &[Scope], units: &[UnitKey]) -> StoreResult<Vec<Arrived>> {

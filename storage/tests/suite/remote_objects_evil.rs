@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod support;
-
+use crate::support::remotes::{find, memory, remote, some_result, store};
 use bytes::Bytes;
 use kiln_storage::record::{Content, RECORD_VERSION, Record};
 use kiln_storage::testing::bodies::{list, name, read};
 use kiln_storage::testing::results::{scope, unit};
 use kiln_storage::{Backend, Body, Digest, ObjectName, Remote, Scope};
-use support::remotes::{find, memory, remote, some_result, store};
 
 /// The one object of a result.
 async fn object(backend: &dyn Backend) -> (ObjectName, Bytes) {

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod gha_support;
-
 use std::sync::Arc;
 
-use gha_support::{Face, MAIN, MINUTE, found, job, local, scope, settings, some, store, store_all};
+use crate::gha_support::{
+    Face, MAIN, MINUTE, found, job, local, scope, settings, some, store, store_all,
+};
 use kiln_storage::StoreError;
 use kiln_storage::remote::Remote;
 use kiln_storage::remote::gha::GhaRemote;

@@ -76,7 +76,7 @@ struct Writer(Child);
 impl Writer {
     fn start(dir: &Path) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writer", "--ignored", "--nocapture"])
+            .args(["--exact", "disk_killed::writer", "--ignored", "--nocapture"])
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

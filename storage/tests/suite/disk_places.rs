@@ -187,7 +187,7 @@ fn a_store_of_another_user_can_be_read() {
     let program = dir.path().join("program");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let child = Command::new(&program)
-        .args(["--exact", "without_permission", "--ignored"])
+        .args(["--exact", "disk_places::without_permission", "--ignored"])
         .current_dir(dir.path())
         .uid(65_534)
         .gid(65_534)

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::remotes::{MEMORY_BYTES, blobs_of, find, memory, remote, some_result, store};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -20,7 +19,6 @@ use kiln_storage::{
     Backend, Body, Digest, Listed, MemoryBackend, ObjectName, Put, Remote, Scope, StoreError,
     StoreResult,
 };
-use support::remotes::{MEMORY_BYTES, blobs_of, find, memory, remote, some_result, store};
 
 #[tokio::test]
 async fn what_is_stored_is_found_with_its_blobs() {

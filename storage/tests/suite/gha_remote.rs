@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests")]
 
-mod gha_support;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use gha_support::{
+use crate::gha_support::{
     Face, MAIN, MINUTE, assert_right, found, found_by_next, job, local, made, scope, settings,
     some, store, store_all,
 };
+use futures_util::future::join_all;
 use kiln_storage::digest::Digest;
 use kiln_storage::output::Content;
 use kiln_storage::remote::gha::GhaRemote;

@@ -3,10 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod support;
-
 use std::sync::Arc;
 
+use crate::support::{Bucket, PART_BYTES, fresh_url, moto, options, settings};
 use kiln_storage::object::{ObjectBackend, ObjectError, ObjectOptions};
 use kiln_storage::testing::bodies::{KINDS, blob_name, body, list, name, noise, read};
 use kiln_storage::testing::faults::FaultBackend;
@@ -14,7 +13,6 @@ use kiln_storage::testing::{conformance, model};
 use kiln_storage::{Backend, Body, Put, StoreError, Verified};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use support::{Bucket, PART_BYTES, fresh_url, moto, options, settings};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn conforms() {

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::support::remotes::{MEMORY_BYTES, blobs_of, find, memory, remote, some_result, store};
 use kiln_storage::remote::objects::ObjectRemote;
 use kiln_storage::remote::{Arrived, ResultName, Stored};
 use kiln_storage::testing::faults::{FaultBackend, Faults};
@@ -14,7 +13,6 @@ use kiln_storage::testing::model;
 use kiln_storage::testing::results::{scope, unit};
 use kiln_storage::{Backend, MemoryBackend, Remote, StoreResult};
 use proptest::prelude::*;
-use support::remotes::{MEMORY_BYTES, blobs_of, find, memory, remote, some_result, store};
 
 /// One operation of the model.
 #[derive(Debug, Clone)]

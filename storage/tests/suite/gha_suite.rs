@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod gha_support;
-
 use std::time::Duration;
 
+use crate::gha_support::{Face, MAIN, MINUTE, settings};
 use async_trait::async_trait;
-use gha_support::{Face, MAIN, MINUTE, settings};
 use kiln_storage::Remote;
 use kiln_storage::remote::gha::GhaRemote;
 use kiln_storage::testing::gha::{Behaviour, FakeCache, READ_WRITE};

@@ -1,6 +1,6 @@
 //! Jobs, results and checks for the tests of the GitHub Actions cache as a remote.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(unreachable_pub, reason = "it is of all files of the suite")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::sync::Arc;

@@ -3,8 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-mod support;
-
+use crate::support::{Bucket, options};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use kiln_storage::object::ObjectBackend;
@@ -13,7 +12,6 @@ use kiln_storage::remote::{RemoteCounters, ResultName, Stored};
 use kiln_storage::testing::proxy::{FaultProxy, HttpFault, When};
 use kiln_storage::testing::results::{keep, outputs_like_a_crate, result, scope};
 use kiln_storage::{Digest, MemoryBackend, ObjectName, Record, Remote, UnitKey, entry, limits};
-use support::{Bucket, options};
 
 /// Metadata and library of a debug build of ripgrep 14.1: the middle of each tenth of its 32 libraries,
 /// thousands of bytes.

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::{PART_BYTES, azurite, options};
 use kiln_storage::object::{ObjectBackend, ObjectOptions};
 use kiln_storage::remote::Stored;
 use kiln_storage::remote::objects::ObjectRemote;
@@ -15,7 +14,6 @@ use kiln_storage::testing::conformance;
 use kiln_storage::testing::proxy::{FaultProxy, HttpFault, When};
 use kiln_storage::testing::results::{keep, outputs_like_a_crate, result, scope};
 use kiln_storage::{Backend, Body, MemoryBackend, Put, Remote, StoreError};
-use support::{PART_BYTES, azurite, options};
 
 fn azure(address: SocketAddr, url: &str) -> ObjectOptions {
     let mut options = options(address, url);

@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 
+use crate::support::{Bucket, PART_BYTES, fresh_url, options};
 use kiln_storage::object::ObjectBackend;
 use kiln_storage::testing::bodies::{blob_name, list, name, noise, read};
 use kiln_storage::testing::proxy::{HttpFault, When};
 use kiln_storage::{Backend, Body, ObjectName, Put, StoreError, StoreResult, Verified};
-use support::{Bucket, PART_BYTES, fresh_url, options};
 
 async fn put(backend: &dyn Backend, name: &ObjectName, len: usize) -> StoreResult<Put> {
     backend.put_if_absent(name, Body::Bytes(noise(1, len))).await

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod support;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::remotes::{MEMORY_BYTES, memory, remote, store};
 use bytes::Bytes;
 use kiln_storage::remote::ResultName;
 use kiln_storage::remote::together::{Incoming, PackName, ToWrite, Written};
@@ -16,7 +15,6 @@ use kiln_storage::testing::results::{keep, result, scope};
 use kiln_storage::{
     Backend, Body, Digest, MemoryBackend, ObjectName, Record, Remote, ResultKey, StoreError,
 };
-use support::remotes::{MEMORY_BYTES, memory, remote, store};
 
 const ENOUGH: u64 = u64::MAX;
 

@@ -1,6 +1,6 @@
 //! What the tests of object stores share: a moto server, a proxy before it, backends in it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(unreachable_pub, reason = "it is of all files of the suite")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 pub mod azurite;

@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests")]
 
-mod gha_support;
-
 use std::time::{Duration, Instant};
 
-use gha_support::{
+use crate::gha_support::{
     Face, MAIN, MINUTE, assert_right, found, found_by_next, job, local, made, scope, settings,
     some, store, store_all,
 };

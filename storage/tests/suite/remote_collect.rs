@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-mod support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::Bucket;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -23,7 +22,6 @@ use kiln_storage::{
     Backend, Body, Digest, Listed, MemoryBackend, ObjectName, Put, Record, Remote, Scope,
     StoreError, StoreResult,
 };
-use support::Bucket;
 
 const HOUR_MS: u64 = 3_600_000;
 
