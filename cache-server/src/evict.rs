@@ -9,6 +9,7 @@ use kiln_storage::eviction::{self, Budget};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::{records, usage};
+use crate::maker;
 use crate::service::Service;
 
 /// Evicts whenever the store has grown over its budget, until the task is dropped.
@@ -57,8 +58,10 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
     let records = places.iter().filter_map(|place| {
         records::object_name(&place.scope, &place.unit_key, &place.result_key, place.generation)
     });
+    let again = places.iter().filter(|place| place.again);
+    let again = again.filter_map(|place| maker::again_name(&place.scope, &place.result_key));
     let blobs = plan.blobs.iter().map(ObjectName::blob);
-    for name in records.chain(blobs) {
+    for name in records.chain(again).chain(blobs) {
         if let Err(error) = service.store.delete(&name).await {
             ApiError::from(error).tell(&service.log, format_args!("eviction"));
         }

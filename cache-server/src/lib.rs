@@ -24,6 +24,7 @@ mod http;
 mod index;
 mod ingest;
 mod leases;
+mod maker;
 mod metrics;
 mod pages;
 mod pending;

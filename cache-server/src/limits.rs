@@ -111,6 +111,9 @@ pub const MAX_SOCKET_PATH_BYTES: usize = 100;
 /// Size at which the log is rotated, bytes; one older file is kept.
 pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Longest digest of a toolchain that is kept of who made a result, bytes.
+pub const MAX_SAID_TOOLCHAIN_BYTES: usize = 128;
+
 /// Most events kept; the oldest go first.
 pub const MAX_STORED_EVENTS: u64 = 100_000;
 

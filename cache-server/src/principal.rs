@@ -14,6 +14,7 @@ use kiln_storage::remote::gha::token::decode;
 
 use crate::clock;
 use crate::error::ApiError;
+use crate::maker::By;
 use crate::trust::Trust;
 
 /// The other end of a connection.
@@ -63,6 +64,8 @@ pub(crate) struct Rights {
     pub kind: Kind,
     /// What they are called in the log; never a secret.
     pub name: String,
+    /// Who they are, for what they store.
+    pub by: By,
     /// The scopes that they see, in the order in which answers are looked for: the own one first.
     pub reads: Vec<Scoped>,
     /// The scope that they write.
@@ -88,9 +91,10 @@ impl From<Rights> for Principal {
 
 impl Rights {
     /// Those of somebody with one scope.
-    fn of_one(kind: Kind, name: &str, scope: Scope) -> Self {
+    fn of_one(kind: Kind, (name, by): (&str, By), scope: Scope) -> Self {
         let scope = Scoped::from(scope);
-        Self { kind, name: name.to_owned(), reads: vec![scope.clone()], writes: Some(scope) }
+        let reads = vec![scope.clone()];
+        Self { kind, name: name.to_owned(), by, reads, writes: Some(scope) }
     }
 
     /// Whether they are on this machine, with the rights of the server.
@@ -168,8 +172,8 @@ impl Policy {
         let tcp = tcp_scope.unwrap_or_else(|| own.clone());
         Self {
             uid,
-            local: Rights::of_one(Kind::Local, "local user", own).into(),
-            open: Rights::of_one(Kind::Open, "anybody", tcp).into(),
+            local: Rights::of_one(Kind::Local, ("local user", By::User { uid }), own).into(),
+            open: Rights::of_one(Kind::Open, ("anybody", By::Anybody), tcp).into(),
             trust,
         }
     }
@@ -269,7 +273,8 @@ mod tests {
     #[test]
     fn who_writes_nothing_is_told() {
         let reads = ["own", "main"].map(|name| Scope::new("r", name).into()).to_vec();
-        let reader = Rights { kind: Kind::Open, name: String::new(), reads, writes: None };
+        let (name, by) = Default::default();
+        let reader = Rights { kind: Kind::Open, name, by, reads, writes: None };
         assert!(matches!(reader.writes(), Err(ApiError::Forbidden(_))));
         assert_eq!(reader.first().unwrap().scope.reference(), "own");
         assert_eq!(reader.repositories(), ["r"]);

@@ -259,6 +259,7 @@ mod tests {
             unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
             variables: Default::default(),
             afar: None,
+            origin: Default::default(),
         }
     }
 

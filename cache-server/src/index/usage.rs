@@ -7,7 +7,7 @@ use kiln_storage::{Digest, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::records::{self, digest};
-use super::uint;
+use super::{makers, uint};
 
 /// Where a record is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) struct Place {
     pub result_key: ResultKey,
     /// The generation.
     pub generation: u32,
+    /// Somebody else made it, too, which an object says.
+    pub again: bool,
 }
 
 /// All that the index knows of; results are called by their rows.
@@ -76,7 +78,8 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
     for id in &plan.results {
         let place = connection
             .prepare_cached(
-                "SELECT scope, unit_key, result_key, generation FROM records WHERE id = ?1",
+                "SELECT scope, unit_key, result_key, generation, again IS NOT NULL
+                 FROM records WHERE id = ?1",
             )?
             .query_row(params![id], |row| {
                 Ok(Place {
@@ -84,6 +87,7 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
                     unit_key: UnitKey::new(digest(row, 1)?),
                     result_key: ResultKey::new(digest(row, 2)?),
                     generation: row.get(3)?,
+                    again: row.get(4)?,
                 })
             })
             .optional()?;
@@ -93,5 +97,6 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
     for blob in &plan.blobs {
         records::forget_blob(connection, blob)?;
     }
+    makers::sweep(connection)?;
     Ok(places)
 }

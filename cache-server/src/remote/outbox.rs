@@ -283,7 +283,7 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
     let gone = || NotSent::Never("it is gone or damaged here".into());
     let object = records::object_name(scope, unit_key, result_key, *stored).ok_or_else(gone)?;
     let record = match service.store.record(&object).await {
-        Ok(record) => record.ok_or_else(gone)?,
+        Ok(found) => found.ok_or_else(gone)?.0,
         Err(StoreError::Damaged { .. }) => return Err(gone()),
         Err(error) => return Err(NotSent::Later(FaultKind::Unreachable, error.to_string())),
     };

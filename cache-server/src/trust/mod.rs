@@ -28,6 +28,7 @@ use secret::{Hash, SESSION_PREFIX, Secret};
 use sessions::{NoSession, Sessions};
 use tokens::Tokens;
 
+use crate::maker::{By, Job};
 use crate::principal::{Kind, Principal, Rights};
 
 /// Who is known.
@@ -93,7 +94,8 @@ impl Trust {
         let public = rules.as_ref().map(Rules::public).filter(|scopes| !scopes.is_empty());
         let public = public.map(|scopes| {
             let reads = scopes.into_iter().map(Into::into).collect();
-            Rights { kind: Kind::Public, name: "public".to_owned(), reads, writes: None }.into()
+            let (name, by) = ("public".to_owned(), By::Anybody);
+            Rights { kind: Kind::Public, name, by, reads, writes: None }.into()
         });
         let services = rules.map(|rules| Services {
             keys: rules.issuers.iter().map(|one| IssuerKeys::at(one.keys_url())).collect(),
@@ -149,9 +151,11 @@ impl Trust {
         };
         let claims = unverified.verify(&key, &rules.audience, now_ms / 1000)?;
         let Given { reads, writes } = rules::map(&claims, rules)?;
+        let by = by(&claims);
         let principal: Principal = Rights {
             kind: Kind::Named,
-            name: name(&claims),
+            name: by.name(),
+            by,
             reads: reads.into_iter().map(Into::into).collect(),
             writes: writes.map(Into::into),
         }
@@ -168,9 +172,20 @@ impl Trust {
     }
 }
 
-/// What a job is called in logs.
-fn name(claims: &Claims) -> String {
-    let Claims { repository, reference, event_name, run_id, run_attempt, .. } = claims;
-    let text = format!("job {repository} {event_name} {reference} run {run_id}.{run_attempt}");
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+/// Who a job is.
+fn by(claims: &Claims) -> By {
+    let claims = claims.clone();
+    By::Job(Box::new(Job {
+        issuer: claims.iss,
+        repository_id: claims.repository_id,
+        repository: claims.repository,
+        run_id: claims.run_id,
+        run_attempt: claims.run_attempt,
+        workflow_ref: claims.workflow_ref,
+        job_workflow_ref: claims.job_workflow_ref,
+        reference: claims.reference,
+        sha: claims.sha,
+        event_name: claims.event_name,
+        actor_id: claims.actor_id,
+    }))
 }

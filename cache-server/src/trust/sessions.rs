@@ -94,8 +94,8 @@ mod tests {
     use crate::principal::{Kind, Rights};
 
     fn nobody() -> Principal {
-        let rights =
-            Rights { kind: Kind::Named, name: String::new(), reads: Vec::new(), writes: None };
+        let (name, by) = Default::default();
+        let rights = Rights { kind: Kind::Named, name, by, reads: Vec::new(), writes: None };
         rights.into()
     }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::Hash;
 use crate::limits::{MAX_TOKENS, MAX_TOKENS_BYTES, TOKENS_LOOKED_AFTER};
+use crate::maker::By;
 use crate::place::make_private_dir;
 use crate::principal::{Kind, Principal, Rights};
 
@@ -335,6 +336,7 @@ impl From<Token> for Known {
         let rights = Rights {
             kind: Kind::Named,
             name: format!("token {}", token.name),
+            by: By::Token { name: token.name.clone() },
             reads: token.reads.iter().cloned().map(Into::into).collect(),
             writes: token.writes.clone().map(Into::into),
         };
