@@ -24,10 +24,12 @@ use crate::limits::{
     TOKEN_USES_INTERVAL, WATCH_INTERVAL, WORKER_THREADS,
 };
 use crate::log::Log;
-use crate::place::{Place, Socket};
+use crate::place::{ADMIN_SOCKET, Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
 use crate::{check, evict, history, ingest, quarantine, rebuild, remote, reports, routes, scopes};
+
+mod alone;
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,12 @@ impl Server {
         let uid = rustix::process::geteuid().as_raw();
         let dir = config.kiln_dir.as_path();
         let unix = match &config.listen.socket {
+            // Who looks after a server reaches it, wherever else it listens.
+            None if config.listen.tcp.is_some() => Socket::bind(&dir.join(ADMIN_SOCKET))
+                .inspect_err(|error| {
+                    log.warn(format_args!("nothing can be revoked while it runs: {error}"))
+                })
+                .ok(),
             None => None,
             Some(path) if config.role == Role::Local && path.parent() != Some(dir) => {
                 Some(Socket::bind_stand_in(path, uid)?)

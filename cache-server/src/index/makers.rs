@@ -2,7 +2,7 @@
 //! whoever looks for results by their makers looks through these rows first.
 
 use kiln_storage::{Digest, ResultKey, UnitKey};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::records::digest;
@@ -130,35 +130,57 @@ pub(crate) fn results(
     which: &Which,
     (after, limit): (i64, usize),
 ) -> rusqlite::Result<Vec<Of>> {
+    let sql = format!(
+        "{OF} WHERE maker = ?1 AND r.id > ?2 AND made_ms >= ?3 AND (?4 IS NULL OR scope = ?4)
+         ORDER BY r.id LIMIT ?5"
+    );
     connection
-        .prepare_cached(
-            "SELECT r.id, scope, unit_key, result_key, generation, again IS NOT NULL, made_ms,
-                 r.bytes + (SELECT coalesce(sum(b.size), 0) FROM record_blobs l
-                     JOIN blobs b ON b.digest = l.digest WHERE l.record = r.id),
-                 (SELECT crate FROM units u WHERE u.scope = r.scope AND u.unit_key = r.unit_key)
-             FROM records r
-             WHERE maker = ?1 AND r.id > ?2 AND made_ms >= ?3 AND (?4 IS NULL OR scope = ?4)
-             ORDER BY r.id LIMIT ?5",
-        )?
-        .query_map(
-            params![maker, after, int(which.since_ms), which.scope, int(limit as u64)],
-            |row| {
-                Ok(Of {
-                    record: row.get(0)?,
-                    place: Place {
-                        scope: row.get(1)?,
-                        unit_key: UnitKey::new(digest(row, 2)?),
-                        result_key: ResultKey::new(digest(row, 3)?),
-                        generation: row.get(4)?,
-                        again: row.get(5)?,
-                    },
-                    made_ms: uint(row.get(6)?),
-                    bytes: uint(row.get(7)?),
-                    unit: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
-                })
-            },
-        )?
+        .prepare_cached(&sql)?
+        .query_map(params![maker, after, int(which.since_ms), which.scope, int(limit as u64)], of)?
         .collect()
+}
+
+/// One result of a scope.
+pub(crate) fn one(
+    connection: &Connection,
+    scope: &str,
+    key: &ResultKey,
+) -> rusqlite::Result<Option<Of>> {
+    connection
+        .prepare_cached(&format!("{OF} WHERE scope = ?1 AND result_key = ?2"))?
+        .query_row(params![scope, key.digest().as_bytes()], of)
+        .optional()
+}
+
+/// The columns of an [`Of`].
+const OF: &str = "SELECT r.id, scope, unit_key, result_key, generation, again IS NOT NULL, made_ms,
+         r.bytes + (SELECT coalesce(sum(b.size), 0) FROM record_blobs l
+             JOIN blobs b ON b.digest = l.digest WHERE l.record = r.id),
+         (SELECT crate FROM units u WHERE u.scope = r.scope AND u.unit_key = r.unit_key)
+     FROM records r";
+
+fn of(row: &Row<'_>) -> rusqlite::Result<Of> {
+    Ok(Of {
+        record: row.get(0)?,
+        place: Place {
+            scope: row.get(1)?,
+            unit_key: UnitKey::new(digest(row, 2)?),
+            result_key: ResultKey::new(digest(row, 3)?),
+            generation: row.get(4)?,
+            again: row.get(5)?,
+        },
+        made_ms: uint(row.get(6)?),
+        bytes: uint(row.get(7)?),
+        unit: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+    })
+}
+
+/// Whether no record names a blob.
+pub(crate) fn is_unnamed(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> {
+    let named = connection
+        .prepare_cached("SELECT 1 FROM record_blobs WHERE digest = ?1")?
+        .exists([digest.as_bytes()])?;
+    Ok(!named)
 }
 
 /// Forgets makers of which nothing is left.

@@ -28,6 +28,8 @@ use crate::limits::{
     DRAIN_STALL, MAX_LOST_KNOWN, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY,
     OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
 };
+use crate::revoke::BehindIt;
+use crate::revoke::take::take_back;
 use crate::service::Service;
 
 /// Longest that the task sleeps when there is nothing to do.
@@ -240,12 +242,31 @@ async fn send(service: &Service, queued: Queued) {
             if stored != Stored::Collected {
                 count(&edge.counts.sent, 1);
             }
-            let id = queued.id;
-            let note = move |index: &_| match stored {
-                Stored::Collected => rows::collect(index, id),
-                Stored::Durable | Stored::AlreadyThere => rows::remove(index, id),
+            let (id, of) = (queued.id, queued.clone());
+            let note = move |index: &_| {
+                let here = records::stored(index, &of.scope, &of.result_key)?.is_some();
+                match stored {
+                    Stored::Collected => rows::collect(index, id)?,
+                    Stored::Durable | Stored::AlreadyThere => rows::remove(index, id)?,
+                }
+                Ok(here)
             };
-            service.index.write(note).await
+            match service.index.write(note).await {
+                // It was taken away here while it was sent.
+                Ok(false) => {
+                    let BehindIt { left, why, .. } =
+                        take_back(edge, vec![name_of(edge, &queued)]).await;
+                    if left > 0 {
+                        service.log.warn(format_args!(
+                            "result {}: removed here, and sent at that moment; it may be there still: {}",
+                            queued.result_key,
+                            why.unwrap_or_default()
+                        ));
+                    }
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
         }
         Err(NotSent::Never(why)) => {
             lose(service, edge, &queued, &why);
@@ -278,8 +299,14 @@ enum NotSent {
     Never(String),
 }
 
+/// What a result is called there.
+fn name_of(edge: &Edge, queued: &Queued) -> ResultName {
+    let Queued { unit_key: unit, result_key: result, generation, .. } = *queued;
+    ResultName { scope: edge.own_scope(), unit, result, generation }
+}
+
 async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stored, NotSent> {
-    let Queued { scope, unit_key, result_key, stored, generation, .. } = queued;
+    let Queued { scope, unit_key, result_key, stored, .. } = queued;
     let gone = || NotSent::Never("it is gone or damaged here".into());
     let object = records::object_name(scope, unit_key, result_key, *stored).ok_or_else(gone)?;
     let record = match service.store.record(&object).await {
@@ -287,12 +314,7 @@ async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stor
         Err(StoreError::Damaged { .. }) => return Err(gone()),
         Err(error) => return Err(NotSent::Later(FaultKind::Unreachable, error.to_string())),
     };
-    let name = ResultName {
-        scope: edge.own_scope(),
-        unit: *unit_key,
-        result: *result_key,
-        generation: *generation,
-    };
+    let name = name_of(edge, queued);
     let bytes = record.blobs().iter().map(|(_, size)| size).sum();
     let _on_the_way = edge.outbox.on_the_way(bytes);
     let storing = edge.remote.store(&name, &record, service.store.backend());

@@ -42,6 +42,8 @@ mod remotes;
 #[cfg(test)]
 mod results;
 #[cfg(test)]
+mod revoke;
+#[cfg(test)]
 mod runs;
 #[cfg(test)]
 mod scoped;
