@@ -1,16 +1,17 @@
 //! Eviction: keeping the store within its budget. What goes is decided by
-//! [`kiln_storage::eviction::plan`]; this acts on it, in the background.
+//! [`crate::shares::plan`]; this acts on it, in the background.
 
 use std::sync::atomic::Ordering;
 
 use kiln_storage::ObjectName;
-use kiln_storage::eviction::{self, Budget};
+use kiln_storage::eviction::Budget;
 
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::{records, usage};
 use crate::maker;
 use crate::service::Service;
+use crate::shares;
 
 /// Evicts whenever the store has grown over its budget, until the task is dropped.
 pub(crate) async fn run(service: Service) {
@@ -38,11 +39,16 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
     if held <= budget.max_bytes {
         return Ok(held);
     }
+    let shares = service.clone();
     let (plan, places) = service
         .index
         .write(move |index| {
-            let state = usage::state(index)?;
-            let plan = eviction::plan(&state, clock::now_ms(), &budget);
+            let (state, whose) = (usage::state(index)?, usage::whose(index)?);
+            let share = |name: &str| {
+                let percent = shares.policy.trust().share(name);
+                budget.max_bytes / 100 * u64::from(percent)
+            };
+            let plan = shares::plan(&state, &whose, share, (clock::now_ms(), &budget));
             let places = usage::forget(index, &plan)?;
             Ok((plan, places))
         })

@@ -40,6 +40,7 @@ mod routes;
 mod scopes;
 mod serve;
 mod service;
+mod shares;
 mod store;
 mod tally;
 #[cfg(test)]

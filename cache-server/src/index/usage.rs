@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::records::{self, digest};
 use super::{makers, uint};
+use crate::shares::Whose;
 
 /// Where a record is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,27 @@ pub(crate) fn state(connection: &Connection) -> rusqlite::Result<State<i64>> {
         })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(State { results, blobs })
+}
+
+/// Whose results and blobs are.
+pub(crate) fn whose(connection: &Connection) -> rusqlite::Result<Whose> {
+    let mut whose = Whose::default();
+    let mut statement = connection.prepare_cached(
+        "SELECT r.id, s.repository FROM records r JOIN scopes s ON s.id = r.scope",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        whose.results.insert(row.get(0)?, row.get(1)?);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT digest, repository FROM owners o
+         WHERE NOT EXISTS (SELECT 1 FROM record_blobs l WHERE l.digest = o.digest)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        whose.unnamed.entry(digest(row, 0)?).or_default().push(row.get(1)?);
+    }
+    Ok(whose)
 }
 
 /// When the result that was used least recently was used.

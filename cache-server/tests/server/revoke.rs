@@ -77,13 +77,17 @@ fn every_result_says_who_made_it_and_what_they_say_is_apart() {
     assert_eq!(guarded.job(later).publish(&one, b"pull"), 200);
     assert_eq!(pull.publish(&one, b"pull"), 200);
     let known = maker(&pull.ask("GET", &maker_path(&one), b""));
-    assert_eq!((&known["by"]["run_id"], &known["also_by"]["run_id"]), (&json!("770"), &json!("78")));
+    assert_eq!(
+        (&known["by"]["run_id"], &known["also_by"]["run_id"]),
+        (&json!("770"), &json!("78"))
+    );
 
     // All of it is in the store.
     let Guarded { server, issuer, .. } = guarded;
     let dir = server.stop();
     std::fs::remove_file(dir.path().join("kiln/index.sqlite")).unwrap();
-    let (status, text, _) = command(&dir.path().join("kiln"), &["--run", "770", "--format", "json"]);
+    let (status, text, _) =
+        command(&dir.path().join("kiln"), &["--run", "770", "--format", "json"]);
     let found: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((status, &found["results"], &found["also_by_others"]), (0, &json!(1), &json!(1)));
     assert_eq!(found["makers"][0]["by"], known["by"]);
