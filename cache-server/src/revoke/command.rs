@@ -173,12 +173,9 @@ fn find(config: ServeConfig, request: &RevokeRequest) -> Result<Revoked, String>
         error => error.to_string(),
     })?;
     let done = server.alone(async move |service| {
-        let mut all = audited(&service, request.clone(), "user of this command").await?;
-        while all.more {
-            if !request.remove {
-                break;
-            }
-            all = all.and(audited(&service, request.clone(), "user of this command").await?);
+        let mut all = audited(&service, request.clone(), "the command").await?;
+        while all.more && request.remove {
+            all = all.and(audited(&service, request.clone(), "the command").await?);
         }
         Ok(all)
     });
@@ -190,6 +187,11 @@ fn through(socket: &PathBuf, request: &RevokeRequest) -> Result<Revoked, String>
     let mut all = ask(socket, request)?;
     while all.more && request.remove {
         all = all.and(ask(socket, request)?);
+    }
+    if request.remove && all.results > 0 {
+        // What was on its way from behind the server meanwhile may have come.
+        let again = ask(socket, request)?;
+        all = all.and(Revoked { more: false, ..again });
     }
     Ok(all)
 }
