@@ -4,6 +4,7 @@
 mod answers;
 mod keeping;
 mod remote;
+mod revoking;
 mod sending;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +68,9 @@ impl Backend for Gated {
     }
 
     async fn delete(&self, name: &ObjectName) -> StoreResult<bool> {
+        if let Some(why) = *self.fault.lock().unwrap() {
+            return Err(StoreError::ReadOnly(why.to_owned()));
+        }
         self.inner.delete(name).await
     }
 
