@@ -26,7 +26,11 @@ pub(crate) fn trust(config: &ServeConfig) -> Result<Trust, String> {
     }
 }
 
-fn rules(config: &ServeConfig) -> Result<Option<Rules>, String> {
+/// The rules that a configuration names.
+///
+/// # Errors
+/// They cannot be used.
+pub(crate) fn rules(config: &ServeConfig) -> Result<Option<Rules>, String> {
     let Some(path) = &config.trust else { return Ok(None) };
     let failed = |why: String| format!("the rules in {} cannot be used: {why}", path.display());
     let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;

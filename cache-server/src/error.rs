@@ -13,6 +13,7 @@ use kiln_storage::api::Problem;
 use crate::index::IndexError;
 use crate::limits::{LOGIN_PERIOD, RETRY_AFTER_S};
 use crate::log::Log;
+use crate::trust::spending::Over;
 
 /// Why a request fails.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,6 +54,9 @@ pub(crate) enum ApiError {
     /// Too many failed logins came from the caller's address.
     #[error("too many failed logins")]
     TooManyLogins,
+    /// The caller has asked for too much of late.
+    #[error("too many {}", .0.what)]
+    TooMuch(Over),
     /// The caller may not do this.
     #[error("forbidden: {0}")]
     Forbidden(&'static str),
@@ -128,6 +132,11 @@ const TOO_MANY_LOGINS: Kind = kind(
     StatusCode::TOO_MANY_REQUESTS,
     "Too many logins from this address failed of late",
 );
+const TOO_MUCH: Kind = kind(
+    "over-limit",
+    StatusCode::TOO_MANY_REQUESTS,
+    "The caller has asked for more than it may in this time",
+);
 const FORBIDDEN: Kind = kind("forbidden", StatusCode::FORBIDDEN, "The caller may not do this");
 const READ_ONLY: Kind =
     kind("read-only", StatusCode::SERVICE_UNAVAILABLE, "The store takes no writes");
@@ -162,6 +171,7 @@ impl ApiError {
             }
             Self::Unauthorized(detail) => (UNAUTHORIZED, Some((*detail).to_owned())),
             Self::TooManyLogins => (TOO_MANY_LOGINS, None),
+            Self::TooMuch(over) => (TOO_MUCH, Some(format!("too many {}", over.what))),
             Self::Forbidden(detail) => (FORBIDDEN, Some((*detail).to_owned())),
             Self::ReadOnly(detail) => (READ_ONLY, Some((*detail).to_owned())),
             Self::InsufficientStorage => (INSUFFICIENT_STORAGE, None),
@@ -182,6 +192,7 @@ impl ApiError {
         match self {
             Self::Busy(_) | Self::Unavailable(_) => Some(RETRY_AFTER_S),
             Self::TooManyLogins => Some(LOGIN_PERIOD.as_secs()),
+            Self::TooMuch(over) => Some(over.after_s),
             _ => None,
         }
     }

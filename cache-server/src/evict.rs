@@ -1,15 +1,17 @@
 //! Eviction: keeping the store within its budget. What goes is decided by
-//! [`kiln_storage::eviction::plan`]; this acts on it, in the background.
+//! [`crate::shares::plan`]; this acts on it, in the background.
 
 use std::sync::atomic::Ordering;
 
 use kiln_storage::ObjectName;
-use kiln_storage::eviction::{self, Budget};
+use kiln_storage::eviction::Budget;
 
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::{records, usage};
+use crate::maker;
 use crate::service::Service;
+use crate::shares;
 
 /// Evicts whenever the store has grown over its budget, until the task is dropped.
 pub(crate) async fn run(service: Service) {
@@ -37,11 +39,16 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
     if held <= budget.max_bytes {
         return Ok(held);
     }
+    let shares = service.clone();
     let (plan, places) = service
         .index
         .write(move |index| {
-            let state = usage::state(index)?;
-            let plan = eviction::plan(&state, clock::now_ms(), &budget);
+            let (state, whose) = (usage::state(index)?, usage::whose(index)?);
+            let share = |name: &str| {
+                let percent = shares.policy.trust().share(name);
+                budget.max_bytes / 100 * u64::from(percent)
+            };
+            let plan = shares::plan(&state, &whose, share, (clock::now_ms(), &budget));
             let places = usage::forget(index, &plan)?;
             Ok((plan, places))
         })
@@ -57,8 +64,10 @@ pub(crate) async fn once(service: &Service) -> Result<u64, ApiError> {
     let records = places.iter().filter_map(|place| {
         records::object_name(&place.scope, &place.unit_key, &place.result_key, place.generation)
     });
+    let again = places.iter().filter(|place| place.again);
+    let again = again.filter_map(|place| maker::again_name(&place.scope, &place.result_key));
     let blobs = plan.blobs.iter().map(ObjectName::blob);
-    for name in records.chain(blobs) {
+    for name in records.chain(again).chain(blobs) {
         if let Err(error) = service.store.delete(&name).await {
             ApiError::from(error).tell(&service.log, format_args!("eviction"));
         }

@@ -111,6 +111,37 @@ pub const MAX_SOCKET_PATH_BYTES: usize = 100;
 /// Size at which the log is rotated, bytes; one older file is kept.
 pub const MAX_LOG_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Longest digest of a toolchain that is kept of who made a result, bytes.
+pub const MAX_SAID_TOOLCHAIN_BYTES: usize = 128;
+
+/// Makers, and results, that a revoke works on together.
+pub const REVOKE_BATCH: usize = 256;
+
+/// Objects that it deletes at the same time.
+pub const REVOKE_DELETES: usize = 8;
+
+/// How long one request to revoke goes on before it says that there is more. With [`REVOKE_BEHIND`] it is less than
+/// [`JSON_REQUEST_TIMEOUT`].
+pub const REVOKE_STEP: Duration = Duration::from_secs(8);
+
+/// Longest that the place behind the server is asked to take one batch back.
+pub const REVOKE_BEHIND: Duration = Duration::from_secs(10);
+
+/// Failures after which it is asked no more for a batch.
+pub const REVOKE_FAULTS: u32 = 3;
+
+/// Most makers that a revoke tells of.
+pub const MAX_REVOKED_MAKERS: usize = 200;
+
+/// Most results that it names.
+pub const MAX_REVOKED_SHOWN: usize = 20;
+
+/// Longest that the command waits for one answer.
+pub const REVOKE_ANSWER: Duration = Duration::from_secs(60);
+
+/// Longest answer that it reads, bytes.
+pub const MAX_JSON_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Most events kept; the oldest go first.
 pub const MAX_STORED_EVENTS: u64 = 100_000;
 

@@ -19,6 +19,9 @@ use crate::serve::ServeError;
 /// Name of the lock file in the directory.
 const LOCK_NAME: &str = "server.lock";
 
+/// Name of the socket of a server that listens on TCP alone: for who looks after it.
+pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
+
 /// What tells a file from another one that later has its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Inode(u64, u64);

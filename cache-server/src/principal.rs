@@ -14,7 +14,10 @@ use kiln_storage::remote::gha::token::decode;
 
 use crate::clock;
 use crate::error::ApiError;
+use crate::maker::By;
 use crate::trust::Trust;
+use crate::trust::attempts::place;
+use crate::trust::spending::Allowance;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,10 @@ pub(crate) struct Rights {
     pub kind: Kind,
     /// What they are called in the log; never a secret.
     pub name: String,
+    /// Who they are, for what they store.
+    pub by: By,
+    /// How much they may ask for.
+    pub allowance: Allowance,
     /// The scopes that they see, in the order in which answers are looked for: the own one first.
     pub reads: Vec<Scoped>,
     /// The scope that they write.
@@ -88,9 +95,11 @@ impl From<Rights> for Principal {
 
 impl Rights {
     /// Those of somebody with one scope.
-    fn of_one(kind: Kind, name: &str, scope: Scope) -> Self {
+    fn of_one(kind: Kind, (name, by): (&str, By), scope: Scope) -> Self {
         let scope = Scoped::from(scope);
-        Self { kind, name: name.to_owned(), reads: vec![scope.clone()], writes: Some(scope) }
+        let reads = vec![scope.clone()];
+        let (name, allowance) = (name.to_owned(), Allowance::default());
+        Self { kind, name, by, allowance, reads, writes: Some(scope) }
     }
 
     /// Whether they are on this machine, with the rights of the server.
@@ -101,6 +110,15 @@ impl Rights {
     /// Whether they have no token where tokens are asked for.
     pub(crate) fn is_public(&self) -> bool {
         self.kind == Kind::Public
+    }
+
+    /// By what name it is counted what they ask for; none: it is not. Who has no token is told apart by address.
+    pub(crate) fn spender(&self, peer: Peer) -> Option<String> {
+        match (self.kind, peer) {
+            (Kind::Local | Kind::Open, _) => None,
+            (Kind::Public, Peer::Tcp(Some(address))) => Some(place(address).to_string()),
+            (Kind::Named | Kind::Public, _) => Some(self.name.clone()),
+        }
     }
 
     /// The scope that they write.
@@ -178,8 +196,8 @@ impl Policy {
         let tcp = tcp_scope.unwrap_or_else(|| own.clone());
         Self {
             uid,
-            local: Rights::of_one(Kind::Local, "local user", own).into(),
-            open: Rights::of_one(Kind::Open, "anybody", tcp).into(),
+            local: Rights::of_one(Kind::Local, ("local user", By::User { uid }), own).into(),
+            open: Rights::of_one(Kind::Open, ("anybody", By::Anybody), tcp).into(),
             trust,
         }
     }
@@ -209,7 +227,6 @@ impl Policy {
                 None => self
                     .trust
                     .public()
-                    .cloned()
                     .ok_or(ApiError::Unauthorized("this server asks for a token")),
             },
         }
@@ -218,6 +235,16 @@ impl Policy {
     /// Who is known.
     pub(crate) fn trust(&self) -> &Trust {
         &self.trust
+    }
+
+    /// The ids of the scopes of which what is in them goes to what is behind the server.
+    pub(crate) fn going_on(&self) -> Vec<String> {
+        let scopes = self.own().into_iter().flat_map(|principal| principal.scopes());
+        let mut ids: Vec<String> = scopes.map(|scoped| scoped.id.clone()).collect();
+        ids.retain(|id| self.goes_on(id));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Whether what is in a scope (by its id) goes to what is behind the server as the server's own: it is stored there
@@ -279,7 +306,8 @@ mod tests {
     #[test]
     fn who_writes_nothing_is_told() {
         let reads = ["own", "main"].map(|name| Scope::new("r", name).into()).to_vec();
-        let reader = Rights { kind: Kind::Open, name: String::new(), reads, writes: None };
+        let (name, by, allowance) = Default::default();
+        let reader = Rights { kind: Kind::Open, name, by, allowance, reads, writes: None };
         assert!(matches!(reader.writes(), Err(ApiError::Forbidden(_))));
         assert_eq!(reader.first().unwrap().scope.reference(), "own");
         assert_eq!(reader.repositories(), ["r"]);

@@ -15,6 +15,7 @@ use crate::index::owners;
 use crate::index::records::{self, RecordRow, Stored, Times};
 use crate::ingest::{self, Job, OpenOffer};
 use crate::limits::{INGEST_QUEUE_FILES, MAX_GENERATIONS_TRIED, MAX_NAMED_DIGESTS};
+use crate::maker::{self, By, Made, again};
 use crate::principal::{Principal, Scoped};
 use crate::quarantine;
 use crate::remote::outbox::tell_dropped;
@@ -39,7 +40,9 @@ pub(crate) struct Candidate {
     pub scope: Scope,
     /// The record; [`Record::check`] passed.
     pub record: Record,
-    /// It, encoded.
+    /// Who has it stored.
+    pub made: Made,
+    /// Both, encoded.
     pub body: Bytes,
     /// Whether it takes the place of an intact one.
     pub replace: bool,
@@ -63,17 +66,19 @@ pub(crate) async fn publish(
     if !offers.is_empty() && !principal.local() {
         return Err(ApiError::Unprocessable("files can be offered on a unix socket only".into()));
     }
+    let made = Made { by: principal.by.clone(), at_ms: clock::now_ms() };
     let body =
-        serde_json::to_vec(&record).map_err(|error| ApiError::Internal(error.to_string()))?;
+        maker::sealed(&record, &made).map_err(|error| ApiError::Internal(error.to_string()))?;
     if body.len() > shared_limits::MAX_RECORD_BYTES {
         return Err(ApiError::TooLarge("the record"));
     }
     let Scoped { scope, id: scope_id } = principal.writes()?;
-    let candidate = Candidate { scope: scope.clone(), record, body: body.into(), replace };
+    let candidate = Candidate { scope: scope.clone(), record, made, body: body.into(), replace };
     if quarantine::contains(service, principal.read_ids(), scope_id, key).await? {
         return Err(ApiError::Quarantined);
     }
     if !replace && intact(service, scope_id, key).await? {
+        again::note(service, scope_id, key, &candidate.made.by).await;
         return Ok(Published::Kept);
     }
     service.store.check_writable()?;
@@ -240,6 +245,7 @@ pub(crate) async fn commit(
         return Err(ApiError::Quarantined);
     }
     if !candidate.replace && intact(service, &scope_id, &record.result_key).await? {
+        again::note(service, &scope_id, &record.result_key, &candidate.made.by).await;
         return Ok(Published::Kept);
     }
     let absent = absent_blobs(service, record).await?;
@@ -252,11 +258,12 @@ pub(crate) async fn commit(
     // One that came from afar may not be an object here.
     let after = |row: &Stored| row.generation + u32::from(row.afar.is_none());
     let first = older.as_ref().map_or(0, after);
-    let (published, generation, stored) = put_generation(service, candidate, first).await?;
+    let (published, generation, stored, made) = put_generation(service, candidate, first).await?;
     let now_ms = clock::now_ms();
     let times = Times { created_ms: now_ms, used_ms: now_ms };
-    let row = RecordRow::new(scope_id, stored, generation, times)
+    let mut row = RecordRow::new(scope_id, stored, generation, times)
         .map_err(|error| ApiError::Internal(error.to_string()))?;
+    row.origin.made = made;
     let afar = older.as_ref().and_then(|older| older.afar.clone());
     // What is there already, and was just not here in time, is not sent there.
     let sends =
@@ -277,6 +284,9 @@ pub(crate) async fn commit(
         let name = object_name(candidate, older.generation);
         // One that stays is an older generation, which a rebuild passes over.
         let _ = service.store.delete(&name).await;
+        if older.again {
+            again::forget(service, &candidate.scope.id(), &candidate.record.result_key).await;
+        }
     }
     Ok(published)
 }
@@ -287,15 +297,20 @@ async fn put_generation(
     service: &Service,
     candidate: &Candidate,
     first: u32,
-) -> Result<(Published, u32, Record), ApiError> {
+) -> Result<(Published, u32, Record, Made), ApiError> {
     for generation in first..first.saturating_add(MAX_GENERATIONS_TRIED) {
         let name = object_name(candidate, generation);
         if service.store.put_framed(&name, &candidate.body).await? == Put::Created {
-            return Ok((Published::Created, generation, candidate.record.clone()));
+            let (record, made) = (candidate.record.clone(), candidate.made.clone());
+            return Ok((Published::Created, generation, record, made));
         }
         match service.store.record(&name).await {
-            Ok(Some(found)) if !candidate.replace && found.blobs() == candidate.record.blobs() => {
-                return Ok((Published::Kept, generation, found));
+            Ok(Some((found, made)))
+                if !candidate.replace && found.blobs() == candidate.record.blobs() =>
+            {
+                let unknown = || Made { by: By::Unknown, at_ms: clock::now_ms() };
+                let made = made.unwrap_or_else(unknown);
+                return Ok((Published::Kept, generation, found, made));
             }
             Err(StoreError::Damaged { name, why }) => {
                 service.log.warn(format_args!("record {name}: {why}, removed"));

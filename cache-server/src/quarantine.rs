@@ -13,6 +13,7 @@ use kiln_storage::{ObjectName, ResultKey};
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::quarantine;
+use crate::maker::again;
 use crate::principal::{Principal, Scoped};
 use crate::remote::fetch::reject;
 use crate::service::Service;
@@ -52,6 +53,9 @@ pub(crate) async fn add(
         service.index.write(move |index| quarantine::insert(index, &id, &entry)).await?;
     if let Some(name) = stored.as_ref().and_then(|stored| stored.afar.clone()) {
         reject(service, name);
+    }
+    if stored.as_ref().is_some_and(|stored| stored.again) {
+        again::forget(service, &scope.id(), &key).await;
     }
     let record =
         stored.map(|stored| ObjectName::record(scope, &stored.unit_key, &key, stored.generation));

@@ -11,6 +11,7 @@ use crate::index::open::mark_complete;
 use crate::index::quarantine as quarantined;
 use crate::index::records::{self, RecordRow, Times};
 use crate::limits::{REBUILD_BATCH, REBUILD_READS};
+use crate::maker::{By, Made, again};
 use crate::quarantine;
 use crate::scopes;
 use crate::service::Service;
@@ -47,6 +48,7 @@ pub(crate) async fn run(service: &Service) -> Result<Rebuilt, ApiError> {
         let batch: Vec<Found> = batch.into_iter().collect::<Result<_, ApiError>>()?;
         index_records(service, batch, &mut rebuilt).await?;
     }
+    again::fill(service).await?;
     service.index.write(mark_complete).await?;
     Ok(rebuilt)
 }
@@ -149,14 +151,17 @@ async fn read(service: &Service, object: Listed) -> Result<Found, ApiError> {
         return Ok(Found::Nothing);
     };
     match service.store.record(&name).await {
-        Ok(Some(record)) => {
+        Ok(Some((record, made))) => {
             let times = Times {
                 created_ms: record.producer.created_at_ms.min(object.used_ms),
                 used_ms: object.used_ms,
             };
-            RecordRow::new(scope, record, generation, times)
-                .map(|row| Found::Record(Box::new(row)))
-                .map_err(|error| ApiError::Internal(error.to_string()))
+            let mut row = RecordRow::new(scope, record, generation, times)
+                .map_err(|error| ApiError::Internal(error.to_string()))?;
+            // What a record says of its time is what a client says: where nobody knows, it may be late.
+            let unknown = || Made { by: By::Unknown, at_ms: object.used_ms };
+            row.origin.made = made.unwrap_or_else(unknown);
+            Ok(Found::Record(Box::new(row)))
         }
         Ok(None) => Ok(Found::Nothing),
         Err(StoreError::Damaged { why, .. }) => {

@@ -93,11 +93,11 @@ async fn keep(service: &Service, batches: Batches) -> Result<(), IndexError> {
     for ((scope, _), batch) in batches {
         let is_shared = service.policy.goes_on(&scope);
         let (goes_on, refused) = (takes && is_shared, refuses.clone().filter(|_| is_shared));
-        let metrics = service.metrics.clone();
+        let (metrics, of) = (service.metrics.clone(), scope.clone());
         let added = service.history.add((scope, false), batch, move |rows, new| {
             new.iter().for_each(|event| metrics.event(event));
             if let Some(why) = refused {
-                unshared::note_all(rows, new, &why)?;
+                unshared::note_all(rows, &of, new, &why)?;
             }
             match goes_on {
                 true => outgoing::queue(rows, new),

@@ -24,10 +24,13 @@ use crate::limits::{
     TOKEN_USES_INTERVAL, WATCH_INTERVAL, WORKER_THREADS,
 };
 use crate::log::Log;
-use crate::place::{Place, Socket};
+use crate::place::{ADMIN_SOCKET, Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
+use crate::trust::watch;
 use crate::{check, evict, history, ingest, quarantine, rebuild, remote, reports, routes, scopes};
+
+mod alone;
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +97,8 @@ pub struct Server {
     tcp: Option<TcpListener>,
     signals: Signals,
     fill: Fill,
+    /// The state of the file of rules when it was read.
+    rules: watch::Stamp,
     // Last, so that it is given up last.
     place: Place,
 }
@@ -117,6 +122,7 @@ impl Server {
 
     fn bind_in(place: Place, mut config: ServeConfig, log: Log) -> Result<Self, ServeError> {
         raise_open_files();
+        let rules = watch::stamp(&config);
         let trust = check::trust(&config).map_err(ServeError::Trust)?;
         let runtime = runtime()?;
         // Before anybody can see that it listens.
@@ -127,6 +133,12 @@ impl Server {
         let uid = rustix::process::geteuid().as_raw();
         let dir = config.kiln_dir.as_path();
         let unix = match &config.listen.socket {
+            // Who looks after a server reaches it, wherever else it listens.
+            None if config.listen.tcp.is_some() => Socket::bind(&dir.join(ADMIN_SOCKET))
+                .inspect_err(|error| {
+                    log.warn(format_args!("nothing can be revoked while it runs: {error}"))
+                })
+                .ok(),
             None => None,
             Some(path) if config.role == Role::Local && path.parent() != Some(dir) => {
                 Some(Socket::bind_stand_in(path, uid)?)
@@ -178,7 +190,7 @@ impl Server {
         ));
         let service = Service::new(config, store, (opened.index, history), log, (behind, trust));
         remote::unsent::tell(&service, opened.unsent);
-        Ok(Self { runtime, service, unix, tcp, signals, fill, place })
+        Ok(Self { runtime, service, unix, tcp, signals, fill, rules, place })
     }
 
     /// The address for TCP, with the port that the system chose.
@@ -191,12 +203,12 @@ impl Server {
     /// # Errors
     /// [`ServeError::Runtime`]; [`ServeError::Index`] when it left because its index is damaged.
     pub fn run(self) -> Result<(), ServeError> {
-        let Self { runtime, service, unix, tcp, mut signals, fill, place } = self;
+        let Self { runtime, service, unix, tcp, mut signals, fill, rules, place } = self;
         let (socket, unix) = unix.unzip();
         let ended: Result<_, ServeError> = runtime.block_on(async {
             let unix = unix.map(UnixListener::from_std).transpose().map_err(ServeError::Runtime)?;
             let connections = Connections::new(service.clone(), routes::router(&service));
-            start_background(&service, fill);
+            start_background(&service, fill, rules);
             if let Some(listener) = unix {
                 tokio::spawn(connections.clone().accept(listener));
             }
@@ -267,11 +279,12 @@ enum Fill {
     All,
 }
 
-fn start_background(service: &Service, fill: Fill) {
+fn start_background(service: &Service, fill: Fill, rules: watch::Stamp) {
     ingest::start(service);
     let policy = service.clone();
     tokio::spawn(async move { scopes::note_own(&policy).await });
     tokio::spawn(keep_uses(service.clone()));
+    tokio::spawn(watch::run(service.clone(), rules));
     tokio::spawn(reports::run(service.clone()));
     let leases = service.clone();
     tokio::spawn(async move { leases.leases.run().await });

@@ -19,6 +19,7 @@ use kiln_storage::{
 use crate::config::StorageUrl;
 use crate::error::{ApiError, read_only};
 use crate::limits::READ_ONLY_RETRY;
+use crate::maker::{self, Made};
 
 /// Name of the object that tells stores apart.
 const ID_OBJECT: &str = "meta/store-id";
@@ -183,11 +184,14 @@ impl Store {
         self.backend.delete(name).await
     }
 
-    /// The record in an object: none, or `Err` of why it cannot be used.
+    /// The record in an object, with who had it stored where that is known: none, or `Err` of why it cannot be used.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] for bytes that are no record; [`StoreError::Unavailable`].
-    pub(crate) async fn record(&self, name: &ObjectName) -> StoreResult<Option<Record>> {
+    pub(crate) async fn record(
+        &self,
+        name: &ObjectName,
+    ) -> StoreResult<Option<(Record, Option<Made>)>> {
         let Some(payload) = self.framed(name).await? else {
             return Ok(None);
         };
@@ -195,7 +199,8 @@ impl Store {
         let record: Record =
             serde_json::from_slice(&payload).map_err(|error| damaged(error.to_string()))?;
         record.check().map_err(|error| damaged(error.to_string()))?;
-        Ok(Some(record))
+        let made = maker::read(&payload);
+        Ok(Some((record, made)))
     }
 
     /// The payload of a framed object: a record or a note beside the records.

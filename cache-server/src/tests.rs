@@ -5,6 +5,7 @@ mod answers;
 mod apart;
 mod keeping;
 mod remote;
+mod revoking;
 mod sending;
 
 use std::path::{Path, PathBuf};
@@ -68,6 +69,9 @@ impl Backend for Gated {
     }
 
     async fn delete(&self, name: &ObjectName) -> StoreResult<bool> {
+        if let Some(why) = *self.fault.lock().unwrap() {
+            return Err(StoreError::ReadOnly(why.to_owned()));
+        }
         self.inner.delete(name).await
     }
 

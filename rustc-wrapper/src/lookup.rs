@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kiln_storage::api::{
-    LookupRequest, LookupResponse, NearestRequest, NearestResponse, Outcome, RejectRequest,
+    LookupRequest, LookupResponse, NearestRequest, NearestResponse, OVER_LIMIT_STATUS, Outcome,
+    RejectRequest,
 };
 use kiln_storage::record::{Member, Record, Variables, result_key};
 use kiln_storage::{ResultKey, limits};
@@ -19,6 +20,7 @@ use kiln_storage::{ResultKey, limits};
 use crate::bring;
 use crate::causes::inputs::Nearest;
 use crate::causes::{self, Causes};
+use crate::client::ClientError;
 use crate::engine::Engine;
 use crate::members::Evaluator;
 
@@ -167,7 +169,11 @@ fn ask(engine: &mut Engine<'_>, request: &LookupRequest) -> Result<LookupRespons
     client.lookup(request).map_err(|error| {
         engine.client = None;
         engine.faults.count();
-        Found::Fault("lookup-failed", error.to_string())
+        let reason = match error {
+            ClientError::Refused(OVER_LIMIT_STATUS, _) => "over-limit",
+            _ => "lookup-failed",
+        };
+        Found::Fault(reason, error.to_string())
     })
 }
 

@@ -74,6 +74,9 @@ pub struct RejectRequest {
 /// it from every other refusal.
 pub const QUARANTINED_STATUS: u16 = 423;
 
+/// The status of a refusal for having asked for more than may be asked for in a time.
+pub const OVER_LIMIT_STATUS: u16 = 429;
+
 /// `POST /v1/results/{key}/quarantine`: a result that proved wrong. Its record is forgotten, and none
 /// of the same key is stored or answered again until it is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

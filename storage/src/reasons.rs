@@ -228,6 +228,11 @@ pub const REASONS: &[Reason] = &[
         "the linker cannot list what it reads (GNU ld 2.35, lld or mold can)",
     ),
     row("server-absent", "error", "no server can be reached or started; see kiln doctor"),
+    row(
+        "over-limit",
+        "error",
+        "this job, or its token, has asked the server for more than it may in this time; its administrator can raise that (docs/trust.md)",
+    ),
     row("lookup-failed", "error", "the server did not answer in time or not as it should"),
     row(
         "server-left-alone",

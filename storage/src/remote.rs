@@ -222,6 +222,15 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// `Unavailable`, `ReadOnly`.
     async fn reject(&self, name: &ResultName) -> StoreResult<()>;
 
+    /// A result is to be had by nobody any more, for whom it came from: takes it away there for good. Whether it is gone
+    /// for everybody; the next store of it gets a new generation.
+    ///
+    /// # Errors
+    /// `Unavailable`, `ReadOnly`.
+    async fn take_back(&self, name: &ResultName) -> StoreResult<bool> {
+        self.reject(name).await.map(|()| true)
+    }
+
     /// The newest note of a name in the first scope that has one: a small text that writers replace, such
     /// as what a job used last time.
     ///

@@ -3,7 +3,7 @@
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
 //! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL] [--trust FILE]
 //! [--allow-anyone] [--check]`; `kiln-server health`, which asks whether the server answers; `kiln-server token …`, which
-//! makes and revokes tokens; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
+//! makes and revokes tokens; `kiln-server revoke …`, which removes results by who made them; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
 //! which prints docs/openapi.json.
 
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kiln_server::gc::{GcConfig, GcEnd, GcSettings, gc};
-use kiln_server::{Access, ServeConfig, ServeError, Settings};
+use kiln_server::{Access, RevokeEnd, RevokeError, ServeConfig, ServeError, Settings};
 
 const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
@@ -19,6 +19,8 @@ const USAGE: &str =
                    [--idle SECONDS] [--log LEVEL] [--trust FILE] [--allow-anyone] [--check]
        kiln-server health [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
        kiln-server token create|list|revoke ... [--dir PATH]
+       kiln-server revoke [--run RUN] [--job JOB] [--principal WHO] [--toolchain DIGEST]
+                   [--scope REPOSITORY@REF] [--since TIME] [--here] [--yes] [--format text|json] [--dir PATH]
        kiln-server gc --storage URL [--dry-run] [--unused TIME] [--quota [SCOPE=]SIZE]...
                    [--pin [SCOPE:]RESULT]... [--unpin [SCOPE:]RESULT]... [--grace TIME]
                    [--format text|json]
@@ -92,6 +94,9 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|arg| arg == "gc") {
         return collect(args.split_off(1), environment().settings, say);
     }
+    if args.first().is_some_and(|arg| arg == "revoke") {
+        return revoke(args.split_off(1), environment(), say);
+    }
     if args.first().is_some_and(|arg| arg == "token") {
         return tokens(args.split_off(1), environment(), say);
     }
@@ -160,6 +165,38 @@ fn tokens(mut args: Vec<String>, environment: Environment, say: impl Fn(&str)) -
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
+            say(&text);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// `kiln-server revoke`. Ends with 0 when all is gone or shown, with 1 when it failed, with 2 for a mistake in the
+/// arguments, and with 3 when something may be there still.
+fn revoke(args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> ExitCode {
+    const OF_SERVER: [&str; 6] =
+        ["--dir", "--role", "--listen", "--storage", "--upstream", "--log"];
+    let (mut server, mut asked) = (Vec::new(), Vec::new());
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let of = if OF_SERVER.contains(&arg.as_str()) { &mut server } else { &mut asked };
+        let takes_value = !["--yes", "--here"].contains(&arg.as_str());
+        of.push(arg);
+        if takes_value {
+            of.extend(args.next());
+        }
+    }
+    let done = resolve(server.clone(), environment)
+        .map_err(RevokeError::Usage)
+        .and_then(|config| kiln_server::revoke(&asked, (config, &server), &mut std::io::stdout()));
+    match done {
+        Ok(RevokeEnd::Done) => ExitCode::SUCCESS,
+        Ok(RevokeEnd::Left) => ExitCode::from(3),
+        Err(RevokeError::Failed(text)) => {
+            say(&text);
+            ExitCode::FAILURE
+        }
+        Err(RevokeError::Usage(text)) => {
             say(&text);
             ExitCode::from(2)
         }

@@ -10,41 +10,50 @@ use rusqlite::{Connection, params};
 use super::chunk::cut;
 use crate::limits::MAX_KEPT_TEXT_BYTES;
 
-/// The jobs of a name in a run of a name; whoever reported them, they go to one place.
-const JOBS: &str =
-    "SELECT j.id FROM jobs j JOIN runs r ON r.id = j.run WHERE r.run = ?1 AND j.job = ?2";
+/// The jobs of a name in a run of a name, in a scope.
+const JOBS: &str = "SELECT j.id FROM jobs j JOIN runs r ON r.id = j.run
+     WHERE r.scope = ?1 AND r.run = ?2 AND j.job = ?3";
 
-/// Notes that the events of a job stay here, and why.
+/// Notes that the events of a job in some scopes stay here, and why.
 pub(crate) fn note(
     connection: &Connection,
+    scopes: &[String],
     (run, job): (&str, &str),
     why: &str,
 ) -> rusqlite::Result<()> {
     let (run, job) = (bounded_name(run, MAX_RUN_BYTES), bounded_name(job, MAX_JOB_BYTES));
-    connection
-        .prepare_cached(&format!(
-            "INSERT OR REPLACE INTO unshared (job, why) SELECT id, ?3 FROM ({JOBS})"
-        ))?
-        .execute(params![run, job, cut(why, MAX_KEPT_TEXT_BYTES)])?;
+    let sql = format!("INSERT OR REPLACE INTO unshared (job, why) SELECT id, ?4 FROM ({JOBS})");
+    let mut statement = connection.prepare_cached(&sql)?;
+    for scope in scopes {
+        statement.execute(params![scope, run, job, cut(why, MAX_KEPT_TEXT_BYTES)])?;
+    }
     Ok(())
 }
 
 /// The same for the jobs of some events.
 pub(crate) fn note_all(
     connection: &Connection,
+    scope: &str,
     events: &[&Event],
     why: &str,
 ) -> rusqlite::Result<()> {
     let jobs: BTreeSet<_> = events.iter().map(|event| (&*event.run, &*event.job)).collect();
-    jobs.into_iter().try_for_each(|job| note(connection, job, why))
+    let scopes = [scope.to_owned()];
+    jobs.into_iter().try_for_each(|job| note(connection, &scopes, job, why))
 }
 
-/// Notes that the events of a job are taken after all.
-pub(crate) fn forget(connection: &Connection, (run, job): (&str, &str)) -> rusqlite::Result<()> {
+/// Notes that the events of a job in some scopes are taken after all.
+pub(crate) fn forget(
+    connection: &Connection,
+    scopes: &[String],
+    (run, job): (&str, &str),
+) -> rusqlite::Result<()> {
     let (run, job) = (bounded_name(run, MAX_RUN_BYTES), bounded_name(job, MAX_JOB_BYTES));
-    connection
-        .prepare_cached(&format!("DELETE FROM unshared WHERE job IN ({JOBS})"))?
-        .execute([run, job])?;
+    let sql = format!("DELETE FROM unshared WHERE job IN ({JOBS})");
+    let mut statement = connection.prepare_cached(&sql)?;
+    for scope in scopes {
+        statement.execute([scope, &run, &job])?;
+    }
     Ok(())
 }
 
@@ -68,11 +77,17 @@ mod tests {
             read::jobs(&connection, run.id).unwrap().into_iter().map(|job| job.unshared).collect()
         };
         assert_eq!(whys(), [None, None]);
-        note_all(&connection, &events.iter().collect::<Vec<_>>(), "no").unwrap();
-        note(&connection, ("none", "none"), "no").unwrap();
+        let all = events.iter().collect::<Vec<_>>();
+        let [own, other] = ["s", "another"].map(|scope| [scope.to_owned()]);
+        note_all(&connection, &other[0], &all, "no").unwrap();
+        assert_eq!(whys(), [None, None], "jobs of others are called the same");
+        note_all(&connection, &own[0], &all, "no").unwrap();
+        note(&connection, &own, ("none", "none"), "no").unwrap();
         assert_eq!(whys(), [Some("no".into()), Some("no".into())]);
-        note(&connection, (&events[1].run, &events[1].job), "never").unwrap();
-        forget(&connection, (&events[0].run, &events[0].job)).unwrap();
+        note(&connection, &own, (&events[1].run, &events[1].job), "never").unwrap();
+        forget(&connection, &other, (&events[0].run, &events[0].job)).unwrap();
+        assert_eq!(whys().iter().flatten().count(), 2);
+        forget(&connection, &own, (&events[0].run, &events[0].job)).unwrap();
         let mut left = whys();
         left.sort();
         assert_eq!(left, [None, Some("never".into())]);

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderName, HeaderValue, Method};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use kiln_storage::remote::squeeze;
 use tokio::time::timeout;
 
 use super::audit::{self, Who};
@@ -49,7 +50,10 @@ pub(crate) async fn outer(
             ApiError::InsufficientStorage | ApiError::ReadOnly(_) => {
                 error.tell(&service.log, format_args!("{what}"));
             }
-            ApiError::Unauthorized(_) | ApiError::Forbidden(_) | ApiError::TooManyLogins => {
+            ApiError::Unauthorized(_)
+            | ApiError::Forbidden(_)
+            | ApiError::TooManyLogins
+            | ApiError::TooMuch(_) => {
                 audit::refused(&service, (peer, &who), (&what, &error));
             }
             _ if status == 500 => service.log.error(format_args!("{what}: {error}")),
@@ -141,6 +145,12 @@ pub(crate) fn login_failed(service: &Service, peer: Peer, why: &'static str) -> 
     ApiError::Unauthorized(why)
 }
 
+/// The bytes that a request sends, as its head says; of what is compressed, what it is then.
+fn sent(headers: &HeaderMap) -> u64 {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    number(squeeze::LENGTH).or_else(|| number(CONTENT_LENGTH.as_str())).unwrap_or(0)
+}
+
 impl FromRequestParts<Service> for Principal {
     type Rejection = ApiError;
 
@@ -159,6 +169,11 @@ impl FromRequestParts<Service> for Principal {
             who.is(&principal);
         }
         audit::came(service, peer, &principal);
+        if let Some(name) = principal.spender(peer) {
+            let asks = (principal.allowance, sent(&parts.headers));
+            let spending = service.policy.trust().spending();
+            spending.request(&name, asks, Instant::now()).map_err(ApiError::TooMuch)?;
+        }
         if !principal.local() {
             scopes::note(service, &principal).await;
         }

@@ -15,7 +15,7 @@ const FILE_NAME: &str = "index.sqlite";
 const CONDEMNED: &str = "sqlite-condemned";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "8";
+const SCHEMA_VERSION: &str = "9";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -32,8 +32,17 @@ CREATE TABLE records (
     bytes INTEGER NOT NULL,
     -- Its name (JSON) in the place behind the server, when it came from there.
     afar TEXT,
+    maker INTEGER NOT NULL REFERENCES makers (id),
+    -- When it was stored, by the clock of the server.
+    made_ms INTEGER NOT NULL,
+    -- Somebody else who made it, too.
+    again INTEGER REFERENCES makers (id),
     UNIQUE (scope, result_key)
 );
+CREATE INDEX records_of_maker ON records (maker);
+CREATE INDEX records_made_again ON records (again) WHERE again IS NOT NULL;
+-- Who makes results, as the server knows it and as they say (JSON), by the digest of that.
+CREATE TABLE makers (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body TEXT NOT NULL);
 -- Apart from the rows, which are counted and weighed far more often than bodies are read.
 CREATE TABLE bodies (
     record INTEGER PRIMARY KEY REFERENCES records (id) ON DELETE CASCADE,

@@ -233,7 +233,12 @@ pub(crate) fn replace(
     Ok(())
 }
 
-fn replaced(connection: &Connection, scope: &str, key: &ResultKey) -> rusqlite::Result<u32> {
+/// The generation that the next result of a key gets there, where one proved damaged or was taken back.
+pub(crate) fn replaced(
+    connection: &Connection,
+    scope: &str,
+    key: &ResultKey,
+) -> rusqlite::Result<u32> {
     let found = connection
         .prepare_cached("SELECT generation FROM replaced WHERE scope = ?1 AND result_key = ?2")?
         .query_row(params![scope, key.digest().as_bytes()], |row| row.get(0))
@@ -264,6 +269,7 @@ mod tests {
             unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
             variables: Default::default(),
             afar: None,
+            origin: Default::default(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! names by then is uploaded once more.
 
 use kiln_storage::{Digest, Scope};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Notes which repository the id of a scope is in, and that it owns what records there name already.
 pub(crate) fn note_scope(connection: &Connection, scope: &Scope) -> rusqlite::Result<()> {
@@ -23,6 +23,14 @@ pub(crate) fn note_scope(connection: &Connection, scope: &Scope) -> rusqlite::Re
             .execute(params![id, scope.repository()])?;
     }
     Ok(())
+}
+
+/// The repository and ref behind the id of a scope.
+pub(crate) fn scope(connection: &Connection, id: &str) -> rusqlite::Result<Option<Scope>> {
+    connection
+        .prepare_cached("SELECT repository, reference FROM scopes WHERE id = ?1")?
+        .query_row([id], |row| Ok(Scope::new(row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+        .optional()
 }
 
 /// Notes that a repository owns a blob that is here.

@@ -5,10 +5,11 @@ use kiln_storage::remote::ResultName;
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::owners;
 use super::units::{self, UnitRow};
 use super::variables::{self, Variables};
 use super::{int, json, uint};
+use super::{makers, owners};
+use crate::maker::Origin;
 
 /// A record as the index keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(crate) struct RecordRow {
     pub variables: Variables,
     /// What it is called in the place behind the server, when it came from there.
     pub afar: Option<ResultName>,
+    /// Who had it stored.
+    pub origin: Origin,
 }
 
 /// When a record came and was used last, milliseconds since 1970.
@@ -59,7 +62,7 @@ impl RecordRow {
         generation: u32,
         times: Times,
     ) -> Result<Self, serde_json::Error> {
-        let unit = UnitRow::of(&record);
+        let (unit, origin) = (UnitRow::of(&record), Origin::unknown(&record, times.created_ms));
         record.parts.clear();
         let variables = std::mem::take(&mut record.variables);
         Ok(Self {
@@ -75,6 +78,7 @@ impl RecordRow {
             unit,
             variables,
             afar: None,
+            origin,
         })
     }
 }
@@ -92,6 +96,8 @@ pub(crate) struct Stored {
     pub blobs: Vec<(Digest, Option<u64>)>,
     /// What it is called in the place behind the server, when it came from there.
     pub afar: Option<ResultName>,
+    /// Somebody else made it, too, which an object says.
+    pub again: bool,
 }
 
 /// A record that answers a lookup.
@@ -182,14 +188,15 @@ pub(crate) fn stored(
 ) -> rusqlite::Result<Option<Stored>> {
     let head = connection
         .prepare_cached(
-            "SELECT id, unit_key, generation, afar FROM records
+            "SELECT id, unit_key, generation, afar, again IS NOT NULL FROM records
              WHERE scope = ?1 AND result_key = ?2",
         )?
         .query_row(params![scope, result.digest().as_bytes()], |row| {
-            Ok((row.get(0)?, digest(row, 1)?, row.get(2)?, row.get::<_, Option<String>>(3)?))
+            let afar: Option<String> = row.get(3)?;
+            Ok((row.get(0)?, digest(row, 1)?, row.get(2)?, afar, row.get(4)?))
         })
         .optional()?;
-    let Some((id, unit, generation, afar)) = head else {
+    let Some((id, unit, generation, afar, again)) = head else {
         return Ok(None);
     };
     let blobs = connection
@@ -203,7 +210,7 @@ pub(crate) fn stored(
         .collect::<rusqlite::Result<_>>()?;
     // A name of another version of the program is none.
     let afar = afar.and_then(|text| serde_json::from_str(&text).ok());
-    Ok(Some(Stored { id, unit_key: UnitKey::new(unit), generation, blobs, afar }))
+    Ok(Some(Stored { id, unit_key: UnitKey::new(unit), generation, blobs, afar, again }))
 }
 
 /// The encoded record of a row, whole: with the description of its unit and its variables.
@@ -248,11 +255,12 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
         .prepare_cached("DELETE FROM records WHERE scope = ?1 AND result_key = ?2")?
         .execute(params![row.scope, row.result_key.digest().as_bytes()])?;
     let bytes = row.body.len() as u64;
+    let maker = makers::id_of(connection, &row.origin.made.by, &row.origin.said)?;
     connection
         .prepare_cached(
             "INSERT INTO records (scope, unit_key, result_key, generation, created_ms,
-                 last_used_ms, uses, cost_ms, bytes, afar)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9)",
+                 last_used_ms, uses, cost_ms, bytes, afar, maker, made_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10, ?11)",
         )?
         .execute(params![
             row.scope,
@@ -263,7 +271,9 @@ pub(crate) fn insert_found(connection: &Connection, row: &RecordRow) -> rusqlite
             int(row.used_ms),
             int(row.cost_ms),
             int(bytes),
-            row.afar.as_ref().map(json).transpose()?
+            row.afar.as_ref().map(json).transpose()?,
+            maker,
+            int(row.origin.made.at_ms)
         ])?;
     let id = connection.last_insert_rowid();
     connection
@@ -386,6 +396,7 @@ mod tests {
             unit: UnitRow { name: UnitName::default(), parts: Vec::new() },
             variables: Variables::new(),
             afar: None,
+            origin: Origin::default(),
         }
     }
 

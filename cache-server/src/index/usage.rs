@@ -7,7 +7,8 @@ use kiln_storage::{Digest, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::records::{self, digest};
-use super::uint;
+use super::{makers, uint};
+use crate::shares::Whose;
 
 /// Where a record is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct Place {
     pub result_key: ResultKey,
     /// The generation.
     pub generation: u32,
+    /// Somebody else made it, too, which an object says.
+    pub again: bool,
 }
 
 /// All that the index knows of; results are called by their rows.
@@ -62,6 +65,27 @@ pub(crate) fn state(connection: &Connection) -> rusqlite::Result<State<i64>> {
     Ok(State { results, blobs })
 }
 
+/// Whose results and blobs are.
+pub(crate) fn whose(connection: &Connection) -> rusqlite::Result<Whose> {
+    let mut whose = Whose::default();
+    let mut statement = connection.prepare_cached(
+        "SELECT r.id, s.repository FROM records r JOIN scopes s ON s.id = r.scope",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        whose.results.insert(row.get(0)?, row.get(1)?);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT digest, repository FROM owners o
+         WHERE NOT EXISTS (SELECT 1 FROM record_blobs l WHERE l.digest = o.digest)",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        whose.unnamed.entry(digest(row, 0)?).or_default().push(row.get(1)?);
+    }
+    Ok(whose)
+}
+
 /// When the result that was used least recently was used.
 pub(crate) fn least_recent_ms(connection: &Connection) -> rusqlite::Result<Option<u64>> {
     let oldest: Option<i64> = connection
@@ -76,7 +100,8 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
     for id in &plan.results {
         let place = connection
             .prepare_cached(
-                "SELECT scope, unit_key, result_key, generation FROM records WHERE id = ?1",
+                "SELECT scope, unit_key, result_key, generation, again IS NOT NULL
+                 FROM records WHERE id = ?1",
             )?
             .query_row(params![id], |row| {
                 Ok(Place {
@@ -84,6 +109,7 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
                     unit_key: UnitKey::new(digest(row, 1)?),
                     result_key: ResultKey::new(digest(row, 2)?),
                     generation: row.get(3)?,
+                    again: row.get(4)?,
                 })
             })
             .optional()?;
@@ -93,5 +119,6 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
     for blob in &plan.blobs {
         records::forget_blob(connection, blob)?;
     }
+    makers::sweep(connection)?;
     Ok(places)
 }

@@ -35,6 +35,31 @@ pub const MAX_TOLD_REFUSALS: u32 = 60;
 /// Most addresses of which something is remembered; beyond, all are counted anew.
 pub const MAX_LOGIN_ADDRESSES: usize = 10_000;
 
+/// Requests of one principal in [`REQUESTS_PERIOD`] when nothing else is said: four matrices of 20 jobs with 300 units
+/// each that begin at once, with ten requests for a unit.
+pub const DEFAULT_MAX_REQUESTS: u64 = 240_000;
+
+/// The time in which they are counted.
+pub const REQUESTS_PERIOD: Duration = Duration::from_secs(60);
+
+/// Bytes that one principal sends in [`UPLOAD_PERIOD`] when nothing else is said: 6000 units of 20 MiB each.
+pub const DEFAULT_MAX_UPLOAD: u64 = 128 * 1024 * 1024 * 1024;
+
+/// The time in which they are counted.
+pub const UPLOAD_PERIOD: Duration = Duration::from_secs(60 * 60);
+
+/// Most principals of which it is known what they spent; beyond, all are counted anew.
+pub const MAX_SPENDERS: usize = 10_000;
+
+/// Most questions for leases of one principal that are open at once; who asks then does not wait.
+pub const MAX_LEASE_QUESTIONS_EACH: usize = 1024;
+
+/// Share of the store that a repository may hold when the store is full and nothing else is said, percent.
+pub const DEFAULT_SHARE_PERCENT: u8 = 50;
+
+/// Age of a blob that no result names from which on it goes where its repository is over its share.
+pub const SHARE_ORPHAN_GRACE: Duration = Duration::from_secs(60);
+
 /// Most sessions at once, and most tokens of CI services that are remembered as used.
 pub const MAX_SESSIONS: usize = 20_000;
 

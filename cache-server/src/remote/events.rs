@@ -181,7 +181,8 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
         // Who may not write results is told so when there are some.
         Ok(Err(StoreError::ReadOnly(why))) => {
             let (job, said) = ((batch.run, batch.job), why.clone());
-            let note = move |rows: &_| unshared::note(rows, (&job.0, &job.1), &said);
+            let scopes = service.policy.going_on();
+            let note = move |rows: &_| unshared::note(rows, &scopes, (&job.0, &job.1), &said);
             let noted = service.history.write(note).await;
             return Err(noted.map_or_else(|error| error.to_string(), |()| why));
         }
@@ -192,8 +193,9 @@ async fn send(service: &Service, edge: &Edge, waiting: Waiting) -> Result<(), St
         }
         Err(_) => return Err("no answer in minutes".into()),
     }
+    let scopes = service.policy.going_on();
     let remove = move |index: &_| {
-        unshared::forget(index, (&batch.run, &batch.job))?;
+        unshared::forget(index, &scopes, (&batch.run, &batch.job))?;
         outgoing::remove(index, &rows)
     };
     service.history.write(remove).await.map_err(|error| error.to_string())

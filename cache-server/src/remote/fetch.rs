@@ -19,8 +19,9 @@ use super::breaker::FaultKind;
 use super::flights::{By, Claim, Other};
 use super::{Edge, Side, count, kind_of, lock};
 use crate::error::ApiError;
-use crate::index::{self, quarantine, records};
+use crate::index::{self, makers, quarantine, records};
 use crate::limits::{REMOTE_BRING, REMOTE_FETCH, REMOTE_FETCHES};
+use crate::maker;
 use crate::publish;
 use crate::service::Service;
 
@@ -426,7 +427,12 @@ async fn keep(service: Service, wanted: Wanted) {
         let Some(row) = records::stored(index, &scope, &key)? else { return Ok(None) };
         let whole = row.blobs.iter().all(|(_, size)| size.is_some());
         let body = if whole { records::body(index, row.id)? } else { None };
-        Ok(body.map(|body| (body, row.unit_key, row.generation)))
+        let known = makers::of_result(index, &scope, &key)?;
+        let sealed = body.zip(known).and_then(|(body, known)| {
+            let record = serde_json::from_slice(&body).ok()?;
+            maker::sealed(&record, &known.origin.made).ok()
+        });
+        Ok(sealed.map(|body| (body, row.unit_key, row.generation)))
     });
     match row.await {
         Ok(Some((body, unit, generation))) => {

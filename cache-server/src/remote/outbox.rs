@@ -28,6 +28,8 @@ use crate::limits::{
     DRAIN_STALL, MAX_LOST_KNOWN, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY,
     OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
 };
+use crate::revoke::BehindIt;
+use crate::revoke::take::take_back;
 use crate::service::Service;
 
 /// Longest that the task sleeps when there is nothing to do.
@@ -240,12 +242,31 @@ async fn send(service: &Service, queued: Queued) {
             if stored != Stored::Collected {
                 count(&edge.counts.sent, 1);
             }
-            let id = queued.id;
-            let note = move |index: &_| match stored {
-                Stored::Collected => rows::collect(index, id),
-                Stored::Durable | Stored::AlreadyThere => rows::remove(index, id),
+            let (id, of) = (queued.id, queued.clone());
+            let note = move |index: &_| {
+                let here = records::stored(index, &of.scope, &of.result_key)?.is_some();
+                match stored {
+                    Stored::Collected => rows::collect(index, id)?,
+                    Stored::Durable | Stored::AlreadyThere => rows::remove(index, id)?,
+                }
+                Ok(here)
             };
-            service.index.write(note).await
+            match service.index.write(note).await {
+                // It was taken away here while it was sent.
+                Ok(false) => {
+                    let there = name_of(service, edge, &queued).into_iter().collect();
+                    let BehindIt { left, why, .. } = take_back(edge, there).await;
+                    if left > 0 {
+                        service.log.warn(format_args!(
+                            "result {}: removed here, and sent at that moment; it may be there still: {}",
+                            queued.result_key,
+                            why.unwrap_or_default()
+                        ));
+                    }
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
         }
         Err(NotSent::Never(why)) => {
             lose(service, edge, &queued, &why);
@@ -278,22 +299,24 @@ enum NotSent {
     Never(String),
 }
 
+/// What a result is called there; none: it must not be there.
+fn name_of(service: &Service, edge: &Edge, queued: &Queued) -> Option<ResultName> {
+    let Queued { unit_key: unit, result_key: result, generation, .. } = *queued;
+    let scope = edge.written(&service.policy, &queued.scope, queued.named.as_ref())?;
+    Some(ResultName { scope, unit, result, generation })
+}
+
 async fn attempt(service: &Service, edge: &Edge, queued: &Queued) -> Result<Stored, NotSent> {
-    let Queued { scope, unit_key, result_key, stored, generation, .. } = queued;
+    let Queued { scope, unit_key, result_key, stored, .. } = queued;
     let gone = || NotSent::Never("it is gone or damaged here".into());
     let object = records::object_name(scope, unit_key, result_key, *stored).ok_or_else(gone)?;
     let record = match service.store.record(&object).await {
-        Ok(record) => record.ok_or_else(gone)?,
+        Ok(found) => found.ok_or_else(gone)?.0,
         Err(StoreError::Damaged { .. }) => return Err(gone()),
         Err(error) => return Err(NotSent::Later(FaultKind::Unreachable, error.to_string())),
     };
     let elsewhere = || NotSent::Never("nothing of its scope is kept there".into());
-    let name = ResultName {
-        scope: edge.written(&service.policy, queued).ok_or_else(elsewhere)?,
-        unit: *unit_key,
-        result: *result_key,
-        generation: *generation,
-    };
+    let name = name_of(service, edge, queued).ok_or_else(elsewhere)?;
     let bytes = record.blobs().iter().map(|(_, size)| size).sum();
     let _on_the_way = edge.outbox.on_the_way(bytes);
     let storing = edge.remote.store(&name, &record, service.store.backend());

@@ -19,6 +19,7 @@ use crate::error::ApiError;
 use crate::index::quarantine;
 use crate::index::records::{self, RecordRow, Times};
 use crate::limits::REMOTE_ANSWER;
+use crate::maker::{By, Made};
 use crate::principal::Scoped;
 use crate::remote::ways::Way;
 use crate::service::Service;
@@ -139,8 +140,9 @@ pub(crate) async fn arrive(
         along.push((wanted, blobs, claim));
         let created_ms = if stored_ms == 0 { now_ms } else { stored_ms.min(now_ms) };
         let times = Times { created_ms, used_ms: now_ms };
-        let row = RecordRow::new(own.id.clone(), record, 0, times)
+        let mut row = RecordRow::new(own.id.clone(), record, 0, times)
             .map_err(|error| ApiError::Internal(error.to_string()))?;
+        row.origin.made = Made { by: By::Behind { place: edge.remote.display() }, at_ms: now_ms };
         rows.push(RecordRow { afar: Some(name), ..row });
     }
     let new = service

@@ -8,7 +8,6 @@
 use kiln_storage::Scope;
 
 use super::Edge;
-use crate::index::outbox::Queued;
 use crate::principal::{Policy, Rights, Scoped};
 
 /// Where results come from, and to.
@@ -38,11 +37,17 @@ impl Edge {
         self.sends && (policy.goes_on(scope) || self.remote.keeps_scopes())
     }
 
-    /// The scope there that a result goes to; none: it must not be there.
-    pub(crate) fn written(&self, policy: &Policy, queued: &Queued) -> Option<Scope> {
-        match policy.goes_on(&queued.scope) {
+    /// The scope there that a result goes to from a scope here, by its id and, where that is known, its name; none:
+    /// it must not be there.
+    pub(crate) fn written(
+        &self,
+        policy: &Policy,
+        id: &str,
+        named: Option<&Scope>,
+    ) -> Option<Scope> {
+        match policy.goes_on(id) {
             true => Some(self.own_scope()),
-            false => queued.named.clone().filter(|_| self.remote.keeps_scopes()),
+            false => named.filter(|_| self.remote.keeps_scopes()).cloned(),
         }
     }
 }

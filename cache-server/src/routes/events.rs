@@ -108,7 +108,8 @@ pub(crate) async fn stats(
         blobs,
         bytes,
         budget_bytes: service.config.cache_size,
-        storage: service.store.display(),
+        // Who has no token where one is asked for learns nothing of the machine.
+        storage: if principal.is_public() { String::new() } else { service.store.display() },
     };
     Ok(Json(stats))
 }

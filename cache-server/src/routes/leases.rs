@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use kiln_storage::api::{
     HoldRequest, LeaseRequest, LeaseResponse, LeasesResponse, Problem, ReleaseRequest,
 };
@@ -18,6 +18,7 @@ use serde::Deserialize;
 use super::runs::{Asked, malformed, name};
 use crate::error::ApiError;
 use crate::http::body;
+use crate::http::middleware::peer_of;
 use crate::leases::LeaseId;
 use crate::limits::MAX_LEASE_BODY_BYTES;
 use crate::principal::Principal;
@@ -48,14 +49,17 @@ pub(crate) struct Which {
 pub(crate) async fn ask(
     State(service): State<Service>,
     principal: Principal,
-    headers: HeaderMap,
     request: Request,
 ) -> Result<Json<LeaseResponse>, ApiError> {
+    let (headers, peer) = (request.headers().clone(), peer_of(request.extensions()));
     let mut request: LeaseRequest = body::json_within(request, MAX_LEASE_BODY_BYTES).await?;
     if request.known.len() > MAX_LOOKUP_KEYS {
         return Err(ApiError::TooLarge("the number of keys"));
     }
     let Ok(_open) = service.questions.try_acquire() else {
+        return Ok(Json(LeaseResponse::Free));
+    };
+    let Some(_waits) = Waits::begin(&service, principal.spender(peer)) else {
         return Ok(Json(LeaseResponse::Free));
     };
     // Who stores nothing has nothing to offer to those who would wait.
@@ -151,6 +155,28 @@ pub(crate) async fn list(
     let mut listed = LeasesResponse { leases: principal.read_ids().iter().flat_map(of).collect() };
     behind::list(&service, &principal, (&headers, uri.query()), &mut listed).await;
     Ok(Json(listed))
+}
+
+/// A question of somebody that is open.
+struct Waits {
+    service: Service,
+    name: Option<String>,
+}
+
+impl Waits {
+    /// One more, unless they have too many.
+    fn begin(service: &Service, name: Option<String>) -> Option<Self> {
+        let may = name.as_ref().is_none_or(|name| service.policy.trust().spending().wait(name));
+        may.then(|| Self { service: service.clone(), name })
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            self.service.policy.trust().spending().waited(name);
+        }
+    }
 }
 
 /// The lease of an id that this server made.

@@ -23,8 +23,11 @@ use crate::service::Service;
 )]
 pub(crate) async fn metrics(
     State(service): State<Service>,
-    _principal: Principal,
+    principal: Principal,
 ) -> Result<impl IntoResponse, ApiError> {
+    if principal.is_public() {
+        return Err(ApiError::Forbidden("only with a token"));
+    }
     service.reports.flush(&service).await?;
     // By the connection that writes, as statistics are: lookups go on.
     let (store, oldest_ms) = service

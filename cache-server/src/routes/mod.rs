@@ -13,12 +13,13 @@ pub(crate) mod pages;
 pub(crate) mod quarantine;
 pub(crate) mod range;
 pub(crate) mod results;
+pub(crate) mod revoke;
 pub(crate) mod runs;
 pub(crate) mod server;
 pub(crate) mod session;
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::error::ApiError;
 use crate::http::middleware;
@@ -38,7 +39,9 @@ pub(crate) fn table() -> Vec<Route> {
         ),
         ("/v1/blobs/missing", &["post"], post(blobs::missing)),
         ("/v1/blobs/pack", &["post"], post(blobs::packed)),
-        ("/v1/results/{key}", &["put"], put(results::publish)),
+        ("/v1/results/{key}", &["delete", "put"], delete(revoke::delete).put(results::publish)),
+        ("/v1/results/{key}/maker", &["get"], get(revoke::maker)),
+        ("/v1/revoke", &["post"], post(revoke::revoke)),
         ("/v1/results/{key}/bring", &["post"], post(results::bring)),
         ("/v1/results/{key}/reject", &["post"], post(results::reject)),
         ("/v1/results/{key}/quarantine", &["post"], post(quarantine::add)),

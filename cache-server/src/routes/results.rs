@@ -11,6 +11,7 @@ use kiln_storage::{ObjectName, ResultKey, Scope};
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::records;
+use crate::maker::again;
 use crate::principal::{Principal, Scoped};
 use crate::publish::{self, Published};
 use crate::remote::fetch;
@@ -153,5 +154,8 @@ pub(crate) async fn reject(
     let name = ObjectName::record(&scope, &row.unit_key, &key, row.generation);
     // The row is gone: an object that stays is found without blobs by the next rebuild.
     let _ = service.store.delete(&name).await;
+    if row.again {
+        again::forget(&service, &scope.id(), &key).await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }

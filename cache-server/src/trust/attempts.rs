@@ -44,7 +44,7 @@ pub(crate) enum Tell {
 }
 
 /// What counts as one address: of the newer kind, what one household has.
-fn place(address: IpAddr) -> IpAddr {
+pub(crate) fn place(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
         ip => ip,

@@ -52,6 +52,8 @@ pub(crate) struct Claims {
     pub run_attempt: String,
     /// The commit.
     pub sha: String,
+    /// The number of who started it.
+    pub actor_id: String,
 }
 
 /// Why a token is not believed; the text says nothing of its content.
@@ -201,6 +203,7 @@ impl Claims {
             &self.run_id,
             &self.run_attempt,
             &self.sha,
+            &self.actor_id,
         ];
         if needed.iter().any(|text| text.is_empty())
             || needed.iter().chain(&all).any(|text| text.len() > MAX_CLAIM_BYTES)

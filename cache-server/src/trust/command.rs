@@ -6,8 +6,10 @@ use std::path::Path;
 use kiln_storage::Scope;
 
 use super::secret::{Secret, TOKEN_PREFIX};
+use super::spending::Allowance;
 use super::tokens::{Token, TokenFile};
 use crate::clock;
+use crate::config::parse_size;
 use crate::gc::parse_time;
 use crate::limits::{MAX_REF_BYTES, MAX_TOKEN_LIFE, MAX_TOKEN_NAME_BYTES};
 
@@ -15,6 +17,7 @@ use crate::limits::{MAX_REF_BYTES, MAX_TOKEN_LIFE, MAX_TOKEN_NAME_BYTES};
 pub const USAGE: &str =
     "usage: kiln-server token create --name NAME --repository REPOSITORY --ref REF
                    [--rights read|write] [--read [REPOSITORY@]REF]... [--expires TIME]
+                   [--max-requests NUMBER] [--max-upload SIZE]
        kiln-server token list
        kiln-server token revoke NAME
        each with [--dir PATH], the directory of the server (KILN_DIR)";
@@ -69,12 +72,14 @@ struct Asked {
     reads: Vec<Scope>,
     writes: bool,
     life_ms: u64,
+    allowance: Allowance,
 }
 
 impl Asked {
     fn parse(args: &[String]) -> Result<Self, String> {
         let (mut name, mut repository, mut reference) = (None, None, None);
         let (mut reads, mut writes, mut expires) = (Vec::new(), false, "90d");
+        let mut allowance = Allowance::default();
         let mut args = args.iter();
         while let Some(flag) = args.next() {
             let value = args.next().ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
@@ -87,6 +92,8 @@ impl Asked {
                 "--rights" if value == "read" => writes = false,
                 "--rights" => return Err(format!("rights is {value:?}; it accepts read or write")),
                 "--expires" => expires = value,
+                "--max-requests" => allowance.max_requests = Some(number(value)?),
+                "--max-upload" => allowance.max_upload = Some(size(value)?),
                 _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
             }
         }
@@ -115,7 +122,7 @@ impl Asked {
             return Err("expires is nothing, or more than ten years".into());
         }
         let life_ms = u64::try_from(life.as_millis()).map_err(|error| error.to_string())?;
-        Ok(Self { name, own, reads, writes, life_ms })
+        Ok(Self { name, own, reads, writes, life_ms, allowance })
     }
 
     fn token(self, secret: &Secret, now_ms: u64) -> Token {
@@ -126,8 +133,24 @@ impl Asked {
             writes: self.writes.then_some(self.own),
             created_ms: now_ms,
             expires_ms: now_ms.saturating_add(self.life_ms),
+            max_requests: self.allowance.max_requests,
+            max_upload: self.allowance.max_upload,
         }
     }
+}
+
+/// Requests in a minute.
+fn number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| {
+        format!("max-requests is {text:?}; it accepts a number of requests in a minute")
+    })
+}
+
+/// Bytes in an hour.
+fn size(text: &str) -> Result<u64, String> {
+    parse_size("max-upload", text, "a size in an hour such as 20GiB")
+        .map_err(|error| error.to_string())
 }
 
 /// A repository or a ref that can be part of a scope.
@@ -187,6 +210,8 @@ mod tests {
             (format!("{whole} --name \u{1b}"), "characters"),
             (format!("{whole} --ref a@b"), "neither"),
             (format!("{whole} --read"), "no value"),
+            (format!("{whole} --max-requests 0"), "in a minute"),
+            (format!("{whole} --max-upload much"), "20GiB"),
             (format!("{whole} --admin yes"), "unknown flag"),
             ("list all".to_owned(), "usage"),
         ] {

@@ -10,6 +10,7 @@ use kiln_storage::Scope;
 use serde::Deserialize;
 
 use super::claims::Claims;
+use super::spending::Allowance;
 use crate::limits::{MAX_REF_BYTES, MAX_RULES, MAX_SESSION_MINUTES};
 
 /// The issuer of github.com.
@@ -70,6 +71,12 @@ pub(crate) struct Repository {
     /// Whether what the default branch stored is anybody's to read.
     #[serde(default)]
     pub public_read: bool,
+    /// How many requests a run may make in a minute.
+    pub max_requests: Option<u64>,
+    /// How many bytes a run may send in an hour.
+    pub max_upload: Option<u64>,
+    /// How much of a store that is full the repository may hold, percent.
+    pub max_share: Option<u8>,
 }
 
 /// What becomes of jobs on runners of one's own.
@@ -119,6 +126,8 @@ pub(crate) struct Given {
     pub reads: Vec<Scope>,
     /// The scope that it writes.
     pub writes: Option<Scope>,
+    /// How much it may ask for.
+    pub allowance: Allowance,
 }
 
 impl Rules {
@@ -160,6 +169,9 @@ impl Rules {
             if !self.issuers.iter().any(|known| known.url == *issuer) {
                 return Err(format!("the issuer of {id} is not among the issuers"));
             }
+            if one.max_share.is_some_and(|share| !(1..=100).contains(&share)) {
+                return Err(format!("max_share of {id} is not 1 to 100"));
+            }
             let again = |other: &Repository| other.id == *id && other.issuer == *issuer;
             if self.repositories[..i].iter().any(again) {
                 return Err(format!("{id} is listed twice"));
@@ -171,6 +183,12 @@ impl Rules {
     /// How long a session lasts.
     pub(crate) fn session(&self) -> Duration {
         Duration::from_secs(60 * self.session_minutes)
+    }
+
+    /// How much of a store that is full a repository may hold, by what it is called in scopes; percent.
+    pub(crate) fn share(&self, repository: &str) -> Option<u8> {
+        let name = repository.strip_suffix(SELF_HOSTED).unwrap_or(repository);
+        self.repositories.iter().find(|one| one.scopes() == name)?.max_share
     }
 
     /// The scopes that anybody may read.
@@ -282,7 +300,8 @@ pub(crate) fn map(claims: &Claims, rules: &Rules) -> Result<Given, Refusal> {
     }
     let may = |own: &&str| may_write(repository, claims, own);
     let writes = own.filter(may).map(|own| Scope::new(name.clone(), own));
-    Ok(Given { reads, writes })
+    let Repository { max_requests, max_upload, .. } = *repository;
+    Ok(Given { reads, writes, allowance: Allowance { max_requests, max_upload } })
 }
 
 /// Whether the rules of a repository let a job write its ref.

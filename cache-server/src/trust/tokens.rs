@@ -18,7 +18,9 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Hash;
+use super::spending::Allowance;
 use crate::limits::{MAX_TOKENS, MAX_TOKENS_BYTES, TOKENS_LOOKED_AFTER};
+use crate::maker::By;
 use crate::place::make_private_dir;
 use crate::principal::{Kind, Principal, Rights};
 
@@ -47,6 +49,12 @@ pub(crate) struct Token {
     pub created_ms: u64,
     /// When it ends, milliseconds since 1970.
     pub expires_ms: u64,
+    /// How many requests it may make in a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<u64>,
+    /// How many bytes it may send in an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_upload: Option<u64>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -335,6 +343,8 @@ impl From<Token> for Known {
         let rights = Rights {
             kind: Kind::Named,
             name: format!("token {}", token.name),
+            by: By::Token { name: token.name.clone() },
+            allowance: Allowance { max_requests: token.max_requests, max_upload: token.max_upload },
             reads: token.reads.iter().cloned().map(Into::into).collect(),
             writes: token.writes.clone().map(Into::into),
         };
@@ -355,6 +365,8 @@ mod tests {
             writes: None,
             created_ms: 1,
             expires_ms: 10,
+            max_requests: None,
+            max_upload: None,
         }
     }
 

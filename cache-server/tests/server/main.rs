@@ -2,6 +2,8 @@
 
 // In test code clippy lets `unwrap` pass; it knows it by this attribute.
 #[cfg(test)]
+mod allowances;
+#[cfg(test)]
 mod blobs;
 #[cfg(test)]
 mod browser;
@@ -41,6 +43,8 @@ mod readers;
 mod remotes;
 #[cfg(test)]
 mod results;
+#[cfg(test)]
+mod revoke;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]

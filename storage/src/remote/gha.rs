@@ -284,6 +284,11 @@ impl Remote for GhaRemote {
         Ok(())
     }
 
+    /// An entry of the service is never changed, and others find what is in it.
+    async fn take_back(&self, name: &ResultName) -> StoreResult<bool> {
+        self.reject(name).await.map(|()| false)
+    }
+
     async fn note(&self, scopes: &[Scope], name: &str) -> StoreResult<Option<Bytes>> {
         for scope in scopes {
             if let Some(text) = self.collected.note(scope, name) {

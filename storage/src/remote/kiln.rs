@@ -327,6 +327,17 @@ impl Remote for KilnRemote {
         }
     }
 
+    async fn take_back(&self, name: &ResultName) -> StoreResult<bool> {
+        let path = format!("/v1/results/{}", name.result);
+        match self.http.ask(Method::DELETE, &path, Bytes::new()).await? {
+            Answer::Good(_) => Ok(true),
+            Answer::Refused(Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(true),
+            // It is older than that.
+            Answer::Refused(Refused { status: StatusCode::METHOD_NOT_ALLOWED, .. }) => Ok(false),
+            Answer::Refused(refused) => Err(refused.of_read()),
+        }
+    }
+
     async fn note(&self, _scopes: &[Scope], name: &str) -> StoreResult<Option<Bytes>> {
         let path = format!("/v1/notes/{name}");
         match self.http.ask(Method::GET, &path, Bytes::new()).await? {

@@ -72,3 +72,38 @@ fn a_server_that_hangs_up_after_each_answer() {
     assert_eq!(world.stats()["units"], 6);
     assert_eq!(world.stats()["hit_local"], 2);
 }
+
+/// One that answers to everything that too much was asked for.
+fn start_full(at: PathBuf) {
+    let listener = UnixListener::bind(at).unwrap();
+    let body = r#"{"type":"/problems/over-limit","title":"full","status":429,"request_id":"1"}"#;
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut asked = BufReader::new(client.try_clone().unwrap());
+                while message(&mut asked).is_some() && client.write_all(answer.as_bytes()).is_ok() {
+                }
+            });
+        }
+    });
+}
+
+/// The build goes on, and it is said why nothing came from there.
+#[test]
+fn a_server_that_was_asked_for_too_much() {
+    let world = world!();
+    let project = small_app(&world, "app");
+    let (place, notes) = (world.at("full.sock"), world.at("notes.jsonl"));
+    start_full(place.clone());
+    let address = format!("unix://{}", place.display());
+    let build = world.cargo(&project, &["build"]).env("KILN_SERVER", &address);
+    build.env("KILN_REPORT_FILE", &notes).run().ok();
+    check_app(&world, &project);
+    let notes = std::fs::read_to_string(notes).unwrap();
+    assert!(notes.contains(r#""reason":"over-limit""#), "{notes}");
+}

@@ -29,7 +29,7 @@ fn claims(event: &str, ref_type: &str, reference: &str, base: &str) -> Claims {
 
 /// Refs that are read and the one that is written, in the scopes of repository 7.
 fn given(claims: &Claims, rules: &Rules) -> (Vec<String>, Option<String>) {
-    let Given { reads, writes } = map(claims, rules).unwrap();
+    let Given { reads, writes, .. } = map(claims, rules).unwrap();
     assert!(reads.iter().chain(&writes).all(|scope| scope.repository() == "github:7"));
     let name = |scope: &Scope| scope.reference().to_owned();
     (reads.iter().map(name).collect(), writes.as_ref().map(name))
