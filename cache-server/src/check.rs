@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::config::ServeConfig;
 use crate::limits::MAX_RULES_BYTES;
+use crate::tls;
 use crate::trust::Trust;
 use crate::trust::rules::Rules;
 use crate::trust::tokens::TokenFile;
@@ -73,7 +74,19 @@ pub fn check(config: &ServeConfig) -> (Vec<String>, Vec<String>) {
             Ok(trust) if trust.is_required() => "who has a token",
             _ => "anybody",
         };
-        lines.push(format!("listens on: http://{address} ({who})"));
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        lines.push(format!("listens on: {scheme}://{address} ({who})"));
+    }
+    match (&config.tls, config.tls_files()) {
+        (_, Some(files)) => match files.load() {
+            Ok(key) => {
+                let when = tls::when(&key).map(|when| format!(" ({})", when.words));
+                lines.push(format!("certificate: {}{}", files.cert.display(), when.unwrap_or_default()));
+            }
+            Err(error) => wrong.push(error.in_full()),
+        },
+        (Some(_), None) => lines.push("certificate: not used on a unix socket".to_owned()),
+        (None, None) => {}
     }
     if let (Ok(trust), Some(_)) = (&trust, &config.remote.url)
         && trust.is_required()

@@ -13,6 +13,7 @@ use crate::limits;
 use crate::log::Level;
 use crate::remote::url::{Access, RemoteUrl};
 use crate::socket_path::socket_path;
+use crate::tls::{self, TlsFiles};
 
 /// The address of a shared server when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:5456";
@@ -89,6 +90,8 @@ pub struct ServeConfig {
     pub trust: Option<PathBuf>,
     /// Whether anybody who reaches it over TCP may use it, from other machines too.
     pub allow_anyone: bool,
+    /// What it shows over TCP to speak TLS there, and nothing else.
+    pub tls: Option<TlsFiles>,
 }
 
 /// What is behind a server, and how it is used.
@@ -139,7 +142,13 @@ impl ServeConfig {
             remote: RemoteConfig::default(),
             trust: None,
             allow_anyone: false,
+            tls: None,
         }
+    }
+
+    /// The certificate that is shown, where something listens that shows it.
+    pub(crate) fn tls_files(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref().filter(|_| self.listen.tcp.is_some())
     }
 
     /// A server that somebody starts, with every default.
@@ -179,6 +188,7 @@ impl ServeConfig {
         if let Some(text) = &settings.trust {
             self.trust = Some(parse_trust(text)?);
         }
+        self.tls = parse_tls(settings)?.or(self.tls);
         self.allow_anyone |= settings.allow_anyone;
         self.remote.sends &= !settings.reads_only;
         self.remote.access = settings.access.clone();
@@ -214,6 +224,10 @@ pub struct Settings {
     pub drain: Option<String>,
     /// `KILN_TRUST`, `--trust`.
     pub trust: Option<String>,
+    /// `KILN_TLS_CERT`, `--tls-cert`.
+    pub tls_cert: Option<String>,
+    /// `KILN_TLS_KEY`, `--tls-key`.
+    pub tls_key: Option<String>,
     /// `--allow-anyone`.
     pub allow_anyone: bool,
     /// `KILN_MODE=read`: nothing is sent to what is behind the server.
@@ -241,6 +255,14 @@ pub enum ConfigError {
          accepts file:///absolute/path or memory:"
     )]
     TwoRemotes,
+    /// A certificate without its key, or the other way round.
+    #[error("{set} is set and {missing} is not; TLS takes both")]
+    HalfTls {
+        /// The setting that is set.
+        set: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
 }
 
 impl ConfigError {
@@ -248,7 +270,7 @@ impl ConfigError {
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::Malformed { setting, .. } => Some(setting),
-            Self::TwoRemotes => None,
+            Self::TwoRemotes | Self::HalfTls { .. } => None,
         }
     }
 }
@@ -362,9 +384,26 @@ pub fn parse_drain(text: &str) -> Result<Duration, ConfigError> {
 /// # Errors
 /// No absolute path.
 pub fn parse_trust(text: &str) -> Result<PathBuf, ConfigError> {
+    parse_file("KILN_TRUST", text)
+}
+
+fn parse_file(setting: &'static str, text: &str) -> Result<PathBuf, ConfigError> {
     match text.starts_with('/') && !text.contains('\0') {
         true => Ok(PathBuf::from(text)),
-        false => Err(malformed("KILN_TRUST", text, "the absolute path of a file")),
+        false => Err(malformed(setting, text, "the absolute path of a file")),
+    }
+}
+
+/// `KILN_TLS_CERT` and `KILN_TLS_KEY`.
+fn parse_tls(settings: &Settings) -> Result<Option<TlsFiles>, ConfigError> {
+    match (&settings.tls_cert, &settings.tls_key) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => {
+            let (cert, key) = (parse_file(tls::CERT, cert)?, parse_file(tls::KEY, key)?);
+            Ok(Some(TlsFiles { cert, key }))
+        }
+        (Some(_), None) => Err(ConfigError::HalfTls { set: tls::CERT, missing: tls::KEY }),
+        (None, Some(_)) => Err(ConfigError::HalfTls { set: tls::KEY, missing: tls::CERT }),
     }
 }
 

@@ -42,6 +42,7 @@ mod store;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod trust;
 
 pub use check::check;
@@ -51,4 +52,5 @@ pub use remote::url::{Access, RemoteUrl};
 pub use routes::openapi::text as openapi_text;
 pub use serve::{ServeError, Server, serve};
 pub use socket_path::socket_path;
+pub use tls::{TlsError, TlsFiles};
 pub use trust::command::{USAGE as TOKEN_USAGE, token};

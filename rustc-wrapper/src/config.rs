@@ -23,6 +23,8 @@ pub enum ServerPlace {
     Unix(PathBuf),
     /// A server reached by TCP, as `host:port`.
     Tcp(String),
+    /// The same by TLS.
+    Tls(String),
 }
 
 /// What the wrapper may do.
@@ -205,15 +207,17 @@ fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
             "a server takes no name and password",
         ));
     }
-    if value.starts_with("https://") {
-        return fail("TLS is not available in this version");
-    }
-    let Some(rest) = value.strip_prefix("http://") else {
-        return fail("not a server address");
+    let (rest, tls) = match (value.strip_prefix("http://"), value.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, false),
+        (_, Some(rest)) => (rest, true),
+        _ => return fail("not a server address"),
     };
     let host = rest.trim_end_matches('/');
     match host.rsplit_once(':').map(|(name, port)| (name.is_empty(), port.parse::<u16>())) {
-        Some((false, Ok(1..))) if !host.contains('/') => Ok(ServerPlace::Tcp(host.to_owned())),
+        Some((false, Ok(1..))) if !host.contains('/') => Ok(match tls {
+            true => ServerPlace::Tls(host.to_owned()),
+            false => ServerPlace::Tcp(host.to_owned()),
+        }),
         _ => fail("host and port are needed"),
     }
 }
@@ -250,6 +254,8 @@ impl Config {
             upstream: setting("KILN_UPSTREAM"),
             drain: setting("KILN_DRAIN"),
             trust: setting("KILN_TRUST"),
+            tls_cert: setting("KILN_TLS_CERT"),
+            tls_key: setting("KILN_TLS_KEY"),
             allow_anyone: false,
             reads_only: matches!(env.text("KILN_MODE"), Some("read" | "off")),
             access: env.access(),
@@ -338,6 +344,9 @@ mod tests {
             ("KILN_SERVER", "localhost:1"),
             ("KILN_SERVER", "http://host"),
             ("KILN_SERVER", "http://host:0"),
+            ("KILN_SERVER", "https://host"),
+            ("KILN_TLS_CERT", "/cert.pem"),
+            ("KILN_TLS_KEY", "/key.pem"),
             ("KILN_SERVER", "unix://x"),
             ("KILN_MODE", "write"),
             ("KILN_PATHS", "short"),
@@ -367,7 +376,8 @@ mod tests {
         ] {
             let error = resolve(&[(name, value)]).unwrap_err();
             let text = error.to_string();
-            assert!(text.contains(name) && text.contains("it accepts "), "{text}");
+            let says = text.contains("it accepts ") || text.contains("TLS takes both");
+            assert!(text.contains(name) && says, "{text}");
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Setting {
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "KILN_SERVER",
-        accepts: "`http://host:port` or `unix:///path`",
+        accepts: "`http(s)://host:port` or `unix:///path`",
         default: "a local server, found or started",
         about: "The server that answers, in place of a local one. What a local one stands before is \
                 `KILN_UPSTREAM`; remote.md says which of them to set.",
@@ -73,6 +73,19 @@ pub const SETTINGS: &[Setting] = &[
         accepts: "an absolute path",
         default: "none",
         about: "The file with the rules for CI services and repositories, for a server; see trust.md.",
+    },
+    Setting {
+        name: "KILN_TLS_CERT",
+        accepts: "an absolute path",
+        default: "none",
+        about: "The certificate chain (PEM) that a server shows over TCP; with `KILN_TLS_KEY` it speaks TLS there and \
+                nothing else; see operations.md.",
+    },
+    Setting {
+        name: "KILN_TLS_KEY",
+        accepts: "an absolute path",
+        default: "none",
+        about: "The key (PEM) of the certificate in `KILN_TLS_CERT`.",
     },
     Setting {
         name: "KILN_DRAIN",

@@ -2,7 +2,7 @@
 //!
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
 //! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL] [--trust FILE]
-//! [--allow-anyone] [--check]`; `kiln-server health`, which asks whether the server answers; `kiln-server token …`, which
+//! [--tls-cert FILE --tls-key FILE] [--allow-anyone] [--check]`; `kiln-server health`, which asks whether the server answers; `kiln-server token …`, which
 //! makes and revokes tokens; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
 //! which prints docs/openapi.json.
 
@@ -16,15 +16,17 @@ use kiln_server::{Access, ServeConfig, ServeError, Settings};
 const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
                    [--storage URL] [--upstream URL] [--drain SECONDS] [--cache-size SIZE]
-                   [--idle SECONDS] [--log LEVEL] [--trust FILE] [--allow-anyone] [--check]
+                   [--idle SECONDS] [--log LEVEL] [--trust FILE] [--tls-cert FILE --tls-key FILE]
+                   [--allow-anyone] [--check]
        kiln-server health [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
+                   [--tls-cert FILE --tls-key FILE]
        kiln-server token create|list|revoke ... [--dir PATH]
        kiln-server gc --storage URL [--dry-run] [--unused TIME] [--quota [SCOPE=]SIZE]...
                    [--pin [SCOPE:]RESULT]... [--unpin [SCOPE:]RESULT]... [--grace TIME]
                    [--format text|json]
        kiln-server openapi
-Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE, KILN_LOG
-and KILN_TRUST apply.";
+Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE, KILN_LOG,
+KILN_TRUST, KILN_TLS_CERT and KILN_TLS_KEY apply.";
 
 /// What the environment says.
 #[derive(Default)]
@@ -53,6 +55,8 @@ fn environment() -> Environment {
             upstream: text("KILN_UPSTREAM"),
             drain: text("KILN_DRAIN"),
             trust: text("KILN_TRUST"),
+            tls_cert: text("KILN_TLS_CERT"),
+            tls_key: text("KILN_TLS_KEY"),
             allow_anyone: false,
             reads_only: matches!(text("KILN_MODE").as_deref(), Some("read" | "off")),
             access: Access {
@@ -116,6 +120,10 @@ fn main() -> ExitCode {
     match kiln_server::serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ServeError::AlreadyRunning) => ExitCode::from(3),
+        Err(ServeError::Tls(error)) => {
+            say(&error.in_full());
+            ExitCode::from(2)
+        }
         Err(error) => {
             say(&error.to_string());
             ExitCode::FAILURE
@@ -236,6 +244,8 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, S
             "--upstream" => settings.upstream = Some(value),
             "--drain" => settings.drain = Some(value),
             "--trust" => settings.trust = Some(value),
+            "--tls-cert" => settings.tls_cert = Some(value),
+            "--tls-key" => settings.tls_key = Some(value),
             _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
         }
     }

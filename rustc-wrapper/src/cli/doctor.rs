@@ -9,6 +9,7 @@ use kiln_server::RemoteUrl;
 use kiln_storage::api::RemoteStatus;
 
 use super::{bytes, results, server, stats};
+use crate::client::ClientError;
 use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
 use crate::local::{self, Faults};
@@ -170,23 +171,34 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
     let mut client = match local::connect(env, config) {
         Ok(client) => client,
         Err(error) => {
-            let hint = match config.server {
-                ServerPlace::Local => {
+            let hint = match (&config.server, &error) {
+                (_, ClientError::Untrusted(_)) => {
+                    "docs/remote.md says whom a client trusts; builds go on without the server"
+                }
+                (ServerPlace::Local, _) => {
                     "server.log in the state directory says why; another program may hold the socket"
                 }
                 _ => "check KILN_SERVER, and that the server runs",
             };
-            lines.add(Mark::Bad, &format!("no server: {error}"), hint);
+            let fact = match &error {
+                ClientError::Untrusted(why) => format!("the server is not used: {why}"),
+                error => format!("no server: {error}"),
+            };
+            lines.add(Mark::Bad, &fact, hint);
             return;
         }
     };
-    let Some(info) = server::info(&mut client) else {
-        lines.add(
-            Mark::Bad,
-            "what listens at the server's place is not Kiln",
-            "remove it, or set KILN_DIR to another place",
-        );
-        return;
+    let info = match server::info(&mut client) {
+        Ok(info) => info,
+        Err(error) => {
+            let hint = match config.server {
+                ServerPlace::Local => "remove it, or set KILN_DIR to another place",
+                _ => "look at KILN_SERVER and KILN_TOKEN",
+            };
+            let fact = format!("what listens at the server's place does not answer as Kiln: {error}");
+            lines.add(Mark::Bad, &fact, hint);
+            return;
+        }
     };
     lines.add(
         Mark::Good,

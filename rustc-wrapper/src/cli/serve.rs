@@ -39,6 +39,12 @@ pub(super) struct Arguments {
     /// The file with the rules for CI services and repositories, as KILN_TRUST
     #[arg(long)]
     trust: Option<String>,
+    /// The certificate chain (PEM) to speak TLS with over TCP, as KILN_TLS_CERT
+    #[arg(long)]
+    tls_cert: Option<String>,
+    /// The key of the certificate (PEM), as KILN_TLS_KEY
+    #[arg(long)]
+    tls_key: Option<String>,
     /// Let anybody in who reaches it, from other machines too
     #[arg(long)]
     allow_anyone: bool,
@@ -62,6 +68,8 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
         upstream: flag(&arguments.upstream, &config.serve.upstream),
         drain: flag(&arguments.drain, &config.serve.drain),
         trust: flag(&arguments.trust, &config.serve.trust),
+        tls_cert: flag(&arguments.tls_cert, &config.serve.tls_cert),
+        tls_key: flag(&arguments.tls_key, &config.serve.tls_key),
         allow_anyone: arguments.allow_anyone,
         reads_only: config.serve.reads_only,
         access: config.serve.access.clone(),
@@ -88,6 +96,10 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
     match kiln_server::serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ServeError::AlreadyRunning) if arguments.local => ExitCode::SUCCESS,
+        Err(ServeError::Tls(error)) => {
+            say::error(&error.to_string(), &[error.hint()]);
+            ExitCode::from(super::USAGE)
+        }
         Err(error) => {
             say::error(&error.to_string(), &["kiln doctor checks the directory and the server"]);
             ExitCode::FAILURE

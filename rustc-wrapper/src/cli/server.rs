@@ -10,7 +10,7 @@ use kiln_storage::api::{DrainRequest, RemoteStatus, ServerInfo, ShutdownRequest}
 use kiln_storage::limits;
 
 use super::{bytes, results, were};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::config::{Config, ServerPlace};
 use crate::env::Env;
 use crate::local::{self, Faults};
@@ -46,9 +46,13 @@ pub(super) fn run(env: &Env, config: &Config, action: &Action) -> ExitCode {
 }
 
 /// Who answers.
-pub(super) fn info(client: &mut Client) -> Option<ServerInfo> {
-    let answer = client.request("GET", "/v1/server", &[], limits::LOOKUP_TIMEOUT).ok()?;
-    serde_json::from_slice(&answer).ok().filter(|info: &ServerInfo| info.name == "kiln")
+///
+/// # Errors
+/// Nobody, or none of Kiln.
+pub(super) fn info(client: &mut Client) -> Result<ServerInfo, ClientError> {
+    let answer = client.request("GET", "/v1/server", &[], limits::LOOKUP_TIMEOUT)?;
+    let info = serde_json::from_slice(&answer).ok().filter(|info: &ServerInfo| info.name == "kiln");
+    info.ok_or(ClientError::Foreign("who listens there is another program"))
 }
 
 fn start(env: &Env, config: &Config) -> ExitCode {
@@ -72,7 +76,7 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
         say::result("no server is running");
         return ExitCode::SUCCESS;
     };
-    let Some(info) = info(&mut client) else {
+    let Ok(info) = info(&mut client) else {
         say::error("what listens there is not Kiln", &[]);
         return ExitCode::FAILURE;
     };
@@ -210,9 +214,9 @@ fn status(env: &Env, config: &Config) -> ExitCode {
         Some(address) => address.to_string(),
         None => "nowhere".into(),
     };
-    let info = super::connect(env, config).ok().and_then(|mut client| info(&mut client));
+    let info = super::connect(env, config).and_then(|mut client| info(&mut client));
     match info {
-        Some(info) => {
+        Ok(info) => {
             let idle =
                 info.idle_s.map_or("never leaves".into(), |s| format!("leaves after {s} s idle"));
             say::result(&format!(
@@ -225,8 +229,12 @@ fn status(env: &Env, config: &Config) -> ExitCode {
             info.remote.iter().for_each(tell_remote);
             ExitCode::SUCCESS
         }
-        None => {
+        Err(ClientError::Absent(_)) => {
             say::result(&format!("not running at {place}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            say::result(&format!("not to be asked at {place}: {error}"));
             ExitCode::FAILURE
         }
     }
