@@ -81,7 +81,11 @@ pub fn check(config: &ServeConfig) -> (Vec<String>, Vec<String>) {
         (_, Some(files)) => match files.load() {
             Ok(key) => {
                 let when = tls::when(&key).map(|when| format!(" ({})", when.words));
-                lines.push(format!("certificate: {}{}", files.cert.display(), when.unwrap_or_default()));
+                lines.push(format!(
+                    "certificate: {}{}",
+                    files.cert.display(),
+                    when.unwrap_or_default()
+                ));
             }
             Err(error) => wrong.push(error.in_full()),
         },

@@ -206,7 +206,8 @@ impl Server {
                 tokio::spawn(connections.clone().accept(listener, None));
             }
             if let Some((listener, tls)) = tcp {
-                tls.iter().for_each(|tls| drop(tokio::spawn(tls.clone().watch(service.log.clone()))));
+                tls.iter()
+                    .for_each(|tls| drop(tokio::spawn(tls.clone().watch(service.log.clone()))));
                 tokio::spawn(connections.clone().accept(listener, tls));
             }
             let reason = until_leaving(

@@ -22,8 +22,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::dates::Validity;
-pub use self::pair::{TlsError, TlsFiles};
 pub(crate) use self::pair::{CERT, KEY};
+pub use self::pair::{TlsError, TlsFiles};
 use crate::clock;
 use crate::limits::{TLS_HANDSHAKE_TIMEOUT, TLS_LOOKED_AFTER};
 use crate::log::Log;
@@ -72,6 +72,15 @@ pub(crate) enum Agreed {
     Http1,
     /// HTTP/2.
     Http2,
+}
+
+impl fmt::Display for Agreed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        })
+    }
 }
 
 impl Tls {
@@ -136,7 +145,10 @@ impl Tls {
             Ok((digest, key)) => {
                 *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
                 *looked = Looked { shown: digest, wrong: None };
-                log.info(format_args!("TLS: another certificate is shown: {}", self.files.cert.display()));
+                log.info(format_args!(
+                    "TLS: another certificate is shown: {}",
+                    self.files.cert.display()
+                ));
                 self.tell_dates(log);
             }
             Err(error) => {
@@ -144,7 +156,9 @@ impl Tls {
                 let told = match &looked.wrong {
                     Some((last, told)) if *last == error => {
                         if !told {
-                            log.warn(format_args!("TLS: the certificate of before is shown on: {error}"));
+                            log.warn(format_args!(
+                                "TLS: the certificate of before is shown on: {error}"
+                            ));
                         }
                         true
                     }
@@ -185,4 +199,23 @@ pub(crate) fn when(key: &CertifiedKey) -> Option<When> {
         _ => format!("is valid until {}", day(until)),
     };
     Some(When { is_now: (from..=until).contains(&now), words })
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_storage::testing::certificates::Authority;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_slow_in_a_handshake_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Authority::new().signs(dir.path(), &["localhost"], 2120);
+        let tls = Tls::open(&TlsFiles { cert: files.cert, key: files.key }).unwrap();
+        let (_silent, stream) = tokio::io::duplex(1024);
+        let begun = tokio::time::Instant::now();
+        let error = tls.accept(stream).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), TLS_HANDSHAKE_TIMEOUT);
+    }
 }

@@ -163,7 +163,9 @@ impl Client {
     /// A line of each head, where one is to be known by something.
     fn authorization(&self) -> String {
         match &self.address {
-            Address::Known(_, Bearer(token)) | Address::Tls(_, Some(Bearer(token))) => format!("authorization: Bearer {token}\r\n"),
+            Address::Known(_, Bearer(token)) | Address::Tls(_, Some(Bearer(token))) => {
+                format!("authorization: Bearer {token}\r\n")
+            }
             Address::Unix(_) | Address::Tcp(_) | Address::Tls(_, None) => String::new(),
         }
     }

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tower::Service as _;
 
+use super::audit;
 use crate::limits::{HEADER_READ_TIMEOUT, MAX_CONNECTIONS, MAX_HEADER_BYTES};
 use crate::principal::Peer;
 use crate::service::Service;
@@ -164,6 +165,9 @@ impl Connections {
             agreed = tls.accept(stream) => agreed,
             () = self.service.leaving() => return,
         };
+        if let Ok((_, agreed)) = &agreed {
+            self.service.log.debug(format_args!("TLS: {agreed} with {}", audit::Place(peer)));
+        }
         match agreed {
             Ok((stream, Agreed::Http1)) => self.serve(stream, peer).await,
             Ok((stream, Agreed::Http2)) => self.serve_h2(stream, peer).await,

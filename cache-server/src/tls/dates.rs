@@ -82,7 +82,8 @@ fn time(element: &Element<'_>) -> Option<i64> {
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year
+        - 719_468
 }
 
 #[cfg(test)]
@@ -117,9 +118,17 @@ mod tests {
             assert_eq!(Validity::of(certificate), Some(Validity { not_before, not_after }));
         };
         check(&certificate(true, utc("700101000000Z"), utc("491231235959Z")), 0, 2_524_607_999);
-        check(&certificate(false, utc("000229120000Z"), long("20500301000000Z")), 951_825_600, 2_529_705_600);
+        check(
+            &certificate(false, utc("000229120000Z"), long("20500301000000Z")),
+            951_825_600,
+            2_529_705_600,
+        );
         for bad in ["7001010000Z", "701301000000Z", "70010100000xZ", "700101000000", ""] {
-            assert_eq!(Validity::of(&certificate(true, utc(bad), utc("491231235959Z"))), None, "{bad}");
+            assert_eq!(
+                Validity::of(&certificate(true, utc(bad), utc("491231235959Z"))),
+                None,
+                "{bad}"
+            );
         }
     }
 

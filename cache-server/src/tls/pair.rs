@@ -112,7 +112,8 @@ impl TlsFiles {
         let unfit = |setting, path: &Path, why| TlsError::Unfit { setting, path: path.into(), why };
         let no_cert = |why| unfit(CERT, &self.cert, why);
         let no_key = |why| unfit(KEY, &self.key, why);
-        let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&pems.cert).collect();
+        let chain: Result<Vec<_>, pem::Error> =
+            CertificateDer::pem_slice_iter(&pems.cert).collect();
         let chain = chain.map_err(|_| no_cert("is no PEM"))?;
         if chain.is_empty() {
             return Err(no_cert("has no certificate in it"));
@@ -149,8 +150,7 @@ fn is_encrypted(pem: &[u8]) -> bool {
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed =
-        |why: String| TlsError::Unreadable { setting, path: path.to_owned(), why };
+    let failed = |why: String| TlsError::Unreadable { setting, path: path.to_owned(), why };
     let said = |error: std::io::Error| failed(error.to_string());
     // A pipe would keep who opens it waiting.
     if !std::fs::metadata(path).map_err(said)?.is_file() {

@@ -16,6 +16,8 @@ mod gc;
 #[cfg(test)]
 mod guarded;
 #[cfg(test)]
+mod h2;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod issuer;
@@ -49,6 +51,8 @@ mod scoped;
 mod stats;
 #[cfg(test)]
 mod stress;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]

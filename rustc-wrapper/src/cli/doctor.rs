@@ -195,7 +195,8 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
                 ServerPlace::Local => "remove it, or set KILN_DIR to another place",
                 _ => "look at KILN_SERVER and KILN_TOKEN",
             };
-            let fact = format!("what listens at the server's place does not answer as Kiln: {error}");
+            let fact =
+                format!("what listens at the server's place does not answer as Kiln: {error}");
             lines.add(Mark::Bad, &fact, hint);
             return;
         }

@@ -40,9 +40,9 @@ pub(super) fn agree(
         // A refusal is found in the error; it says nothing of a name or an address.
         connection.complete_io(&mut stream).map_err(|error| match tls::refusal(&error) {
             Some(why) => ClientError::Untrusted(why),
-            None if error.kind() == io::ErrorKind::WouldBlock => {
-                ClientError::Broken(io::Error::new(io::ErrorKind::TimedOut, "it does not answer to TLS"))
-            }
+            None if error.kind() == io::ErrorKind::WouldBlock => ClientError::Broken(
+                io::Error::new(io::ErrorKind::TimedOut, "it does not answer to TLS"),
+            ),
             None => ClientError::Broken(error),
         })?;
     }
