@@ -27,7 +27,7 @@ pub(crate) fn trust(config: &ServeConfig) -> Result<Trust, String> {
 }
 
 fn rules(config: &ServeConfig) -> Result<Option<Rules>, String> {
-    let Some(path) = &config.trust else { return Ok(None) };
+    let Some(path) = &config.trust else { return Ok(config.rules.clone()) };
     let failed = |why: String| format!("the rules in {} cannot be used: {why}", path.display());
     let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
     if meta.len() > MAX_RULES_BYTES {

@@ -46,7 +46,7 @@ mod tls;
 mod trust;
 
 pub use check::check;
-pub use config::{ConfigError, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
+pub use config::{ConfigError, Key, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
 pub use health::health;
 pub use remote::url::{Access, RemoteUrl};
 pub use routes::openapi::text as openapi_text;

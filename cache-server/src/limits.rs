@@ -91,6 +91,9 @@ pub const DEFAULT_CACHE_SIZE: u64 = 10 * 1024 * 1024 * 1024;
 /// Longest that each step takes of the question whether a server answers.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Longest file of settings, bytes; rules may be in it.
+pub const MAX_CONFIG_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Longest that a starting server waits for one that is just leaving.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 

@@ -7,6 +7,7 @@ mod matrix;
 
 use std::path::{Path, PathBuf};
 
+use kiln_server::config::parse_config;
 use kiln_server::{ServeConfig, Settings};
 
 use crate::env::{Env, SETTINGS};
@@ -134,8 +135,10 @@ pub struct Config {
     pub job: Option<String>,
     /// The values that tell the job from others of its name, when they were told.
     pub matrix: Option<Matrix>,
-    /// Settings of a local server, as they were written; checked.
+    /// Settings of a local server, as variables have them; checked.
     pub serve: Settings,
+    /// The file that has others for a server, where one is named.
+    pub file: Option<PathBuf>,
 }
 
 /// A setting has a value that it does not accept.
@@ -244,23 +247,14 @@ impl Config {
                 .or_else(|| env.absolute("HOME").map(|home| home.join(".cache")))
                 .map(|cache| cache.join("kiln")),
         };
-        let setting = |name| env.text(name).map(str::to_owned);
-        let serve = Settings {
-            listen: None,
-            storage: setting("KILN_STORAGE"),
-            cache_size: setting("KILN_CACHE_SIZE"),
-            idle: setting("KILN_IDLE"),
-            log: setting("KILN_LOG"),
-            upstream: setting("KILN_UPSTREAM"),
-            drain: setting("KILN_DRAIN"),
-            trust: setting("KILN_TRUST"),
-            tls_cert: setting("KILN_TLS_CERT"),
-            tls_key: setting("KILN_TLS_KEY"),
-            allow_anyone: false,
-            reads_only: matches!(env.text("KILN_MODE"), Some("read" | "off")),
-            access: env.access(),
-        };
-        ServeConfig::local(Path::new("/"), None, 0).with(&serve)?;
+        let mut serve = Settings::of_variables(|name| env.text(name).map(str::to_owned));
+        serve.access = env.access();
+        match ServeConfig::local(Path::new("/"), None, 0).with(&serve) {
+            // The other half may be in the file, which only a server reads.
+            Ok(_) | Err(kiln_server::ConfigError::HalfTls { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let file = env.text("KILN_CONFIG").map(parse_config).transpose()?;
         Ok(Self {
             dir,
             server: server(env)?,
@@ -297,6 +291,7 @@ impl Config {
             job: env.text("KILN_JOB").map(str::to_owned),
             matrix: parsed(env, "KILN_MATRIX")?,
             serve,
+            file,
         })
     }
 }
@@ -345,8 +340,9 @@ mod tests {
             ("KILN_SERVER", "http://host"),
             ("KILN_SERVER", "http://host:0"),
             ("KILN_SERVER", "https://host"),
-            ("KILN_TLS_CERT", "/cert.pem"),
-            ("KILN_TLS_KEY", "/key.pem"),
+            ("KILN_TLS_CERT", "cert.pem"),
+            ("KILN_TLS_KEY", "key.pem"),
+            ("KILN_CONFIG", "kiln.toml"),
             ("KILN_SERVER", "unix://x"),
             ("KILN_MODE", "write"),
             ("KILN_PATHS", "short"),
@@ -376,8 +372,7 @@ mod tests {
         ] {
             let error = resolve(&[(name, value)]).unwrap_err();
             let text = error.to_string();
-            let says = text.contains("it accepts ") || text.contains("TLS takes both");
-            assert!(text.contains(name) && says, "{text}");
+            assert!(text.contains(name) && text.contains("it accepts "), "{text}");
         }
     }
 }

@@ -39,6 +39,13 @@ pub const SETTINGS: &[Setting] = &[
         about: "All local state: socket, store, index, logs. Two values never meet.",
     },
     Setting {
+        name: "KILN_CONFIG",
+        accepts: "an absolute path",
+        default: "`$KILN_DIR/kiln.toml`, if it is there",
+        about: "The file with settings of a server; see operations.md. The wrapper does not read it, a server that it \
+                starts does.",
+    },
+    Setting {
         name: "KILN_CACHE_SIZE",
         accepts: "bytes, or a number with `KB`, `MB`, `GB`, `TB` (powers of 1000), `KiB`, `MiB`, `GiB`, `TiB` or `K`, \
                   `M`, `G`, `T` (powers of 1024)",

@@ -98,7 +98,8 @@ fn an_edge_of_a_job_that_stores_nothing_there_reads() {
 /// The server of a job is a process here, which is told of the authority as any program is. It asks by HTTP/2.
 #[test]
 fn an_edge_logs_in_by_tls() {
-    let (dir, authority, address) = (tempfile::tempdir().unwrap(), Authority::new(), free_address());
+    let (dir, authority, address) =
+        (tempfile::tempdir().unwrap(), Authority::new(), free_address());
     let root = dir.path().join("authority.pem");
     authority.write(&root);
     let shown = authority.signs(&dir.path().join("shown"), &["127.0.0.1"], FAR);

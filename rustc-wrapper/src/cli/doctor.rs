@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
-use kiln_server::RemoteUrl;
+use kiln_server::{Key, RemoteUrl, ServeConfig};
 use kiln_storage::api::RemoteStatus;
 
 use super::{bytes, results, server, stats};
@@ -96,6 +96,9 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
         true => lines.add(Mark::Good, "settings: all defaults", ""),
         false => lines.add(Mark::Good, &format!("settings: {}", set.join(" ")), ""),
     }
+    if config.server == ServerPlace::Local {
+        file(config, lines);
+    }
     if config.mode == Mode::Off {
         lines.add(Mark::Note, "KILN_MODE=off: nothing is cached", "unset it");
     }
@@ -111,6 +114,24 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
             "CARGO_INCREMENTAL is not 0: workspace crates of dev builds are compiled incrementally and not cached",
             "eval \"$(kiln env)\"",
         );
+    }
+}
+
+/// What the local server reads when it starts.
+fn file(config: &Config, lines: &mut Lines) {
+    let read = super::serve_settings(config);
+    let base = ServeConfig::local(Path::new("/"), None, 0);
+    match read.and_then(|settings| base.with(&settings).map(|_| settings)) {
+        Ok(settings) => {
+            if let Some(file) = settings.file() {
+                lines.add(Mark::Good, &format!("the local server reads {}", file.display()), "");
+            }
+        }
+        Err(error) => lines.add(
+            Mark::Bad,
+            &format!("the local server does not start: {error}"),
+            "builds go on without it; kiln serve --check says what would be started",
+        ),
     }
 }
 
@@ -243,7 +264,8 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
 
 /// What is behind the server, as the settings name it and as the server knows it.
 fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
-    let wanted = config.serve.upstream.as_deref();
+    let said = super::serve_settings(config).unwrap_or_else(|_| config.serve.clone());
+    let wanted = said.get(Key::Upstream);
     let wanted = wanted.and_then(|url| RemoteUrl::parse("KILN_UPSTREAM", url).ok());
     let has = |url: &RemoteUrl| status.is_some_and(|status| status.place == url.display());
     if config.server == ServerPlace::Local && wanted.is_some_and(|url| !has(&url)) {

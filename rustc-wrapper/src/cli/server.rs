@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
+use kiln_server::Key;
 use kiln_server::config::parse_drain;
 use kiln_server::limits::DEFAULT_DRAIN;
 use kiln_storage::api::{DrainRequest, RemoteStatus, ServerInfo, ShutdownRequest};
@@ -105,7 +106,9 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
 
 /// Has the server send what waits to be sent, for the time that the settings give it; how far it came.
 fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
-    let within = config.serve.drain.as_deref().and_then(|text| parse_drain(text).ok());
+    // What its server was started with, as a rule.
+    let said = super::serve_settings(config).unwrap_or_else(|_| config.serve.clone());
+    let within = said.get(Key::Drain).and_then(|text| parse_drain(text).ok());
     let deadline = Instant::now() + within.unwrap_or(DEFAULT_DRAIN);
     let (mut last, mut said) = (None, String::new());
     loop {
