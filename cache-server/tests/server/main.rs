@@ -48,6 +48,8 @@ mod runs;
 #[cfg(test)]
 mod scoped;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod stats;
 #[cfg(test)]
 mod stress;
