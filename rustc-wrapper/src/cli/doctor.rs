@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use kiln_server::{Key, RemoteUrl, ServeConfig};
-use kiln_storage::api::RemoteStatus;
+use kiln_storage::api::{RemoteStatus, ServerInfo};
 
 use super::{bytes, results, server, stats};
-use crate::client::ClientError;
+use crate::client::{Client, ClientError};
 use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
 use crate::local::{self, Faults};
@@ -188,29 +188,31 @@ fn directory(dir: &Path, lines: &mut Lines) {
     }
 }
 
-fn service(env: &Env, config: &Config, lines: &mut Lines) {
+/// The server, when it answers as it should; a line where it does not.
+fn reached(env: &Env, config: &Config, lines: &mut Lines) -> Option<(Client, ServerInfo)> {
     let mut client = match local::connect(env, config) {
         Ok(client) => client,
+        Err(ClientError::Untrusted(why)) => {
+            lines.add(
+                Mark::Bad,
+                &format!("the server is not used: {why}"),
+                "docs/remote.md says whom a client trusts; builds go on without the server",
+            );
+            return None;
+        }
         Err(error) => {
-            let hint = match (&config.server, &error) {
-                (_, ClientError::Untrusted(_)) => {
-                    "docs/remote.md says whom a client trusts; builds go on without the server"
-                }
-                (ServerPlace::Local, _) => {
+            let hint = match config.server {
+                ServerPlace::Local => {
                     "server.log in the state directory says why; another program may hold the socket"
                 }
                 _ => "check KILN_SERVER, and that the server runs",
             };
-            let fact = match &error {
-                ClientError::Untrusted(why) => format!("the server is not used: {why}"),
-                error => format!("no server: {error}"),
-            };
-            lines.add(Mark::Bad, &fact, hint);
-            return;
+            lines.add(Mark::Bad, &format!("no server: {error}"), hint);
+            return None;
         }
     };
-    let info = match server::info(&mut client) {
-        Ok(info) => info,
+    match server::info(&mut client) {
+        Ok(info) => Some((client, info)),
         Err(error) => {
             let hint = match config.server {
                 ServerPlace::Local => "remove it, or set KILN_DIR to another place",
@@ -219,9 +221,13 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
             let fact =
                 format!("what listens at the server's place does not answer as Kiln: {error}");
             lines.add(Mark::Bad, &fact, hint);
-            return;
+            None
         }
-    };
+    }
+}
+
+fn service(env: &Env, config: &Config, lines: &mut Lines) {
+    let Some((mut client, info)) = reached(env, config, lines) else { return };
     lines.add(
         Mark::Good,
         &format!("server {} ({}), process {}", info.version, info.role, info.pid),
