@@ -328,6 +328,9 @@ mod tests {
             assert!(text.contains("KILN_SERVER") && text.contains("@host"), "{text}");
             assert!(!text.contains("secret"), "{text}");
         }
+        let server = |url| resolve(&[("KILN_SERVER", url)]).unwrap().server;
+        assert_eq!(server("https://cache:5456/"), ServerPlace::Tls("cache:5456".into()));
+        assert_eq!(server("http://[::1]:1"), ServerPlace::Tcp("[::1]:1".into()));
         let socket = resolve(&[("KILN_SERVER", "unix:///run/a@b")]).unwrap();
         assert_eq!(socket.server, ServerPlace::Unix("/run/a@b".into()));
     }

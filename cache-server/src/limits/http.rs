@@ -28,8 +28,9 @@ pub const MAX_STREAMS: u32 = 256;
 /// Most requests of a connection of HTTP/2 that were taken back before they were looked at; with more it ends.
 pub const MAX_TAKEN_BACK: usize = 64;
 
-/// Most requests of a connection of HTTP/2 that were wrong in themselves; with more it ends.
-pub const MAX_WRONG_STREAMS: usize = 64;
+/// Most requests of a connection of HTTP/2, as long as it lasts, that were wrong in themselves; with more it ends. What a
+/// client sends on for a request that was refused early may be among them.
+pub const MAX_WRONG_STREAMS: usize = 1024;
 
 /// Bytes of one request of HTTP/2 that a client may send ahead of who reads them.
 pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
