@@ -142,7 +142,8 @@ impl Connections {
                     tokio::spawn(async move {
                         match tls {
                             None => this.serve(stream, peer).await,
-                            Some(tls) => this.serve_tls(stream, peer, &tls).await,
+                            // Boxed, so that others do not have its size.
+                            Some(tls) => Box::pin(this.serve_tls(stream, peer, &tls)).await,
                         }
                         drop(permit);
                     });
