@@ -85,6 +85,7 @@ impl RunningServer {
     pub fn url(&self) -> String {
         match &self.address {
             Address::Tcp(place) | Address::Known(place, _) => format!("http://{place}"),
+            Address::Tls(place, _) => format!("https://{place}"),
             Address::Unix(path) => format!("unix://{}", path.display()),
         }
     }

@@ -6,6 +6,7 @@ use std::fs;
 use crate::config::ServeConfig;
 use crate::limits::MAX_RULES_BYTES;
 use crate::remote::url::RemoteUrl;
+use crate::tls;
 use crate::trust::Trust;
 use crate::trust::rules::Rules;
 use crate::trust::tokens::TokenFile;
@@ -31,7 +32,7 @@ pub(crate) fn trust(config: &ServeConfig) -> Result<Trust, String> {
 /// # Errors
 /// They cannot be used.
 pub(crate) fn rules(config: &ServeConfig) -> Result<Option<Rules>, String> {
-    let Some(path) = &config.trust else { return Ok(None) };
+    let Some(path) = &config.trust else { return Ok(config.rules.clone()) };
     let failed = |why: String| format!("the rules in {} cannot be used: {why}", path.display());
     let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
     if meta.len() > MAX_RULES_BYTES {
@@ -78,7 +79,23 @@ pub fn check(config: &ServeConfig) -> (Vec<String>, Vec<String>) {
             Ok(trust) if trust.is_required() => "who has a token",
             _ => "anybody",
         };
-        lines.push(format!("listens on: http://{address} ({who})"));
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        lines.push(format!("listens on: {scheme}://{address} ({who})"));
+    }
+    match (&config.tls, config.tls_files()) {
+        (_, Some(files)) => match files.load() {
+            Ok(key) => {
+                let when = tls::when(&key).map(|when| format!(" ({})", when.words));
+                lines.push(format!(
+                    "certificate: {}{}",
+                    files.cert.display(),
+                    when.unwrap_or_default()
+                ));
+            }
+            Err(error) => wrong.push(error.in_full()),
+        },
+        (Some(_), None) => lines.push("certificate: not used on a unix socket".to_owned()),
+        (None, None) => {}
     }
     if let (Ok(trust), Some((_, url))) = (&trust, &config.remote.url)
         && trust.is_required()

@@ -3,6 +3,11 @@
 //! Pure: whoever calls reads flags, files and the environment. An unknown or malformed value is
 //! an error that names the setting and what it accepts.
 
+mod file;
+mod near;
+mod parse;
+mod settings;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +18,17 @@ use crate::limits;
 use crate::log::Level;
 use crate::remote::url::{Access, RemoteUrl};
 use crate::socket_path::socket_path;
+use crate::tls::TlsFiles;
+use crate::trust::rules::Rules;
+
+pub use self::file::{FILE, parse_config};
+pub use self::near::distance;
+pub(crate) use self::parse::parse_size;
+pub use self::parse::{
+    parse_cache_size, parse_drain, parse_idle, parse_listen, parse_log, parse_trust,
+};
+use self::parse::{parse_file, parse_switch, parse_tls};
+pub use self::settings::{Key, Settings, Source};
 
 /// The address of a shared server when none is configured.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:5456";
@@ -87,8 +103,12 @@ pub struct ServeConfig {
     pub remote: RemoteConfig,
     /// The file with the rules for CI services and repositories.
     pub trust: Option<PathBuf>,
+    /// The rules, where `kiln.toml` holds them itself.
+    pub(crate) rules: Option<Rules>,
     /// Whether anybody who reaches it over TCP may use it, from other machines too.
     pub allow_anyone: bool,
+    /// What it shows over TCP to speak TLS there, and nothing else.
+    pub tls: Option<TlsFiles>,
 }
 
 /// What is behind a server, and how it is used.
@@ -138,8 +158,15 @@ impl ServeConfig {
             tcp_scope: None,
             remote: RemoteConfig::default(),
             trust: None,
+            rules: None,
             allow_anyone: false,
+            tls: None,
         }
+    }
+
+    /// The certificate that is shown, where something listens that shows it.
+    pub(crate) fn tls_files(&self) -> Option<&TlsFiles> {
+        self.tls.as_ref().filter(|_| self.listen.tcp.is_some())
     }
 
     /// A server that somebody starts, with every default.
@@ -157,69 +184,34 @@ impl ServeConfig {
     /// # Errors
     /// The first setting that is malformed.
     pub fn with(mut self, settings: &Settings) -> Result<Self, ConfigError> {
-        if let Some(text) = &settings.listen {
-            self.listen = parse_listen(text)?;
+        // The wrapper looks for its server where that always is.
+        if self.role == Role::Shared || !settings.is_of_file(Key::Listen) {
+            self.listen = settings.read(Key::Listen, parse_listen)?.unwrap_or(self.listen);
         }
-        if let Some(text) = &settings.storage {
-            match parse_storage(text)? {
-                Place::Here(storage) => self.storage = storage,
-                // What is far away is kept here, too.
-                Place::Afar(url) => self.remote.url = Some((STORAGE, url)),
-            }
+        match settings.read(Key::Storage, parse_storage)? {
+            Some(Place::Here(storage)) => self.storage = storage,
+            // What is far away is kept here, too.
+            Some(Place::Afar(url)) => self.remote.url = Some((STORAGE, url)),
+            None => {}
         }
-        if let Some(text) = &settings.upstream {
+        if let Some(url) = settings.read(Key::Upstream, |text| RemoteUrl::parse(UPSTREAM, text))? {
             self.remote.url = match self.remote.url {
-                None => Some((UPSTREAM, RemoteUrl::parse(UPSTREAM, text)?)),
+                None => Some((UPSTREAM, url)),
                 Some(_) => return Err(ConfigError::TwoRemotes),
             };
         }
-        if let Some(text) = &settings.drain {
-            self.remote.drain = parse_drain(text)?;
-        }
-        if let Some(text) = &settings.trust {
-            self.trust = Some(parse_trust(text)?);
-        }
-        self.allow_anyone |= settings.allow_anyone;
+        self.remote.drain = settings.read(Key::Drain, parse_drain)?.unwrap_or(self.remote.drain);
+        self.trust = settings.read(Key::Trust, parse_trust)?.or(self.trust);
+        self.rules = settings.rules.clone().or(self.rules);
+        self.tls = parse_tls(settings)?.or(self.tls);
+        self.allow_anyone |= settings.read(Key::AllowAnyone, parse_switch)?.unwrap_or(false);
         self.remote.sends &= !settings.reads_only;
         self.remote.access = settings.access.clone();
-        if let Some(text) = &settings.cache_size {
-            self.cache_size = Some(parse_cache_size(text)?);
-        }
-        if let Some(text) = &settings.idle {
-            self.idle = Some(parse_idle(text)?);
-        }
-        if let Some(text) = &settings.log {
-            self.log = parse_log(text)?;
-        }
+        self.cache_size = settings.read(Key::CacheSize, parse_cache_size)?.or(self.cache_size);
+        self.idle = settings.read(Key::Idle, parse_idle)?.or(self.idle);
+        self.log = settings.read(Key::Log, parse_log)?.unwrap_or(self.log);
         Ok(self)
     }
-}
-
-/// Settings as somebody wrote them; none: not set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// `--listen`.
-    pub listen: Option<String>,
-    /// `KILN_STORAGE`, `--storage`.
-    pub storage: Option<String>,
-    /// `KILN_CACHE_SIZE`, `--cache-size`.
-    pub cache_size: Option<String>,
-    /// `KILN_IDLE`, `--idle`.
-    pub idle: Option<String>,
-    /// `KILN_LOG`, `--log`.
-    pub log: Option<String>,
-    /// `KILN_UPSTREAM`, `--upstream`.
-    pub upstream: Option<String>,
-    /// `KILN_DRAIN`, `--drain`.
-    pub drain: Option<String>,
-    /// `KILN_TRUST`, `--trust`.
-    pub trust: Option<String>,
-    /// `--allow-anyone`.
-    pub allow_anyone: bool,
-    /// `KILN_MODE=read`: nothing is sent to what is behind the server.
-    pub reads_only: bool,
-    /// What it takes to get in there.
-    pub access: Access,
 }
 
 /// A setting that cannot be used.
@@ -241,6 +233,22 @@ pub enum ConfigError {
          accepts file:///absolute/path or memory:"
     )]
     TwoRemotes,
+    /// Something in a file of settings is wrong.
+    #[error("{place}: {why}")]
+    InFile {
+        /// The file, and the line where there is one.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A certificate without its key, or the other way round.
+    #[error("{set} is set and {missing} is not; TLS takes both")]
+    HalfTls {
+        /// The setting that is set.
+        set: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
 }
 
 impl ConfigError {
@@ -248,7 +256,7 @@ impl ConfigError {
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::Malformed { setting, .. } => Some(setting),
-            Self::TwoRemotes => None,
+            Self::TwoRemotes | Self::InFile { .. } | Self::HalfTls { .. } => None,
         }
     }
 }
@@ -297,103 +305,6 @@ pub fn parse_storage(text: &str) -> Result<Place, ConfigError> {
     }
 }
 
-/// `KILN_CACHE_SIZE`, bytes.
-///
-/// # Errors
-/// No number, no such unit, or zero.
-pub fn parse_cache_size(text: &str) -> Result<u64, ConfigError> {
-    parse_size("KILN_CACHE_SIZE", text, "a size over zero such as 10GiB, 500MB or 1000000000")
-}
-
-/// A size, bytes.
-pub(crate) fn parse_size(
-    setting: &'static str,
-    text: &str,
-    accepts: &'static str,
-) -> Result<u64, ConfigError> {
-    let error = || malformed(setting, text, accepts);
-    let trimmed = text.trim();
-    let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
-    let (number, unit) = trimmed.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| error())?;
-    let unit = unit.trim_start().to_ascii_lowercase();
-    let factor: u64 = match unit.as_str() {
-        "" | "b" => 1,
-        "kb" => 1000,
-        "mb" => 1000 * 1000,
-        "gb" => 1000 * 1000 * 1000,
-        "tb" => 1000 * 1000 * 1000 * 1000,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        _ => return Err(error()),
-    };
-    number
-        .checked_mul(factor)
-        .filter(|&bytes| bytes > 0 && bytes <= i64::MAX as u64)
-        .ok_or_else(error)
-}
-
-/// `KILN_IDLE`, seconds.
-///
-/// # Errors
-/// No whole number from 1 to a year.
-pub fn parse_idle(text: &str) -> Result<Duration, ConfigError> {
-    match text.trim().parse::<u64>() {
-        Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
-        _ => Err(malformed("KILN_IDLE", text, "whole seconds, 1 to 31536000, e.g. 600")),
-    }
-}
-
-/// `KILN_DRAIN`, seconds.
-///
-/// # Errors
-/// No whole number up to a day.
-pub fn parse_drain(text: &str) -> Result<Duration, ConfigError> {
-    match text.trim().parse::<u64>() {
-        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
-        _ => Err(malformed("KILN_DRAIN", text, "whole seconds, 0 to 86400, e.g. 120")),
-    }
-}
-
-/// `KILN_TRUST`.
-///
-/// # Errors
-/// No absolute path.
-pub fn parse_trust(text: &str) -> Result<PathBuf, ConfigError> {
-    match text.starts_with('/') && !text.contains('\0') {
-        true => Ok(PathBuf::from(text)),
-        false => Err(malformed("KILN_TRUST", text, "the absolute path of a file")),
-    }
-}
-
-/// `KILN_LOG`.
-///
-/// # Errors
-/// No level.
-pub fn parse_log(text: &str) -> Result<Level, ConfigError> {
-    [Level::Error, Level::Warn, Level::Info, Level::Debug]
-        .into_iter()
-        .find(|level| level.word() == text.trim())
-        .ok_or_else(|| malformed("KILN_LOG", text, "error, warn, info or debug"))
-}
-
-/// `--listen`.
-///
-/// # Errors
-/// Neither an address nor the URL of a socket.
-pub fn parse_listen(text: &str) -> Result<Listen, ConfigError> {
-    let error = || malformed("listen", text, "address:port or unix:///path");
-    if let Some(path) = text.strip_prefix("unix://") {
-        if !path.starts_with('/') || path.len() > limits::MAX_SOCKET_PATH_BYTES {
-            return Err(error());
-        }
-        return Ok(Listen { socket: Some(PathBuf::from(path)), tcp: None });
-    }
-    Ok(Listen { socket: None, tcp: Some(text.trim().parse().map_err(|_| error())?) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,12 +332,9 @@ mod tests {
     #[test]
     fn one_place_is_behind_a_server() {
         let resolve = |storage: Option<&str>, upstream: Option<&str>| {
-            let text = |text: Option<&str>| text.map(str::to_owned);
-            let settings = Settings {
-                storage: text(storage),
-                upstream: text(upstream),
-                ..Settings::default()
-            };
+            let mut settings = Settings::default();
+            storage.into_iter().for_each(|text| settings.flag(Key::Storage, text));
+            upstream.into_iter().for_each(|text| settings.flag(Key::Upstream, text));
             ServeConfig::local(Path::new("/k"), None, 1).with(&settings)
         };
         let edge = resolve(None, Some("http://cache:5456")).unwrap();
@@ -441,47 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
-        let check = |text, bytes| assert_eq!(parse_cache_size(text), Ok(bytes), "{text}");
-        check("10GiB", 10 << 30);
-        check("500MB", 500_000_000);
-        check("5 gb", 5_000_000_000);
-        check("1024", 1024);
-        check("2K", 2048);
-        for bad in ["", "0", "-1", "1.5GB", "GiB", "10XB", "99999999999999999999", "9999999TiB"] {
-            let error = parse_cache_size(bad).unwrap_err().to_string();
-            assert!(error.contains("KILN_CACHE_SIZE") && error.contains("10GiB"), "{error}");
-        }
-    }
-
-    #[test]
-    fn times_levels_and_addresses() {
-        assert_eq!(parse_idle("600"), Ok(Duration::from_secs(600)));
-        for bad in ["0", "", "10m", "-1"] {
-            assert!(parse_idle(bad).unwrap_err().to_string().contains("KILN_IDLE"));
-        }
-        assert_eq!(parse_drain("0"), Ok(Duration::ZERO));
-        for bad in ["", "2m", "-1", "86401"] {
-            assert!(parse_drain(bad).unwrap_err().to_string().contains("KILN_DRAIN"));
-        }
-        assert_eq!(parse_log("warn"), Ok(Level::Warn));
-        assert!(parse_log("loud").unwrap_err().to_string().contains("KILN_LOG"));
-        assert!(parse_listen(DEFAULT_LISTEN).unwrap().tcp.is_some());
-        assert_eq!(parse_listen("unix:///run/k.sock").unwrap().socket, Some("/run/k.sock".into()));
-        for bad in ["", "localhost", "unix://a", ":1"] {
-            assert!(parse_listen(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn settings_replace_defaults() {
-        let config = ServeConfig::local(Path::new("/k"), None, 1)
-            .with(&Settings {
-                idle: Some("5".into()),
-                storage: Some("memory:".into()),
-                ..Settings::default()
-            })
-            .unwrap();
+        let mut settings = Settings::default();
+        settings.flag(Key::Idle, "5");
+        settings.flag(Key::Storage, "memory:");
+        let config = ServeConfig::local(Path::new("/k"), None, 1).with(&settings).unwrap();
         assert_eq!(config.idle, Some(Duration::from_secs(5)));
         assert_eq!(config.storage, StorageUrl::Memory);
         assert_eq!(config.cache_size, Some(limits::DEFAULT_CACHE_SIZE));

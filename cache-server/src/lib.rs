@@ -45,14 +45,16 @@ mod store;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod trust;
 
 pub use check::check;
-pub use config::{ConfigError, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
+pub use config::{ConfigError, Key, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};
 pub use health::health;
 pub use remote::url::{Access, RemoteUrl};
 pub use revoke::command::{RevokeEnd, RevokeError, USAGE as REVOKE_USAGE, revoke};
 pub use routes::openapi::text as openapi_text;
 pub use serve::{ServeError, Server, serve};
 pub use socket_path::socket_path;
+pub use tls::{TlsError, TlsFiles};
 pub use trust::command::{USAGE as TOKEN_USAGE, token};

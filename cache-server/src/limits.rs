@@ -1,11 +1,13 @@
 //! Every bound on a size, a count or a time that only the server has to know. Bounds that the
 //! wrapper shares are in [`kiln_storage::limits`].
 
+mod http;
 mod remote;
 mod trust;
 
 use std::time::Duration;
 
+pub use http::*;
 pub use remote::*;
 pub use trust::*;
 
@@ -15,10 +17,6 @@ pub const WORKER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 /// Most threads for blocking work: more than a disk store takes at a time, so that SQLite never
 /// waits for large copies.
 pub const BLOCKING_THREADS: usize = 48;
-
-/// Most open connections; further ones wait in the listener's backlog. Those that wait for leases
-/// ([`MAX_LEASE_QUESTIONS`]) or hold them ([`MAX_HELD_LEASES`]) leave a thousand for work.
-pub const MAX_CONNECTIONS: usize = 4096;
 
 /// Most requests worked on at once, transfers of blobs and those about runs aside.
 pub const MAX_REQUESTS: usize = 256;
@@ -34,12 +32,6 @@ pub const MAX_TRANSFERS: usize = 128;
 
 /// Longest that a request waits for its turn before it is told to come back.
 pub const REQUEST_TURN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Longest that a client takes for the head of a request, idle time of the connection included.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Largest head of a request, bytes.
-pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 
 /// Longest that a request with a JSON body is worked on.
 pub const JSON_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -98,6 +90,9 @@ pub const DEFAULT_CACHE_SIZE: u64 = 10 * 1024 * 1024 * 1024;
 
 /// Longest that each step takes of the question whether a server answers.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Longest file of settings, bytes; rules may be in it.
+pub const MAX_CONFIG_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Longest that a starting server waits for one that is just leaving.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);

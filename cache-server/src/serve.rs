@@ -27,6 +27,7 @@ use crate::log::Log;
 use crate::place::{ADMIN_SOCKET, Place, Socket};
 use crate::service::Service;
 use crate::store::Store;
+use crate::tls::{Tls, TlsError};
 use crate::trust::watch;
 use crate::{check, evict, history, ingest, quarantine, rebuild, remote, reports, routes, scopes};
 
@@ -68,6 +69,9 @@ pub enum ServeError {
     /// Who is to be let in is not said as it should be.
     #[error("{0}")]
     Trust(String),
+    /// Its certificate or the key of that cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// What is behind the server cannot be used as it is configured.
     #[error("{0}")]
     NoRemote(String),
@@ -94,7 +98,7 @@ pub struct Server {
     runtime: Runtime,
     service: Service,
     unix: Option<(Socket, StdUnixListener)>,
-    tcp: Option<TcpListener>,
+    tcp: Option<(TcpListener, Option<Tls>)>,
     signals: Signals,
     fill: Fill,
     /// The state of the file of rules when it was read.
@@ -124,6 +128,7 @@ impl Server {
         raise_open_files();
         let rules = watch::stamp(&config);
         let trust = check::trust(&config).map_err(ServeError::Trust)?;
+        let tls = config.tls_files().map(Tls::open).transpose()?;
         let runtime = runtime()?;
         // Before anybody can see that it listens.
         let signals = {
@@ -146,11 +151,11 @@ impl Server {
             Some(path) => Some(Socket::bind(path)?),
         };
         let tcp = match config.listen.tcp {
-            Some(address) => Some(
-                runtime
-                    .block_on(TcpListener::bind(address))
-                    .map_err(|source| ServeError::Listen { place: address.to_string(), source })?,
-            ),
+            Some(address) => {
+                let listener = runtime.block_on(TcpListener::bind(address));
+                let failed = |source| ServeError::Listen { place: address.to_string(), source };
+                Some((listener.map_err(failed)?, tls))
+            }
             None => None,
         };
         let store = Store::open(&config.storage)?;
@@ -195,7 +200,7 @@ impl Server {
 
     /// The address for TCP, with the port that the system chose.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref()?.local_addr().ok()
+        self.tcp.as_ref()?.0.local_addr().ok()
     }
 
     /// Answers until the server leaves.
@@ -210,10 +215,12 @@ impl Server {
             let connections = Connections::new(service.clone(), routes::router(&service));
             start_background(&service, fill, rules);
             if let Some(listener) = unix {
-                tokio::spawn(connections.clone().accept(listener));
+                tokio::spawn(connections.clone().accept(listener, None));
             }
-            if let Some(listener) = tcp {
-                tokio::spawn(connections.clone().accept(listener));
+            if let Some((listener, tls)) = tcp {
+                tls.iter()
+                    .for_each(|tls| drop(tokio::spawn(tls.clone().watch(service.log.clone()))));
+                tokio::spawn(connections.clone().accept(listener, tls));
             }
             let reason = until_leaving(
                 &service,

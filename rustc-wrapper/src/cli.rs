@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use kiln_server::report::{bytes, needs_quotes, time};
+use kiln_server::{Key, Settings};
 
 use crate::client::{Client, ClientError};
 use crate::config::Config;
@@ -195,6 +196,14 @@ pub fn main(env: &Env, arguments: &[OsString]) -> ExitCode {
     }
 }
 
+/// What a local server that is started now would be told: by variables, and by the file that it reads.
+fn serve_settings(config: &Config) -> Result<Settings, kiln_server::ConfigError> {
+    match &config.dir {
+        Some(dir) => config.serve.clone().with_file(config.file.as_deref(), dir),
+        None => Ok(config.serve.clone()),
+    }
+}
+
 /// Connects to the server for a command, without starting one.
 fn connect(env: &Env, config: &Config) -> Result<Client, ClientError> {
     let none = || ClientError::Absent(std::io::Error::other("no directory for local state"));
@@ -211,12 +220,22 @@ fn page_text(page: Page) -> String {
                 "# Settings\n\nGenerated from `rustc-wrapper/src/env.rs`; `kiln doc settings` prints it.\n\n\
                  An unset or empty variable means the default. A malformed value stops a build at once, with \
                  exit status 2: the one thing in Kiln that does.\n\n\
-                 | variable | accepts | default | what it does |\n| --- | --- | --- | --- |\n",
+                 What has a name in the third column can be in `kiln.toml` too, the file with settings of a \
+                 server ([operations.md](operations.md#settings)). So can `listen` and `allow_anyone`, which have \
+                 no variable, and the rules of `KILN_TRUST` as a table `[trust]`.\n\n\
+                 | variable | accepts | in a file | default | what it does |\n\
+                 | --- | --- | --- | --- | --- |\n",
             );
             for s in SETTINGS {
+                let is_it = |key: &&Key| key.variable().as_deref() == Some(s.name);
+                let key = Key::ALL.iter().find(is_it).map(|key| format!("`{key}`"));
                 page.push_str(&format!(
-                    "| `{}` | {} | {} | {} |\n",
-                    s.name, s.accepts, s.default, s.about
+                    "| `{}` | {} | {} | {} | {} |\n",
+                    s.name,
+                    s.accepts,
+                    key.unwrap_or_default(),
+                    s.default,
+                    s.about
                 ));
             }
             page

@@ -1,8 +1,10 @@
 //! A small blocking HTTP/1.1 client: what a short-lived process needs to ask one server a few
-//! questions over a unix socket or TCP.
+//! questions over a unix socket or TCP, or by TLS over TCP ([`tls`]).
 //!
-//! No async runtime on this path: starting one costs more than a hit. Every wait has a deadline
+//! No async runtime on this path: starting one costs more than a hit. TLS is not touched for an address without it. Every wait has a deadline
 //! and every answer a bound. Parsing is `httparse`'s.
+
+mod tls;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -17,6 +19,8 @@ use serde::de::DeserializeOwned;
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
+/// What an answer begins with that is none of HTTP but one of TLS: that it was no question of TLS.
+const TLS_ALERT: u8 = 0x15;
 const NOT_JSON: &str = "not the JSON expected";
 
 /// Where a server listens.
@@ -28,6 +32,8 @@ pub enum Address {
     Tcp(String),
     /// `host:port`, and what to be known by there.
     Known(String, Bearer),
+    /// `host:port` of one that speaks TLS, and what to be known by there, if there is something.
+    Tls(String, Option<Bearer>),
 }
 
 /// A bearer token: never shown.
@@ -55,6 +61,7 @@ impl std::fmt::Display for Address {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp(host) | Self::Known(host, _) => f.write_str(host),
+            Self::Tls(host, _) => write!(f, "https://{host}"),
         }
     }
 }
@@ -65,6 +72,9 @@ pub enum ClientError {
     /// Nobody listens there.
     #[error("no server: {0}")]
     Absent(io::Error),
+    /// Somebody listens there, and TLS refuses him; why, and what to do.
+    #[error("{0}")]
+    Untrusted(&'static str),
     /// The connection broke or took too long.
     #[error("{0}")]
     Broken(#[from] io::Error),
@@ -119,32 +129,33 @@ struct Head {
     start: Vec<u8>,
 }
 
+/// A connection to the first address of a name that takes one.
+fn reach(host: &str) -> Result<TcpStream, ClientError> {
+    let mut last = io::Error::other("the name has no address");
+    for address in host.to_socket_addrs().map_err(ClientError::Absent)? {
+        match TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(ClientError::Absent(last))
+}
+
 impl Client {
     /// Connects within [`limits::CONNECT_TIMEOUT`].
     ///
     /// # Errors
-    /// [`ClientError::Absent`].
+    /// [`ClientError::Absent`]; by TLS [`ClientError::Untrusted`] too.
     pub fn connect(address: &Address) -> Result<Self, ClientError> {
         let (stream, local): (Box<dyn Stream>, bool) = match address {
             Address::Unix(path) => {
                 (Box::new(UnixStream::connect(path).map_err(ClientError::Absent)?), true)
             }
-            Address::Tcp(host) | Address::Known(host, _) => {
-                let mut last = io::Error::other("the name has no address");
-                let addresses = host.to_socket_addrs().map_err(ClientError::Absent)?;
-                let mut found = None;
-                for address in addresses {
-                    match TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT) {
-                        Ok(stream) => {
-                            stream.set_nodelay(true)?;
-                            found = Some(stream);
-                            break;
-                        }
-                        Err(error) => last = error,
-                    }
-                }
-                (Box::new(found.ok_or(ClientError::Absent(last))?), false)
-            }
+            Address::Tcp(host) | Address::Known(host, _) => (Box::new(reach(host)?), false),
+            Address::Tls(host, _) => (Box::new(tls::agree(reach(host)?, host)?), false),
         };
         Ok(Self { stream, address: address.clone(), local, alive: true, closed: false })
     }
@@ -152,8 +163,10 @@ impl Client {
     /// A line of each head, where one is to be known by something.
     fn authorization(&self) -> String {
         match &self.address {
-            Address::Known(_, Bearer(token)) => format!("authorization: Bearer {token}\r\n"),
-            Address::Unix(_) | Address::Tcp(_) => String::new(),
+            Address::Known(_, Bearer(token)) | Address::Tls(_, Some(Bearer(token))) => {
+                format!("authorization: Bearer {token}\r\n")
+            }
+            Address::Unix(_) | Address::Tcp(_) | Address::Tls(_, None) => String::new(),
         }
     }
 
@@ -192,7 +205,7 @@ impl Client {
         .into_bytes();
         request.extend_from_slice(body);
         self.stream.write_all(&request)?;
-        Ok(())
+        Ok(self.stream.flush()?)
     }
 
     fn head(&mut self) -> Result<Head, ClientError> {
@@ -210,7 +223,13 @@ impl Client {
             bytes.extend_from_slice(&chunk[..read]);
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             let mut response = httparse::Response::new(&mut headers);
-            match response.parse(&bytes).map_err(|_| ClientError::Foreign("not HTTP"))? {
+            let parsed = response.parse(&bytes).map_err(|_| match bytes.first() {
+                Some(&TLS_ALERT) => {
+                    ClientError::Foreign("it speaks TLS there; is the address one of https://?")
+                }
+                _ => ClientError::Foreign("not HTTP"),
+            });
+            match parsed? {
                 httparse::Status::Partial if bytes.len() > MAX_HEADER_BYTES => {
                     return Err(ClientError::Foreign("the head is too long"));
                 }
@@ -360,6 +379,7 @@ impl Client {
         if copy(from, size, &mut self.stream)? != size {
             return Err(ClientError::Foreign("the file became shorter"));
         }
+        self.stream.flush()?;
         let mut head = self.head()?;
         let body = self.body(&mut head)?;
         self.ended(&head);

@@ -7,6 +7,7 @@ mod matrix;
 
 use std::path::{Path, PathBuf};
 
+use kiln_server::config::parse_config;
 use kiln_server::{ServeConfig, Settings};
 
 use crate::env::{Env, SETTINGS};
@@ -23,6 +24,8 @@ pub enum ServerPlace {
     Unix(PathBuf),
     /// A server reached by TCP, as `host:port`.
     Tcp(String),
+    /// The same by TLS.
+    Tls(String),
 }
 
 /// What the wrapper may do.
@@ -132,8 +135,10 @@ pub struct Config {
     pub job: Option<String>,
     /// The values that tell the job from others of its name, when they were told.
     pub matrix: Option<Matrix>,
-    /// Settings of a local server, as they were written; checked.
+    /// Settings of a local server, as variables have them; checked.
     pub serve: Settings,
+    /// The file that has others for a server, where one is named.
+    pub file: Option<PathBuf>,
 }
 
 /// A setting has a value that it does not accept.
@@ -205,15 +210,17 @@ fn server(env: &Env) -> Result<ServerPlace, ConfigError> {
             "a server takes no name and password",
         ));
     }
-    if value.starts_with("https://") {
-        return fail("TLS is not available in this version");
-    }
-    let Some(rest) = value.strip_prefix("http://") else {
-        return fail("not a server address");
+    let (rest, tls) = match (value.strip_prefix("http://"), value.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, false),
+        (_, Some(rest)) => (rest, true),
+        _ => return fail("not a server address"),
     };
     let host = rest.trim_end_matches('/');
     match host.rsplit_once(':').map(|(name, port)| (name.is_empty(), port.parse::<u16>())) {
-        Some((false, Ok(1..))) if !host.contains('/') => Ok(ServerPlace::Tcp(host.to_owned())),
+        Some((false, Ok(1..))) if !host.contains('/') => Ok(match tls {
+            true => ServerPlace::Tls(host.to_owned()),
+            false => ServerPlace::Tcp(host.to_owned()),
+        }),
         _ => fail("host and port are needed"),
     }
 }
@@ -240,21 +247,14 @@ impl Config {
                 .or_else(|| env.absolute("HOME").map(|home| home.join(".cache")))
                 .map(|cache| cache.join("kiln")),
         };
-        let setting = |name| env.text(name).map(str::to_owned);
-        let serve = Settings {
-            listen: None,
-            storage: setting("KILN_STORAGE"),
-            cache_size: setting("KILN_CACHE_SIZE"),
-            idle: setting("KILN_IDLE"),
-            log: setting("KILN_LOG"),
-            upstream: setting("KILN_UPSTREAM"),
-            drain: setting("KILN_DRAIN"),
-            trust: setting("KILN_TRUST"),
-            allow_anyone: false,
-            reads_only: matches!(env.text("KILN_MODE"), Some("read" | "off")),
-            access: env.access(),
-        };
-        ServeConfig::local(Path::new("/"), None, 0).with(&serve)?;
+        let mut serve = Settings::of_variables(|name| env.text(name).map(str::to_owned));
+        serve.access = env.access();
+        match ServeConfig::local(Path::new("/"), None, 0).with(&serve) {
+            // The other half may be in the file, which only a server reads.
+            Ok(_) | Err(kiln_server::ConfigError::HalfTls { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let file = env.text("KILN_CONFIG").map(parse_config).transpose()?;
         Ok(Self {
             dir,
             server: server(env)?,
@@ -291,6 +291,7 @@ impl Config {
             job: env.text("KILN_JOB").map(str::to_owned),
             matrix: parsed(env, "KILN_MATRIX")?,
             serve,
+            file,
         })
     }
 }
@@ -327,6 +328,9 @@ mod tests {
             assert!(text.contains("KILN_SERVER") && text.contains("@host"), "{text}");
             assert!(!text.contains("secret"), "{text}");
         }
+        let server = |url| resolve(&[("KILN_SERVER", url)]).unwrap().server;
+        assert_eq!(server("https://cache:5456/"), ServerPlace::Tls("cache:5456".into()));
+        assert_eq!(server("http://[::1]:1"), ServerPlace::Tcp("[::1]:1".into()));
         let socket = resolve(&[("KILN_SERVER", "unix:///run/a@b")]).unwrap();
         assert_eq!(socket.server, ServerPlace::Unix("/run/a@b".into()));
     }
@@ -338,6 +342,10 @@ mod tests {
             ("KILN_SERVER", "localhost:1"),
             ("KILN_SERVER", "http://host"),
             ("KILN_SERVER", "http://host:0"),
+            ("KILN_SERVER", "https://host"),
+            ("KILN_TLS_CERT", "cert.pem"),
+            ("KILN_TLS_KEY", "key.pem"),
+            ("KILN_CONFIG", "kiln.toml"),
             ("KILN_SERVER", "unix://x"),
             ("KILN_MODE", "write"),
             ("KILN_PATHS", "short"),

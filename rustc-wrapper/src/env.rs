@@ -27,7 +27,7 @@ pub struct Setting {
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "KILN_SERVER",
-        accepts: "`http://host:port` or `unix:///path`",
+        accepts: "`http(s)://host:port` or `unix:///path`",
         default: "a local server, found or started",
         about: "The server that answers, in place of a local one. What a local one stands before is \
                 `KILN_UPSTREAM`; remote.md says which of them to set.",
@@ -37,6 +37,13 @@ pub const SETTINGS: &[Setting] = &[
         accepts: "an absolute path",
         default: "`$XDG_CACHE_HOME/kiln`, else `~/.cache/kiln`",
         about: "All local state: socket, store, index, logs. Two values never meet.",
+    },
+    Setting {
+        name: "KILN_CONFIG",
+        accepts: "an absolute path",
+        default: "`$KILN_DIR/kiln.toml`, if it is there",
+        about: "The file with settings of a server; see operations.md. The wrapper does not read it, a server that it \
+                starts does.",
     },
     Setting {
         name: "KILN_CACHE_SIZE",
@@ -73,6 +80,19 @@ pub const SETTINGS: &[Setting] = &[
         accepts: "an absolute path",
         default: "none",
         about: "The file with the rules for CI services and repositories, for a server; see trust.md.",
+    },
+    Setting {
+        name: "KILN_TLS_CERT",
+        accepts: "an absolute path",
+        default: "none",
+        about: "The certificate chain (PEM) that a server shows over TCP; with `KILN_TLS_KEY` it speaks TLS there and \
+                nothing else; see operations.md.",
+    },
+    Setting {
+        name: "KILN_TLS_KEY",
+        accepts: "an absolute path",
+        default: "none",
+        about: "The key (PEM) of the certificate in `KILN_TLS_CERT`.",
     },
     Setting {
         name: "KILN_DRAIN",

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Longest the wrapper waits while a blob comes or goes by TCP.
 pub const BLOB_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Longest the wrapper waits for each step of a handshake of TLS.
+pub const TLS_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Private directories of runs in `KILN_DIR/tmp` older than this are left-overs.
 pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);
 

@@ -111,15 +111,15 @@ pub fn socket(env: &Env, dir: &Path) -> PathBuf {
 
 /// The address of the server that the settings name; none without a place for local state.
 pub fn address(env: &Env, config: &Config) -> Option<Address> {
+    let token = || config.serve.access.token.as_deref().and_then(Bearer::new);
     Some(match &config.server {
         ServerPlace::Local => Address::Unix(socket(env, config.dir.as_ref()?)),
         ServerPlace::Unix(path) => Address::Unix(path.clone()),
-        ServerPlace::Tcp(host) => {
-            match config.serve.access.token.as_deref().and_then(Bearer::new) {
-                Some(token) => Address::Known(host.clone(), token),
-                None => Address::Tcp(host.clone()),
-            }
-        }
+        ServerPlace::Tcp(host) => match token() {
+            Some(token) => Address::Known(host.clone(), token),
+            None => Address::Tcp(host.clone()),
+        },
+        ServerPlace::Tls(host) => Address::Tls(host.clone(), token()),
     })
 }
 

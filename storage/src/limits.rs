@@ -250,6 +250,10 @@ pub const MAX_NOTE_NAME_BYTES: usize = 80;
 pub const REMOTE_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest that nothing comes from a remote Kiln server while an answer is read.
 pub const REMOTE_STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a remote Kiln server that speaks HTTP/2 is asked whether it is there.
+pub const REMOTE_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest that it takes to answer that; then the connection is given up, within [`REMOTE_STALL_TIMEOUT`] in all.
+pub const REMOTE_PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most attempts of one request to a remote Kiln server.
 pub const REMOTE_ATTEMPTS: u32 = 3;
 /// Longest that a request to a remote Kiln server waits because that said when to come again.

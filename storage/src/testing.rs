@@ -2,6 +2,7 @@
 //! `testing`). Nothing here is part of a running Kiln.
 //!
 //! - [`conformance`]: what the [`crate::Backend`] trait promises, one check for each promise;
+//! - [`certificates`]: an authority that nobody trusts but who is told to;
 //! - [`faults`]: a backend that fails on purpose;
 //! - [`model`]: random operations against a reference;
 //! - [`moto`]: a server of S3's API;
@@ -16,6 +17,7 @@
 #![allow(clippy::unwrap_used, reason = "a suite fails by panicking, like the tests that call it")]
 
 pub mod bodies;
+pub mod certificates;
 pub mod conformance;
 pub mod faults;
 pub mod gha;

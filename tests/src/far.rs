@@ -5,7 +5,7 @@
 //! - `bucket`: a place in a server of S3's API;
 //! - `cache`: the GitHub Actions cache;
 //! - `standing`: a shared server that is a process of its own;
-//! - `tls`: what ends TLS before a server, and an authority that nobody else trusts.
+//! - `tls`: what ends TLS before a server.
 
 pub mod between;
 pub mod bucket;
@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use kiln_server::{ServeConfig, ServeError, Server};
+use kiln_server::{ServeConfig, ServeError, Server, TlsFiles};
+use kiln_storage::testing::certificates::Certified;
 use tempfile::TempDir;
 
 use crate::host::host;
@@ -38,19 +39,32 @@ pub struct Shared {
 impl Shared {
     /// Starts one.
     pub fn start() -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST)
+        Self::start_with(|_| {})
+    }
+
+    /// Starts one that speaks TLS, with a certificate.
+    pub fn start_tls(files: &Certified) -> Self {
+        Self::start_with(|config| {
+            config.tls = Some(TlsFiles { cert: files.cert.clone(), key: files.key.clone() });
+        })
     }
 
     /// Starts one at another address of this machine.
     pub fn start_at(ip: Ipv4Addr) -> Self {
+        Self::start_with(|config| config.listen.tcp = Some(SocketAddr::from((ip, 0))))
+    }
+
+    /// Starts one with a change of its configuration.
+    pub fn start_with(change: impl FnOnce(&mut ServeConfig)) -> Self {
         let dir = tempfile::Builder::new().prefix("kt").tempdir_in(&host().tmp);
         let dir = dir.expect("a temporary directory");
         let mut config = ServeConfig::shared(&dir.path().join("k"));
         let socket = dir.path().join("s");
-        config.listen.tcp = Some(SocketAddr::from((ip, 0)));
+        config.listen.tcp = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         config.listen.socket = Some(socket.clone());
         // Where it is not loopback it is a network of the test's own.
         config.allow_anyone = true;
+        change(&mut config);
         let server = Server::bind(config).expect("a server");
         let address = server.tcp_address().expect("an address");
         let thread = Some(std::thread::spawn(move || server.run()));
@@ -60,6 +74,11 @@ impl Shared {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("k/server.log")).unwrap_or_default()
     }
 
     /// How many results it has.

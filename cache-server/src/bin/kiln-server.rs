@@ -2,22 +2,28 @@
 //!
 //! `kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS] [--storage URL]
 //! [--upstream URL] [--drain SECONDS] [--cache-size SIZE] [--idle SECONDS] [--log LEVEL] [--trust FILE]
-//! [--allow-anyone] [--check]`; `kiln-server health`, which asks whether the server answers; `kiln-server token …`, which
-//! makes and revokes tokens; `kiln-server revoke …`, which removes results by who made them; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
+//! [--tls-cert FILE --tls-key FILE] [--allow-anyone] [--config FILE] [--check]`; `kiln-server health`, which asks whether
+//! the server answers; `kiln-server token …`, which makes and revokes tokens; `kiln-server revoke …`, which removes results
+//! by who made them; `kiln-server gc …`, which takes out of a bucket what is not used; or `kiln-server openapi`,
 //! which prints docs/openapi.json.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use kiln_server::config::parse_config;
 use kiln_server::gc::{GcConfig, GcEnd, GcSettings, gc};
-use kiln_server::{Access, RevokeEnd, RevokeError, ServeConfig, ServeError, Settings};
+use kiln_server::{
+    Access, ConfigError, Key, RevokeEnd, RevokeError, ServeConfig, ServeError, Settings,
+};
 
 const USAGE: &str =
     "usage: kiln-server [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
                    [--storage URL] [--upstream URL] [--drain SECONDS] [--cache-size SIZE]
-                   [--idle SECONDS] [--log LEVEL] [--trust FILE] [--allow-anyone] [--check]
+                   [--idle SECONDS] [--log LEVEL] [--trust FILE] [--tls-cert FILE --tls-key FILE]
+                   [--allow-anyone] [--config FILE] [--check]
        kiln-server health [--role local|shared] [--dir PATH] [--listen ADDRESS:PORT|unix:///PATH]
+                   [--tls-cert FILE --tls-key FILE] [--config FILE]
        kiln-server token create|list|revoke ... [--dir PATH]
        kiln-server revoke [--run RUN] [--job JOB] [--principal WHO] [--toolchain DIGEST]
                    [--scope REPOSITORY@REF] [--since TIME] [--here] [--yes] [--format text|json] [--dir PATH]
@@ -25,13 +31,14 @@ const USAGE: &str =
                    [--pin [SCOPE:]RESULT]... [--unpin [SCOPE:]RESULT]... [--grace TIME]
                    [--format text|json]
        kiln-server openapi
-Without a flag KILN_DIR, KILN_STORAGE, KILN_UPSTREAM, KILN_DRAIN, KILN_CACHE_SIZE, KILN_IDLE, KILN_LOG
-and KILN_TRUST apply.";
+Without a flag the variable of its name applies, --cache-size as KILN_CACHE_SIZE, and without that the file that
+--config or KILN_CONFIG names, else kiln.toml in KILN_DIR.";
 
 /// What the environment says.
 #[derive(Default)]
 struct Environment {
     settings: Settings,
+    config: Option<String>,
     kiln_dir: Option<PathBuf>,
     cache_home: Option<PathBuf>,
     home: Option<PathBuf>,
@@ -45,28 +52,18 @@ struct Environment {
 fn environment() -> Environment {
     let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let path = |name: &str| text(name).map(PathBuf::from);
+    let access = Access {
+        variables: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| Access::wants(name))
+            .collect(),
+        token: text("KILN_TOKEN"),
+    };
+    let mut settings = Settings::of_variables(text);
+    settings.access = access;
     Environment {
-        settings: Settings {
-            listen: None,
-            storage: text("KILN_STORAGE"),
-            cache_size: text("KILN_CACHE_SIZE"),
-            idle: text("KILN_IDLE"),
-            log: text("KILN_LOG"),
-            upstream: text("KILN_UPSTREAM"),
-            drain: text("KILN_DRAIN"),
-            trust: text("KILN_TRUST"),
-            allow_anyone: false,
-            reads_only: matches!(text("KILN_MODE").as_deref(), Some("read" | "off")),
-            access: Access {
-                variables: std::env::vars_os()
-                    .filter_map(|(name, value)| {
-                        Some((name.into_string().ok()?, value.into_string().ok()?))
-                    })
-                    .filter(|(name, _)| Access::wants(name))
-                    .collect(),
-                token: text("KILN_TOKEN"),
-            },
-        },
+        settings,
+        config: text("KILN_CONFIG"),
         kiln_dir: path("KILN_DIR"),
         cache_home: path("XDG_CACHE_HOME"),
         home: path("HOME"),
@@ -108,19 +105,23 @@ fn main() -> ExitCode {
     }
     let checks = args.iter().any(|arg| arg == "--check");
     args.retain(|arg| arg != "--check");
-    let config = match resolve(args, environment()) {
-        Ok(config) => config,
+    let resolved = match resolve(args, environment()) {
+        Ok(resolved) => resolved,
         Err(text) => {
             say(&text);
             return ExitCode::from(2);
         }
     };
     if checks {
-        return check(&config, say);
+        return check(&resolved, say);
     }
-    match kiln_server::serve(config) {
+    match kiln_server::serve(resolved.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ServeError::AlreadyRunning) => ExitCode::from(3),
+        Err(ServeError::Tls(error)) => {
+            say(&error.in_full());
+            ExitCode::from(2)
+        }
         Err(error) => {
             say(&error.to_string());
             ExitCode::FAILURE
@@ -129,9 +130,9 @@ fn main() -> ExitCode {
 }
 
 /// `--check`. Ends with 0 when the server would start, with 1 when it would not.
-fn check(config: &ServeConfig, say: impl Fn(&str)) -> ExitCode {
-    let (lines, wrong) = kiln_server::check(config);
-    for line in lines {
+fn check(resolved: &Resolved, say: impl Fn(&str)) -> ExitCode {
+    let (lines, wrong) = kiln_server::check(&resolved.config);
+    for line in lines.into_iter().chain(resolved.settings.told()) {
         let _ = writeln!(std::io::stdout(), "{line}");
     }
     for line in &wrong {
@@ -142,7 +143,7 @@ fn check(config: &ServeConfig, say: impl Fn(&str)) -> ExitCode {
 
 /// `kiln-server health`. Ends with 0 when the server answers that listens where it would, else with 1.
 fn health(args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> ExitCode {
-    match resolve(args, environment).and_then(|config| kiln_server::health(&config)) {
+    match resolve(args, environment).and_then(|resolved| kiln_server::health(&resolved.config)) {
         Ok(text) => {
             let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS
@@ -161,7 +162,7 @@ fn tokens(mut args: Vec<String>, environment: Environment, say: impl Fn(&str)) -
         flags = args.drain(at..args.len().min(at + 2)).collect();
     }
     let done = resolve(flags, environment)
-        .and_then(|config| kiln_server::token(&args, &config.kiln_dir, &mut std::io::stdout()));
+        .and_then(|of| kiln_server::token(&args, &of.config.kiln_dir, &mut std::io::stdout()));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
@@ -174,8 +175,8 @@ fn tokens(mut args: Vec<String>, environment: Environment, say: impl Fn(&str)) -
 /// `kiln-server revoke`. Ends with 0 when all is gone or shown, with 1 when it failed, with 2 for a mistake in the
 /// arguments, and with 3 when something may be there still.
 fn revoke(args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> ExitCode {
-    const OF_SERVER: [&str; 6] =
-        ["--dir", "--role", "--listen", "--storage", "--upstream", "--log"];
+    const OF_SERVER: [&str; 7] =
+        ["--dir", "--role", "--listen", "--storage", "--upstream", "--log", "--config"];
     let (mut server, mut asked) = (Vec::new(), Vec::new());
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -188,7 +189,7 @@ fn revoke(args: Vec<String>, environment: Environment, say: impl Fn(&str)) -> Ex
     }
     let done = resolve(server.clone(), environment)
         .map_err(RevokeError::Usage)
-        .and_then(|config| kiln_server::revoke(&asked, (config, &server), &mut std::io::stdout()));
+        .and_then(|of| kiln_server::revoke(&asked, (of.config, &server), &mut std::io::stdout()));
     match done {
         Ok(RevokeEnd::Done) => ExitCode::SUCCESS,
         Ok(RevokeEnd::Left) => ExitCode::from(3),
@@ -226,8 +227,8 @@ fn collect(args: Vec<String>, settings: Settings, say: impl Fn(&str)) -> ExitCod
 }
 
 fn gc_settings(args: Vec<String>, settings: Settings) -> Result<GcSettings, String> {
-    let Settings { storage, access, .. } = settings;
-    let mut gc = GcSettings { storage, access, ..GcSettings::default() };
+    let storage = settings.get(Key::Storage).map(str::to_owned);
+    let mut gc = GcSettings { storage, access: settings.access, ..GcSettings::default() };
     let mut args = args.into_iter();
     while let Some(flag) = args.next() {
         if flag == "--dry-run" {
@@ -249,14 +250,21 @@ fn gc_settings(args: Vec<String>, settings: Settings) -> Result<GcSettings, Stri
     Ok(gc)
 }
 
-/// Flags win over the environment, and that over the defaults.
-fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, String> {
-    let Environment { mut settings, mut kiln_dir, cache_home, home, runtime_dir } = environment;
-    let mut local = false;
+/// What is to be started, and what was said of it.
+struct Resolved {
+    config: ServeConfig,
+    settings: Settings,
+}
+
+/// Flags win over the environment, that over the file, and that over the defaults.
+fn resolve(args: Vec<String>, environment: Environment) -> Result<Resolved, String> {
+    let Environment { mut settings, config, mut kiln_dir, cache_home, home, runtime_dir } =
+        environment;
+    let (mut local, mut file) = (false, config);
     let mut args = args.into_iter();
     while let Some(flag) = args.next() {
-        if flag == "--allow-anyone" {
-            settings.allow_anyone = true;
+        if flag == Key::AllowAnyone.flag() {
+            settings.flag(Key::AllowAnyone, "true");
             continue;
         }
         let value = args.next().ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
@@ -265,15 +273,11 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, S
             "--role" if value == "shared" => local = false,
             "--role" => return Err(format!("role is {value:?}; it accepts local or shared")),
             "--dir" => kiln_dir = Some(PathBuf::from(value)),
-            "--listen" => settings.listen = Some(value),
-            "--storage" => settings.storage = Some(value),
-            "--cache-size" => settings.cache_size = Some(value),
-            "--idle" => settings.idle = Some(value),
-            "--log" => settings.log = Some(value),
-            "--upstream" => settings.upstream = Some(value),
-            "--drain" => settings.drain = Some(value),
-            "--trust" => settings.trust = Some(value),
-            _ => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
+            "--config" => file = Some(value),
+            _ => match Key::ALL.iter().find(|key| key.flag() == flag) {
+                Some(key) => settings.flag(*key, value),
+                None => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
+            },
         }
     }
     let kiln_dir = kiln_dir
@@ -289,5 +293,9 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<ServeConfig, S
     } else {
         ServeConfig::shared(&kiln_dir)
     };
-    config.with(&settings).map_err(|error| error.to_string())
+    let said = |error: ConfigError| error.to_string();
+    let file = file.map(|text| parse_config(&text)).transpose().map_err(said)?;
+    let settings = settings.with_file(file.as_deref(), &kiln_dir).map_err(said)?;
+    let config = config.with(&settings).map_err(said)?;
+    Ok(Resolved { config, settings })
 }

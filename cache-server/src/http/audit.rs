@@ -28,7 +28,7 @@ impl Who {
 }
 
 /// Where somebody came from, for people.
-struct Place(Peer);
+pub(super) struct Place(pub Peer);
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

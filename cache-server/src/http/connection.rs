@@ -1,6 +1,7 @@
-//! Connections: accepting them from the listeners, serving HTTP/1.1 on each, ending them when the
-//! server leaves, and knowing when the last request was.
+//! Connections: accepting them from the listeners, TLS before them where it is configured, serving HTTP/1.1 or, by
+//! [`super::h2`], HTTP/2 on each, ending them when the server leaves, and knowing when the last request was.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,9 +20,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tower::Service as _;
 
+use super::audit;
 use crate::limits::{HEADER_READ_TIMEOUT, MAX_CONNECTIONS, MAX_HEADER_BYTES};
 use crate::principal::Peer;
 use crate::service::Service;
+use crate::tls::{Agreed, Tls};
 
 /// Requests in work and the time of the last one.
 #[derive(Debug)]
@@ -36,10 +40,12 @@ impl Default for Activity {
     }
 }
 
-struct InWork(Arc<Activity>);
+/// One of them; until it is dropped.
+#[derive(Debug)]
+pub(super) struct InWork(Arc<Activity>);
 
 impl Activity {
-    fn begin(self: &Arc<Self>) -> InWork {
+    pub(super) fn begin(self: &Arc<Self>) -> InWork {
         self.in_work.fetch_add(1, Ordering::Relaxed);
         InWork(self.clone())
     }
@@ -118,7 +124,7 @@ impl Connections {
     }
 
     /// Accepts from a listener until the server leaves.
-    pub(crate) async fn accept<L: Listener>(self, listener: L) {
+    pub(crate) async fn accept<L: Listener>(self, listener: L, tls: Option<Tls>) {
         let service = self.service.clone();
         let leaving = service.leaving();
         tokio::pin!(leaving);
@@ -132,9 +138,13 @@ impl Connections {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let serve = self.clone().serve(stream, peer);
+                    let (this, tls) = (self.clone(), tls.clone());
                     tokio::spawn(async move {
-                        serve.await;
+                        match tls {
+                            None => this.serve(stream, peer).await,
+                            // Boxed, so that others do not have its size.
+                            Some(tls) => Box::pin(this.serve_tls(stream, peer, &tls)).await,
+                        }
                         drop(permit);
                     });
                 }
@@ -147,38 +157,67 @@ impl Connections {
         }
     }
 
-    fn serve<S>(self, stream: S, peer: Peer) -> impl Future<Output = ()> + Send
+    /// Who speaks no TLS is hung up on, and no line of the log but for who looks closely: anybody can do that.
+    async fn serve_tls<S>(self, stream: S, peer: Peer, tls: &Tls)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { service, router, activity, .. } = self;
-        let handler = service_fn(move |mut request: Request<Incoming>| {
-            let in_work = activity.begin();
-            request.extensions_mut().insert(peer);
-            let answer = router.clone().call(request);
-            async move {
-                let answer = answer.await;
-                drop(in_work);
-                answer
-            }
-        });
+        let agreed = tokio::select! {
+            agreed = tls.accept(stream) => agreed,
+            () = self.service.leaving() => return,
+        };
+        if let Ok((_, agreed)) = &agreed {
+            self.service.log.debug(format_args!("TLS: {agreed} with {}", audit::Place(peer)));
+        }
+        match agreed {
+            Ok((stream, Agreed::Http1)) => self.serve(stream, peer).await,
+            Ok((stream, Agreed::Http2)) => self.serve_h2(stream, peer).await,
+            Err(error) => self.service.log.debug(format_args!("TLS: {error}")),
+        }
+    }
+
+    /// What the server is for, as connections need it.
+    pub(super) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The answer to a request, whatever it came by.
+    pub(super) fn answer(
+        &self,
+        peer: Peer,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
+        let in_work = self.activity.begin();
+        request.extensions_mut().insert(peer);
+        let answer = self.router.clone().call(request);
+        async move {
+            let answer = answer.await;
+            drop(in_work);
+            answer
+        }
+    }
+
+    async fn serve<S>(self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = self.service.clone();
+        let handler = service_fn(move |request| self.answer(peer, request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
             .max_header_size(MAX_HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), handler);
-        async move {
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = service.leaving() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                service.log.debug(format_args!("connection: {error}"));
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = service.leaving() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             }
+        };
+        if let Err(error) = ended {
+            service.log.debug(format_args!("connection: {error}"));
         }
     }
 

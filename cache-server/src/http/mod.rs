@@ -4,4 +4,5 @@
 pub(crate) mod audit;
 pub(crate) mod body;
 pub(crate) mod connection;
+mod h2;
 pub(crate) mod middleware;

@@ -137,8 +137,15 @@ impl Rules {
     /// What is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let rules: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        rules.check()?;
-        Ok(rules)
+        rules.checked()
+    }
+
+    /// Themselves, where they are good; for rules that another format held.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn checked(self) -> Result<Self, String> {
+        self.check().map(|()| self)
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,14 +1,18 @@
 //! A server of a job that logs in at a shared one by what GitHub signs for the job.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use kiln_server::remote::url::RemoteUrl;
-use kiln_storage::api::{LeaseResponse, RemoteStatus};
+use kiln_storage::api::{LeaseResponse, LookupResponse, RemoteStatus};
+use kiln_storage::testing::certificates::Authority;
 use serde_json::json;
 
 use crate::guarded::Guarded;
-use crate::harness::{Fixture, TestServer};
+use crate::harness::{Fixture, TestServer, exchange, spawn_by};
 use crate::leases::{ask, granted, request};
+use crate::tls::{FAR, files};
 
 /// An address that nobody listens on.
 fn free_address() -> SocketAddr {
@@ -89,4 +93,41 @@ fn an_edge_of_a_job_that_stores_nothing_there_reads() {
     assert_eq!(edge.lookup(&own.record).records, std::slice::from_ref(&own.record));
     assert_eq!(shared.job(json!({})).finds(&own), [""; 0]);
     assert!(!matches!(ask(&edge, &request("own", "a")), LeaseResponse::Held { .. }));
+}
+
+/// The server of a job is a process here, which is told of the authority as any program is. It asks by HTTP/2.
+#[test]
+fn an_edge_logs_in_by_tls() {
+    let (dir, authority, address) =
+        (tempfile::tempdir().unwrap(), Authority::new(), free_address());
+    let root = dir.path().join("authority.pem");
+    authority.write(&root);
+    let shown = authority.signs(&dir.path().join("shown"), &["127.0.0.1"], FAR);
+    let url = format!("https://{address}");
+    let shared = Guarded::start_for(&url, "", |config| {
+        (config.listen.tcp, config.tls) = (Some(address), Some(files(&shown)));
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln-server"));
+    command.env_clear().env("SSL_CERT_FILE", &root).args(["--upstream", &url]);
+    command.env("ACTIONS_ID_TOKEN_REQUEST_URL", format!("{}/token?api=1", shared.issuer.url()));
+    command.env("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the job's");
+    let (mut edge, socket) = spawn_by(command, dir.path());
+    let own = Fixture::new(dir.path(), "own", "1", &[b"own"]);
+    let send = |method, path: &str, body: &[u8]| {
+        exchange(UnixStream::connect(&socket).unwrap(), method, path, &[], body)
+    };
+    let record = serde_json::to_vec(&own.request()).unwrap();
+    assert_eq!(send("PUT", &own.path(), &record).status, 202);
+    let wait = json!({"within_ms": 20_000}).to_string();
+    let drained = send("POST", "/v1/drain", wait.as_bytes());
+    assert_eq!(drained.json::<RemoteStatus>().queued, 0);
+    edge.kill().unwrap();
+    edge.wait().unwrap();
+    // It is there, and of the job's repository: the shared server answers its own user by its socket.
+    let log = shared.log();
+    assert_eq!(log.matches("session for job").count(), 1, "{log}");
+    let stats: serde_json::Value = shared.server.unix("GET", "/v1/stats", b"").json();
+    assert_eq!(stats["store"]["results"], 1, "{stats:#}");
+    let found: LookupResponse = shared.server.lookup(&own.record);
+    assert!(found.records.is_empty(), "the scope of its user has none");
 }

@@ -253,12 +253,18 @@ pub(crate) fn blob_file(store: &Path, bytes: &[u8]) -> PathBuf {
 
 /// A local server as a process; waits until it listens.
 pub(crate) fn spawn(dir: &Path) -> (Child, PathBuf) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln-server"));
+    command.env_clear();
+    spawn_by(command, dir)
+}
+
+/// The same by a command that says more.
+pub(crate) fn spawn_by(mut command: Command, dir: &Path) -> (Child, PathBuf) {
     let kiln_dir = dir.join("kiln");
     let socket = kiln_dir.join("kiln.sock");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kiln-server"))
+    let mut child = command
         .args(["--role", "local", "--log", "debug", "--dir"])
         .arg(&kiln_dir)
-        .env_clear()
         .stdin(Stdio::null())
         .spawn()
         .unwrap();

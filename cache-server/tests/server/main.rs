@@ -18,6 +18,8 @@ mod gc;
 #[cfg(test)]
 mod guarded;
 #[cfg(test)]
+mod h2;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod issuer;
@@ -50,9 +52,13 @@ mod runs;
 #[cfg(test)]
 mod scoped;
 #[cfg(test)]
+mod settings;
+#[cfg(test)]
 mod stats;
 #[cfg(test)]
 mod stress;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]

@@ -75,8 +75,8 @@ fn who_has_no_token_does_not_see_what_is_behind_the_server() {
     let behind = TestServer::start();
     let upstream = format!("http://{}", behind.tcp);
     let guarded = Guarded::start_with(r#", "public_read": true"#, |config| {
-        let upstream = Some(upstream.clone());
-        let settings = kiln_server::Settings { upstream, ..Default::default() };
+        let mut settings = kiln_server::Settings::default();
+        settings.flag(kiln_server::Key::Upstream, &upstream);
         *config = config.clone().with(&settings).unwrap();
     });
     let place = |reply: Reply| {

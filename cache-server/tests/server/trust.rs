@@ -239,7 +239,8 @@ fn what_has_a_token_is_kept_from_what_is_behind_the_server() {
     let behind = TestServer::start();
     let upstream = format!("http://{}", behind.tcp);
     let guarded = Guarded::start_with("", |config| {
-        let settings = kiln_server::Settings { upstream: Some(upstream), ..Default::default() };
+        let mut settings = kiln_server::Settings::default();
+        settings.flag(kiln_server::Key::Upstream, upstream);
         *config = config.clone().with(&settings).unwrap();
     });
     let main = guarded.job(json!({}));

@@ -5,10 +5,11 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
-use kiln_server::RemoteUrl;
-use kiln_storage::api::RemoteStatus;
+use kiln_server::{Key, RemoteUrl, ServeConfig};
+use kiln_storage::api::{RemoteStatus, ServerInfo};
 
 use super::{bytes, results, server, stats};
+use crate::client::{Client, ClientError};
 use crate::config::{Config, Mode, ServerPlace};
 use crate::env::{Env, SETTINGS};
 use crate::local::{self, Faults};
@@ -95,6 +96,9 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
         true => lines.add(Mark::Good, "settings: all defaults", ""),
         false => lines.add(Mark::Good, &format!("settings: {}", set.join(" ")), ""),
     }
+    if config.server == ServerPlace::Local {
+        file(config, lines);
+    }
     if config.mode == Mode::Off {
         lines.add(Mark::Note, "KILN_MODE=off: nothing is cached", "unset it");
     }
@@ -110,6 +114,24 @@ fn settings(env: &Env, config: &Config, lines: &mut Lines) {
             "CARGO_INCREMENTAL is not 0: workspace crates of dev builds are compiled incrementally and not cached",
             "eval \"$(kiln env)\"",
         );
+    }
+}
+
+/// What the local server reads when it starts.
+fn file(config: &Config, lines: &mut Lines) {
+    let read = super::serve_settings(config);
+    let base = ServeConfig::local(Path::new("/"), None, 0);
+    match read.and_then(|settings| base.with(&settings).map(|_| settings)) {
+        Ok(settings) => {
+            if let Some(file) = settings.file() {
+                lines.add(Mark::Good, &format!("the local server reads {}", file.display()), "");
+            }
+        }
+        Err(error) => lines.add(
+            Mark::Bad,
+            &format!("the local server does not start: {error}"),
+            "builds go on without it; kiln serve --check says what would be started",
+        ),
     }
 }
 
@@ -166,9 +188,18 @@ fn directory(dir: &Path, lines: &mut Lines) {
     }
 }
 
-fn service(env: &Env, config: &Config, lines: &mut Lines) {
+/// The server, when it answers as it should; a line where it does not.
+fn reached(env: &Env, config: &Config, lines: &mut Lines) -> Option<(Client, ServerInfo)> {
     let mut client = match local::connect(env, config) {
         Ok(client) => client,
+        Err(ClientError::Untrusted(why)) => {
+            lines.add(
+                Mark::Bad,
+                &format!("the server is not used: {why}"),
+                "docs/remote.md says whom a client trusts; builds go on without the server",
+            );
+            return None;
+        }
         Err(error) => {
             let hint = match config.server {
                 ServerPlace::Local => {
@@ -177,17 +208,26 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
                 _ => "check KILN_SERVER, and that the server runs",
             };
             lines.add(Mark::Bad, &format!("no server: {error}"), hint);
-            return;
+            return None;
         }
     };
-    let Some(info) = server::info(&mut client) else {
-        lines.add(
-            Mark::Bad,
-            "what listens at the server's place is not Kiln",
-            "remove it, or set KILN_DIR to another place",
-        );
-        return;
-    };
+    match server::info(&mut client) {
+        Ok(info) => Some((client, info)),
+        Err(error) => {
+            let hint = match config.server {
+                ServerPlace::Local => "remove it, or set KILN_DIR to another place",
+                _ => "look at KILN_SERVER and KILN_TOKEN",
+            };
+            let fact =
+                format!("what listens at the server's place does not answer as Kiln: {error}");
+            lines.add(Mark::Bad, &fact, hint);
+            None
+        }
+    }
+}
+
+fn service(env: &Env, config: &Config, lines: &mut Lines) {
+    let Some((mut client, info)) = reached(env, config, lines) else { return };
     lines.add(
         Mark::Good,
         &format!("server {} ({}), process {}", info.version, info.role, info.pid),
@@ -230,7 +270,8 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
 
 /// What is behind the server, as the settings name it and as the server knows it.
 fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
-    let wanted = config.serve.upstream.as_deref();
+    let said = super::serve_settings(config).unwrap_or_else(|_| config.serve.clone());
+    let wanted = said.get(Key::Upstream);
     let wanted = wanted.and_then(|url| RemoteUrl::parse("KILN_UPSTREAM", url).ok());
     let has = |url: &RemoteUrl| status.is_some_and(|status| status.place == url.display());
     if config.server == ServerPlace::Local && wanted.is_some_and(|url| !has(&url)) {

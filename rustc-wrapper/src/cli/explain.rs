@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use kiln_server::config::distance;
 use kiln_storage::api::ExplainResponse;
 use kiln_storage::limits;
 use kiln_storage::record::UnitName;
@@ -116,21 +117,6 @@ fn narrow(explanation: &mut Explanation, name: &str) -> (bool, Vec<String>) {
 fn is_near(known: &str, asked: &str) -> bool {
     let part_of = |part: &str, whole: &str| part.len() > 2 && whole.contains(part);
     distance(known, asked) <= 1 + asked.len() / 3 || part_of(asked, known) || part_of(known, asked)
-}
-
-/// How many characters have to be put in, taken away or changed.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut above_left = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let changed = above_left + usize::from(x != *y);
-            above_left = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 fn units(count: usize) -> String {

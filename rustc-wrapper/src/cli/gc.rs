@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use kiln_server::Key;
 use kiln_server::gc::{GcConfig, GcEnd, GcSettings, gc};
 
 use crate::config::Config;
@@ -56,8 +57,8 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> ExitCode {
         super::Format::Json => "json",
     };
     // Only one of the two names a place far away.
-    let upstream = config.serve.upstream.clone();
-    let storage = arguments.storage.or(upstream).or_else(|| config.serve.storage.clone());
+    let said = |key| config.serve.get(key).map(str::to_owned);
+    let storage = arguments.storage.or_else(|| said(Key::Upstream)).or_else(|| said(Key::Storage));
     if storage.as_deref().unwrap_or_default().is_empty() {
         say::error("no bucket is named", &HINTS);
         return ExitCode::from(super::USAGE);

@@ -175,7 +175,7 @@ fn read(client: &mut Client, asked: Option<String>) -> Result<RunReport, Failure
 
 /// Why jobs cannot share their figures where this one is, if so.
 fn alone(client: &mut Client) -> Option<String> {
-    super::server::info(client)?.remote?.events_stay
+    super::server::info(client).ok()?.remote?.events_stay
 }
 
 /// The report as a page; the server makes it, since it has the events.

@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
+use kiln_server::Key;
 use kiln_server::config::parse_drain;
 use kiln_server::limits::DEFAULT_DRAIN;
 use kiln_storage::api::{DrainRequest, RemoteStatus, ServerInfo, ShutdownRequest};
 use kiln_storage::limits;
 
 use super::{bytes, results, were};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::config::{Config, ServerPlace};
 use crate::env::Env;
 use crate::local::{self, Faults};
@@ -46,9 +47,13 @@ pub(super) fn run(env: &Env, config: &Config, action: &Action) -> ExitCode {
 }
 
 /// Who answers.
-pub(super) fn info(client: &mut Client) -> Option<ServerInfo> {
-    let answer = client.request("GET", "/v1/server", &[], limits::LOOKUP_TIMEOUT).ok()?;
-    serde_json::from_slice(&answer).ok().filter(|info: &ServerInfo| info.name == "kiln")
+///
+/// # Errors
+/// Nobody, or none of Kiln.
+pub(super) fn info(client: &mut Client) -> Result<ServerInfo, ClientError> {
+    let answer = client.request("GET", "/v1/server", &[], limits::LOOKUP_TIMEOUT)?;
+    let info = serde_json::from_slice(&answer).ok().filter(|info: &ServerInfo| info.name == "kiln");
+    info.ok_or(ClientError::Foreign("who listens there is another program"))
 }
 
 fn start(env: &Env, config: &Config) -> ExitCode {
@@ -72,7 +77,7 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
         say::result("no server is running");
         return ExitCode::SUCCESS;
     };
-    let Some(info) = info(&mut client) else {
+    let Ok(info) = info(&mut client) else {
         say::error("what listens there is not Kiln", &[]);
         return ExitCode::FAILURE;
     };
@@ -101,7 +106,9 @@ fn stop(env: &Env, config: &Config) -> ExitCode {
 
 /// Has the server send what waits to be sent, for the time that the settings give it; how far it came.
 fn drain(env: &Env, config: &Config) -> Option<RemoteStatus> {
-    let within = config.serve.drain.as_deref().and_then(|text| parse_drain(text).ok());
+    // What its server was started with, as a rule.
+    let said = super::serve_settings(config).unwrap_or_else(|_| config.serve.clone());
+    let within = said.get(Key::Drain).and_then(|text| parse_drain(text).ok());
     let deadline = Instant::now() + within.unwrap_or(DEFAULT_DRAIN);
     let (mut last, mut said) = (None, String::new());
     loop {
@@ -210,9 +217,9 @@ fn status(env: &Env, config: &Config) -> ExitCode {
         Some(address) => address.to_string(),
         None => "nowhere".into(),
     };
-    let info = super::connect(env, config).ok().and_then(|mut client| info(&mut client));
+    let info = super::connect(env, config).and_then(|mut client| info(&mut client));
     match info {
-        Some(info) => {
+        Ok(info) => {
             let idle =
                 info.idle_s.map_or("never leaves".into(), |s| format!("leaves after {s} s idle"));
             say::result(&format!(
@@ -225,8 +232,12 @@ fn status(env: &Env, config: &Config) -> ExitCode {
             info.remote.iter().for_each(tell_remote);
             ExitCode::SUCCESS
         }
-        None => {
+        Err(ClientError::Absent(_)) => {
             say::result(&format!("not running at {place}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            say::result(&format!("not to be asked at {place}: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -6,8 +6,11 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 
-use rustls::CertificateError;
+use rustls::crypto::CryptoProvider;
+use rustls::{CertificateError, ClientConfig};
+use rustls_platform_verifier::Verifier;
 
 /// Most causes of an error that are looked through.
 const MAX_CAUSES: usize = 16;
@@ -16,6 +19,28 @@ const MAX_CAUSES: usize = 16;
 pub fn install() {
     // An error says that somebody was first, with the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The implementation, for who makes a client or a server of TLS by hand.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// How a client of HTTP/1.1 that is made by hand finds out who is at the other end: as the clients of all places do.
+///
+/// # Errors
+/// There is nobody whom it could trust, in words.
+pub fn client() -> Result<ClientConfig, &'static str> {
+    let provider = provider();
+    let nobody = "no certificate of an authority is to be had on this machine; name a file with some in SSL_CERT_FILE";
+    let verifier = Verifier::new(provider.clone()).map_err(|_| nobody)?;
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| "TLS is not to be had")?;
+    let verified = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = verified.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// What TLS refuses, and what to do, if an error comes of that. Holds nothing of the error itself.

@@ -5,6 +5,7 @@ mod dying;
 mod faults;
 mod gc;
 mod gha;
+mod https;
 mod kiln;
 mod racing;
 mod rights;

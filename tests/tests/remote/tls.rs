@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::path::PathBuf;
+
+use kiln_storage::testing::certificates::Authority;
 use kiln_storage::testing::gha::{READ_WRITE, token};
 use kiln_tests::far::Shared;
 use kiln_tests::far::bucket::warnings;
-use kiln_tests::far::tls::{Authority, Terminator};
+use kiln_tests::far::tls::Terminator;
 use kiln_tests::samples::{build_all_kinds, of_all_kinds};
-use kiln_tests::{Call, Done, World, skip, world};
+use kiln_tests::{Call, Done, World, world};
 
 /// A build on a machine of its own; what `kiln server stop` says then.
 #[track_caller]
@@ -20,23 +23,14 @@ fn build(world: &World, url: &str, trusts: impl Fn(Call) -> Call) -> (Done, Stri
     (done, format!("{}{}", said.stdout, said.stderr))
 }
 
-/// A shared server, what stands before it with a certificate of this name, and the authority that gave it.
-fn behind_tls(world: &World, name: &str) -> Result<(Shared, Terminator, Authority), String> {
-    let authority = Authority::create(world.root())?;
-    let config = authority.signs(name)?;
+/// A shared server, what stands before it with a certificate of this name, and the file of the authority that gave it.
+fn behind_tls(world: &World, name: &str) -> (Shared, Terminator, PathBuf) {
+    let (authority, file) = (Authority::new(), world.at("authority.pem"));
+    authority.write(&file);
     let shared = Shared::start();
-    let tls = Terminator::before(shared.address(), config);
-    Ok((shared, tls, authority))
-}
-
-/// [`behind_tls`]; ends a test that cannot have it.
-macro_rules! behind_tls {
-    ($world:expr, $name:expr) => {
-        match behind_tls(&$world, $name) {
-            Ok(all) => all,
-            Err(why) => skip!("{why}"),
-        }
-    };
+    let tls =
+        Terminator::before(shared.address(), &authority.signs(&world.at("server"), &[name], 2120));
+    (shared, tls, file)
 }
 
 /// The log has one line of the place, which says this.
@@ -49,8 +43,8 @@ fn told(world: &World, want: &str) {
 #[test]
 fn a_place_behind_tls_is_used_when_it_is_trusted() {
     let (one, two, three) = (world!(), world!(), world!());
-    let (shared, tls, authority) = behind_tls!(one, "server");
-    let trusts = |call: Call| call.env("SSL_CERT_FILE", authority.file());
+    let (shared, tls, authority) = behind_tls(&one, "127.0.0.1");
+    let trusts = |call: Call| call.env("SSL_CERT_FILE", &authority);
     let (done, said) = build(&one, &tls.url(), trusts);
     assert_eq!(done.compiled().len(), 4);
     assert!(said.contains("5 results were sent to https://"), "{said}");
@@ -77,8 +71,8 @@ fn a_place_behind_tls_is_used_when_it_is_trusted() {
 #[test]
 fn what_is_wrong_with_a_certificate_is_named() {
     let (one, two) = (world!(), world!());
-    let (shared, tls, authority) = behind_tls!(one, "other");
-    let trusts = |call: Call| call.env("SSL_CERT_FILE", authority.file());
+    let (shared, tls, authority) = behind_tls(&one, "elsewhere.example");
+    let trusts = |call: Call| call.env("SSL_CERT_FILE", &authority);
     let (done, _) = build(&one, &tls.url(), trusts);
     assert_eq!(done.compiled().len(), 4);
     told(&one, "its TLS certificate is for another name; look at the address");
@@ -93,7 +87,7 @@ fn what_is_wrong_with_a_certificate_is_named() {
 #[test]
 fn storage_services_that_are_not_trusted_are_named() {
     let (one, two) = (world!(), world!());
-    let (_shared, tls, _) = behind_tls!(one, "server");
+    let (_shared, tls, _) = behind_tls(&one, "127.0.0.1");
     let bucket = |call: Call| {
         call.env("AWS_ENDPOINT_URL_S3", tls.url())
             .env("AWS_REGION", "us-east-1")

@@ -2,4 +2,5 @@
 
 mod connections;
 mod server;
+mod settings;
 mod store;

@@ -131,6 +131,11 @@ impl Http {
         let client = Client::builder()
             .connect_timeout(limits::REMOTE_CONNECT_TIMEOUT)
             .read_timeout(limits::REMOTE_STALL_TIMEOUT)
+            // A connection of HTTP/2 carries all requests, and outlives those that are given up: one that is dead has to
+            // be found out while nothing is asked, too, or the next ones wait on it as well.
+            .http2_keep_alive_interval(limits::REMOTE_PING_INTERVAL)
+            .http2_keep_alive_timeout(limits::REMOTE_PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()

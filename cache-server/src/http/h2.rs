@@ -1,0 +1,130 @@
+//! HTTP/2 on a connection, by what was agreed on in the handshake of TLS. The same requests with the same answers as by
+//! HTTP/1.1 ([`super::connection`]); here are its own bounds, and when a connection ends.
+//!
+//! On a port without TLS there is no HTTP/2: a client would have to begin with it unasked, and telling the two apart
+//! by the first bytes leaves a client that says nothing without a time limit.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::connection::{Activity, Connections, InWork};
+use crate::limits::{
+    CONNECTION_WINDOW_BYTES, GOAWAY_GRACE, HEADER_READ_TIMEOUT, MAX_HEADER_BYTES, MAX_STREAMS,
+    MAX_TAKEN_BACK, MAX_WRONG_STREAMS, PING_INTERVAL, PING_TIMEOUT, STREAM_SEND_BYTES,
+    STREAM_WINDOW_BYTES,
+};
+use crate::principal::Peer;
+use crate::service::Service;
+
+/// An answer that counts as in work until the last of it is sent.
+struct Held {
+    body: Body,
+    _in_work: InWork,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Connections {
+    /// Serves HTTP/2 until the client leaves, the server leaves, or nothing was asked for a time.
+    pub(super) async fn serve_h2<S>(self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = self.service().clone();
+        let own = Arc::<Activity>::default();
+        let open = own.clone();
+        let handler = service_fn(move |request| {
+            let in_work = open.begin();
+            let answer = self.answer(peer, request);
+            async move {
+                let hold = |body| Held { body, _in_work: in_work };
+                answer.await.map(|answer: Response| answer.map(hold)) as Result<_, Infallible>
+            }
+        });
+        let mut connection = pin!(builder().serve_connection(TokioIo::new(stream), handler));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = over(&service, &own) => {
+                // Says which request was the last one; those before it are answered.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = gone(&own) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            service.log.debug(format_args!("connection: {error}"));
+        }
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_TAKEN_BACK)
+        .max_local_error_reset_streams(MAX_WRONG_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(STREAM_SEND_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// When a connection takes no further requests.
+async fn over(service: &Service, own: &Activity) {
+    tokio::select! {
+        () = service.leaving() => {}
+        () = quiet(own, HEADER_READ_TIMEOUT) => {}
+    }
+}
+
+/// When nobody may be there any more who would end it, and nothing is left to be answered.
+async fn gone(own: &Activity) {
+    tokio::time::sleep(GOAWAY_GRACE).await;
+    quiet(own, GOAWAY_GRACE).await;
+}
+
+/// Until nothing was in work for so long.
+async fn quiet(own: &Activity, limit: Duration) {
+    loop {
+        match own.idle() {
+            Some(idle) if idle >= limit => return,
+            Some(idle) => tokio::time::sleep(limit.saturating_sub(idle)).await,
+            None => tokio::time::sleep(limit).await,
+        }
+    }
+}
