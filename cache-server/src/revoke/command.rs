@@ -1,6 +1,7 @@
 //! `kiln-server revoke`: through the socket of the server of a directory, or in the directory itself where none runs.
 
 use std::io::{Read as _, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -161,6 +162,11 @@ fn find(config: ServeConfig, request: &RevokeRequest) -> Result<Revoked, String>
         if UnixStream::connect(&socket).is_ok() {
             return through(&socket, request);
         }
+    }
+    // What another user makes in there, its server could not use.
+    let owner = dir.metadata().map_err(|error| error.to_string())?.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(format!("{} belongs to user {owner}: call this as that user", dir.display()));
     }
     let alone = ServeConfig { listen: Listen::default(), role: Role::Local, ..config };
     let request = request.clone();
@@ -330,6 +336,18 @@ mod tests {
         let says = r"kiln-server revoke --run 42 --principal 'o'\''r' --since 2025-12-31T18:00:00.000Z --dir '/a b' --yes";
         assert_eq!(command, says);
         assert!(parse("--since 2025-12-31T18:00:00.000Z --yes").unwrap().request.remove);
+    }
+
+    /// Root alone can make the case; elsewhere there is nothing to see.
+    #[test]
+    fn a_directory_of_another_user_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ServeConfig::shared(dir.path());
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(65532), Some(65532)).unwrap();
+            let error = find(config, &RevokeRequest::default()).unwrap_err();
+            assert!(error.contains("belongs to user 65532"), "{error}");
+        }
     }
 
     #[test]
