@@ -69,7 +69,8 @@ mod tests {
         let own = Scoped::from(Scope::new("r", "main"));
         let ways = |kind: Kind| {
             let (name, reads, writes) = (String::new(), vec![own.clone()], Some(own.clone()));
-            let ways = edge.ways(&Rights { kind, name, reads, writes });
+            let (by, allowance) = Default::default();
+            let ways = edge.ways(&Rights { kind, name, by, allowance, reads, writes });
             ways.into_iter().flat_map(|way| way.there).collect::<Vec<_>>()
         };
         for keeps in [false, true] {

@@ -224,8 +224,8 @@ fn what_is_behind_a_server_gives_it_up_too() {
     let upstream = format!("http://{}", behind.tcp);
     let edge = |dir| {
         TestServer::start_with(dir, |config| {
-            let settings =
-                kiln_server::Settings { upstream: Some(upstream.clone()), ..Default::default() };
+            let mut settings = kiln_server::Settings::default();
+            settings.flag(kiln_server::Key::Upstream, &upstream);
             *config = config.clone().with(&settings).unwrap();
         })
     };
