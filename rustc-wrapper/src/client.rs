@@ -1,5 +1,5 @@
 //! A small blocking HTTP/1.1 client: what a short-lived process needs to ask one server a few
-//! questions over a unix socket or TCP, or by TLS over TCP ([`tls`]).
+//! questions over a unix socket or TCP, or by TLS over TCP (`tls`).
 //!
 //! No async runtime on this path: starting one costs more than a hit. TLS is not touched for an address without it. Every wait has a deadline
 //! and every answer a bound. Parsing is `httparse`'s.

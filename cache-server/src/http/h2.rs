@@ -128,3 +128,27 @@ async fn quiet(own: &Activity, limit: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_over_when_nothing_was_asked_for_a_time() {
+        let (own, begun) = (Arc::<Activity>::default(), Instant::now());
+        let seconds = Duration::from_secs;
+        quiet(&own, seconds(60)).await;
+        assert_eq!(begun.elapsed().as_secs(), 60);
+        // An answer is sent for a long time; then it counts from its end.
+        let in_work = own.begin();
+        let waiting = quiet(&own, seconds(60));
+        let mut waiting = pin!(waiting);
+        assert!(tokio::time::timeout(seconds(1000), waiting.as_mut()).await.is_err());
+        drop(in_work);
+        let ended = Instant::now();
+        waiting.await;
+        assert!(ended.elapsed() >= seconds(60) && ended.elapsed() <= seconds(120));
+    }
+}
