@@ -30,6 +30,9 @@ pub const REPORTS_MADE_AT_ONCE: usize = 4;
 /// Most requests for blobs worked on at once.
 pub const MAX_TRANSFERS: usize = 128;
 
+/// Largest question in JSON, bytes: keys, digests and names. Publications and events may be larger.
+pub const MAX_QUESTION_BYTES: usize = 2 * 1024 * 1024;
+
 /// Longest that a request waits for its turn before it is told to come back.
 pub const REQUEST_TURN_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -422,13 +422,12 @@ async fn finish(
     reason: Reason,
 ) -> Option<OwnedMutexGuard<()>> {
     let begun = Instant::now();
-    let taken = timeout(SHUTDOWN_GRACE, async {
-        connections.ended().await;
-        service.queue.drain().await;
-    });
-    if taken.await.is_err() {
+    // One who never takes his answer keeps nobody from what is to be done yet.
+    let ended = timeout(SHUTDOWN_GRACE, connections.ended()).await.is_ok();
+    let left = SHUTDOWN_GRACE.saturating_sub(begun.elapsed()).max(SHUTDOWN_LAST);
+    let whole = ended & timeout(left, service.queue.drain()).await.is_ok();
+    if !whole {
         service.log.warn(format_args!("left before everything was finished"));
-        return None;
     }
     let left = SHUTDOWN_GRACE.saturating_sub(begun.elapsed()).max(SHUTDOWN_LAST);
     if matches!(reason, Reason::Asked | Reason::Signal)
@@ -445,9 +444,9 @@ async fn finish(
         let written = service.reports.flush(service).await;
         // A busy disk is not waited for: the next start then takes the index for one in use.
         let ended = match timeout(SHUTDOWN_SETTLE, service.index.settle()).await {
-            Ok(Ok(())) => service.index.write(index::open::mark_clean).await,
-            Ok(failed) => failed,
-            Err(_) => Ok(()),
+            Ok(Ok(())) if whole => service.index.write(index::open::mark_clean).await,
+            Ok(failed @ Err(_)) => failed,
+            Ok(Ok(())) | Err(_) => Ok(()),
         };
         if let Err(error) = written.and(ended) {
             service.log.warn(format_args!("at the end: {error}"));

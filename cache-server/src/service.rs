@@ -14,7 +14,8 @@ use crate::index::Index;
 use crate::ingest::Queue;
 use crate::leases::Leases;
 use crate::limits::{
-    MAX_LEASE_QUESTIONS, MAX_REPORT_REQUESTS, MAX_REQUESTS, MAX_TRANSFERS, REPORTS_MADE_AT_ONCE,
+    MAX_LEASE_QUESTIONS, MAX_LOGINS_AT_ONCE, MAX_REPORT_REQUESTS, MAX_REQUESTS, MAX_TRANSFERS,
+    REPORTS_MADE_AT_ONCE,
 };
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -76,6 +77,8 @@ pub(crate) struct Parts {
     pub turns: Semaphore,
     /// Requests for blobs worked on at once: slow uploads keep no lookup waiting.
     pub transfers: Semaphore,
+    /// Turns of those that begin a session.
+    pub logins: Semaphore,
     /// Requests about runs worked on at once.
     pub readers: Semaphore,
     /// Reports made at once.
@@ -127,6 +130,7 @@ impl Service {
             drains: AtomicBool::new(true),
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
+            logins: Semaphore::new(MAX_LOGINS_AT_ONCE),
             readers: Semaphore::new(MAX_REPORT_REQUESTS),
             making: Semaphore::new(REPORTS_MADE_AT_ONCE),
             questions: Semaphore::new(MAX_LEASE_QUESTIONS),

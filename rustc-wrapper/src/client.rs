@@ -1,13 +1,14 @@
 //! A small blocking HTTP/1.1 client: what a short-lived process needs to ask one server a few
 //! questions over a unix socket or TCP, or by TLS over TCP (`tls`).
 //!
-//! No async runtime on this path: starting one costs more than a hit. TLS is not touched for an address without it. Every wait has a deadline
-//! and every answer a bound. Parsing is `httparse`'s.
+//! No async runtime on this path: starting one costs more than a hit. TLS is not touched for an address without it.
+//! Every question has a deadline (`timed`) and every answer a bound. Parsing is `httparse`'s.
 
+mod timed;
 mod tls;
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use kiln_storage::api::{LookupRequest, LookupResponse};
 use kiln_storage::limits;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use self::timed::{Socket, Timed};
+use crate::limits::{SLOWEST_BLOB_BYTES_PER_S, TLS_TIMEOUT};
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
@@ -87,20 +91,13 @@ pub enum ClientError {
 }
 
 trait Stream: Read + Write {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
+    /// From now on it has so long for all that is asked of it.
+    fn within(&mut self, time: Duration);
 }
 
-impl Stream for UnixStream {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(timeout))?;
-        self.set_write_timeout(Some(timeout))
-    }
-}
-
-impl Stream for TcpStream {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.set_read_timeout(Some(timeout))?;
-        self.set_write_timeout(Some(timeout))
+impl<S: Socket> Stream for Timed<S> {
+    fn within(&mut self, time: Duration) {
+        Timed::within(self, time);
     }
 }
 
@@ -130,13 +127,13 @@ struct Head {
 }
 
 /// A connection to the first address of a name that takes one.
-fn reach(host: &str) -> Result<TcpStream, ClientError> {
+fn reach(host: &str) -> Result<Timed<TcpStream>, ClientError> {
     let mut last = io::Error::other("the name has no address");
-    for address in host.to_socket_addrs().map_err(ClientError::Absent)? {
+    for address in timed::addresses(host).map_err(ClientError::Absent)? {
         match TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                return Ok(stream);
+                return Ok(Timed::new(stream, TLS_TIMEOUT));
             }
             Err(error) => last = error,
         }
@@ -152,7 +149,8 @@ impl Client {
     pub fn connect(address: &Address) -> Result<Self, ClientError> {
         let (stream, local): (Box<dyn Stream>, bool) = match address {
             Address::Unix(path) => {
-                (Box::new(UnixStream::connect(path).map_err(ClientError::Absent)?), true)
+                let stream = UnixStream::connect(path).map_err(ClientError::Absent)?;
+                (Box::new(Timed::new(stream, limits::CONNECT_TIMEOUT)), true)
             }
             Address::Tcp(host) | Address::Known(host, _) => (Box::new(reach(host)?), false),
             Address::Tls(host, _) => (Box::new(tls::agree(reach(host)?, host)?), false),
@@ -186,7 +184,8 @@ impl Client {
             *self = Self::connect(&self.address)?;
         }
         self.alive = false;
-        Ok(self.stream.set_timeout(timeout)?)
+        self.stream.within(timeout);
+        Ok(())
     }
 
     /// Its answer is whole.
@@ -340,7 +339,7 @@ impl Client {
         to: &mut impl Write,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.begin(timeout)?;
+        self.begin(timeout + long_enough(size))?;
         self.send("GET", path, &[])?;
         let mut head = self.head()?;
         if head.status != 200 {
@@ -370,7 +369,7 @@ impl Client {
         from: &mut impl Read,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        self.begin(timeout)?;
+        self.begin(timeout + long_enough(size))?;
         let head = format!(
             "PUT {path} HTTP/1.1\r\nhost: kiln\r\n{}content-length: {size}\r\n\r\n",
             self.authorization()
@@ -388,6 +387,11 @@ impl Client {
             status => Err(ClientError::Refused(status, brief(&body))),
         }
     }
+}
+
+/// How long so many bytes may take.
+fn long_enough(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST_BLOB_BYTES_PER_S)
 }
 
 /// Copies up to so many bytes, in large pieces: by `io::copy` a blob of megabytes is thousands of calls.

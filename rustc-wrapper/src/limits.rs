@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-/// Longest the wrapper waits while a blob comes or goes by TCP.
+/// Longest that a blob takes to come or go by TCP, beside what [`SLOWEST_BLOB_BYTES_PER_S`] allows for its size.
 pub const BLOB_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest the wrapper waits for each step of a handshake of TLS.
-pub const TLS_TIMEOUT: Duration = Duration::from_secs(2);
+/// A blob that comes slower than this for long is not worth waiting for.
+pub const SLOWEST_BLOB_BYTES_PER_S: u64 = 64 * 1024;
+
+/// Longest that the wrapper waits for the addresses of a name.
+pub const NAME_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest that a handshake of TLS takes.
+pub const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Private directories of runs in `KILN_DIR/tmp` older than this are left-overs.
 pub const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 3600);

@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use tower::Service as _;
 
 use super::audit;
-use crate::limits::{HEADER_READ_TIMEOUT, MAX_CONNECTIONS, MAX_HEADER_BYTES};
+use super::stall::Patient;
+use crate::limits::{HEADER_READ_TIMEOUT, MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_OWN_CONNECTIONS};
 use crate::principal::Peer;
 use crate::service::Service;
 use crate::tls::{Agreed, Tls};
@@ -71,6 +72,9 @@ impl Drop for InWork {
 
 /// Where connections come from.
 pub(crate) trait Listener: Send + Sync + 'static {
+    /// Whether it is a socket of this machine, which others cannot reach.
+    const IS_OWN: bool;
+
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
@@ -79,6 +83,8 @@ pub(crate) trait Listener: Send + Sync + 'static {
 }
 
 impl Listener for UnixListener {
+    const IS_OWN: bool = true;
+
     type Stream = UnixStream;
 
     async fn next(&self) -> io::Result<(UnixStream, Peer)> {
@@ -89,6 +95,8 @@ impl Listener for UnixListener {
 }
 
 impl Listener for TcpListener {
+    const IS_OWN: bool = false;
+
     type Stream = TcpStream;
 
     async fn next(&self) -> io::Result<(TcpStream, Peer)> {
@@ -106,6 +114,8 @@ pub(crate) struct Connections {
     router: Router,
     activity: Arc<Activity>,
     permits: Arc<Semaphore>,
+    /// Of sockets of this machine.
+    own: Arc<Semaphore>,
 }
 
 impl Connections {
@@ -116,6 +126,7 @@ impl Connections {
             router,
             activity: Arc::default(),
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            own: Arc::new(Semaphore::new(MAX_OWN_CONNECTIONS)),
         }
     }
 
@@ -130,7 +141,8 @@ impl Connections {
         let leaving = service.leaving();
         tokio::pin!(leaving);
         loop {
-            let Ok(permit) = self.permits.clone().acquire_owned().await else {
+            let permits = if L::IS_OWN { &self.own } else { &self.permits };
+            let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
             let accepted = tokio::select! {
@@ -208,7 +220,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_READ_TIMEOUT)
             .max_header_size(MAX_HEADER_BYTES)
-            .serve_connection(TokioIo::new(stream), handler);
+            .serve_connection(TokioIo::new(Patient::new(stream)), handler);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -224,7 +236,8 @@ impl Connections {
 
     /// Waits until every connection has ended.
     pub(crate) async fn ended(&self) {
-        let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = self.permits.acquire_many(all).await;
+        for (permits, all) in [(&self.permits, MAX_CONNECTIONS), (&self.own, MAX_OWN_CONNECTIONS)] {
+            let _ = permits.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
+        }
     }
 }

@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::{Activity, Connections, InWork};
+use super::stall::{Answer, Answers, Patient};
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, GOAWAY_GRACE, HEADER_READ_TIMEOUT, MAX_HEADER_BYTES, MAX_STREAMS,
     MAX_TAKEN_BACK, MAX_WRONG_STREAMS, PING_INTERVAL, PING_TIMEOUT, STREAM_SEND_BYTES,
@@ -30,6 +31,7 @@ use crate::service::Service;
 /// An answer that counts as in work until the last of it is sent.
 struct Held {
     body: Body,
+    answer: Answer,
     _in_work: InWork,
 }
 
@@ -41,6 +43,7 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.answer.goes_on();
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -61,24 +64,28 @@ impl Connections {
     {
         let service = self.service().clone();
         let own = Arc::<Activity>::default();
-        let open = own.clone();
+        let (open, answers) = (own.clone(), Arc::<Answers>::default());
+        let sent = answers.clone();
         let handler = service_fn(move |request| {
             let in_work = open.begin();
-            let answer = self.answer(peer, request);
+            let (answer, answers) = (self.answer(peer, request), answers.clone());
             async move {
-                let hold = |body| Held { body, _in_work: in_work };
+                let hold = |body| Held { body, answer: answers.begin(), _in_work: in_work };
                 answer.await.map(|answer: Response| answer.map(hold)) as Result<_, Infallible>
             }
         });
-        let mut connection = pin!(builder().serve_connection(TokioIo::new(stream), handler));
+        let stream = TokioIo::new(Patient::new(stream));
+        let mut connection = pin!(builder().serve_connection(stream, handler));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            () = sent.stalled() => Ok(()),
             () = over(&service, &own) => {
                 // Says which request was the last one; those before it are answered.
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
                     () = gone(&own) => Ok(()),
+                    () = sent.stalled() => Ok(()),
                 }
             }
         };

@@ -14,12 +14,16 @@ use kiln_storage::remote::squeeze;
 use tokio::time::timeout;
 
 use super::audit::{self, Who};
+use super::page;
 use crate::error::ApiError;
-use crate::limits::{BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, REQUEST_TURN_TIMEOUT};
-use crate::principal::{self, Peer, Principal};
+use crate::limits::{
+    BLOB_REQUEST_TIMEOUT, JSON_REQUEST_TIMEOUT, LOGIN_TIMEOUT, REQUEST_TURN_TIMEOUT,
+};
+use crate::principal::{self, Kind, Peer, Principal};
 use crate::routes::leases::LEASES;
 use crate::scopes;
 use crate::service::Service;
+use crate::trust::attempts::Login;
 use crate::trust::secret::SESSION_PREFIX;
 
 /// The header that carries the id of a request in every answer.
@@ -113,6 +117,9 @@ pub(crate) async fn bounded(
     let transfer = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
     let (turns, limit) = if transfer {
         (&service.transfers, BLOB_REQUEST_TIMEOUT)
+    } else if path == "/v1/session" {
+        // Anybody can begin with that: it takes no turn from who is known.
+        (&service.logins, LOGIN_TIMEOUT)
     } else if is_about_runs(path) {
         (&service.readers, JSON_REQUEST_TIMEOUT)
     } else {
@@ -135,20 +142,25 @@ pub(crate) fn peer_of(extensions: &Extensions) -> Peer {
 }
 
 /// Counts a login that failed; what is answered.
-pub(crate) fn login_failed(service: &Service, peer: Peer, why: &'static str) -> ApiError {
+pub(crate) fn login_failed(
+    service: &Service,
+    (peer, by): (Peer, Login),
+    why: &'static str,
+) -> ApiError {
     let Peer::Tcp(Some(address)) = peer else { return ApiError::Unauthorized(why) };
     let (attempts, now) = (service.policy.trust().attempts(), Instant::now());
-    if attempts.are_too_many(address, now) {
+    if attempts.are_too_many((address, by), now) {
         return ApiError::TooManyLogins;
     }
-    attempts.failed(address, now);
+    attempts.failed((address, by), now);
     ApiError::Unauthorized(why)
 }
 
-/// The bytes that a request sends, as its head says; of what is compressed, what it is then.
+/// The bytes that a request sends, as its head says; of what is compressed, what it is before and after, whichever is
+/// more.
 fn sent(headers: &HeaderMap) -> u64 {
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse().ok();
-    number(squeeze::LENGTH).or_else(|| number(CONTENT_LENGTH.as_str())).unwrap_or(0)
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    number(squeeze::LENGTH).max(number(CONTENT_LENGTH.as_str())).unwrap_or(0)
 }
 
 impl FromRequestParts<Service> for Principal {
@@ -161,10 +173,13 @@ impl FromRequestParts<Service> for Principal {
         let guesses = token.as_ref().is_some_and(|token| !token.starts_with(SESSION_PREFIX));
         let principal = match service.policy.resolve(peer, token.as_deref()) {
             Err(ApiError::Unauthorized(why)) if guesses => {
-                return Err(login_failed(service, peer, why));
+                return Err(login_failed(service, (peer, Login::Token), why));
             }
             resolved => resolved?,
         };
+        if principal.kind == Kind::Open {
+            page::refused(parts, service.config.allow_anyone)?;
+        }
         if let Some(who) = parts.extensions.get::<Who>() {
             who.is(&principal);
         }

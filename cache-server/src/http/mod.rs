@@ -6,3 +6,5 @@ pub(crate) mod body;
 pub(crate) mod connection;
 mod h2;
 pub(crate) mod middleware;
+mod page;
+mod stall;

@@ -9,6 +9,12 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// Longest that a client takes for the head of a request, idle time of the connection included.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Longest that a client takes nothing of an answer.
+pub const ANSWER_STALL: Duration = Duration::from_secs(60);
+
+/// Most open connections by sockets of this machine, whatever comes over TCP.
+pub const MAX_OWN_CONNECTIONS: usize = 4096;
+
 /// Largest head of a request, bytes.
 pub const MAX_HEADER_BYTES: usize = 32 * 1024;
 

@@ -60,6 +60,18 @@ pub const DEFAULT_SHARE_PERCENT: u8 = 50;
 /// Age of a blob that no result names from which on it goes where its repository is over its share.
 pub const SHARE_ORPHAN_GRACE: Duration = Duration::from_secs(60);
 
+/// Most sessions that are begun at once.
+pub const MAX_LOGINS_AT_ONCE: usize = 64;
+
+/// Longest that the beginning of a session takes; the keys of its issuer may have to be fetched.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest that a client takes for the token: it comes with the head, or nearly so.
+pub const LOGIN_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most sessions of one run at once; the oldest of them goes for a further one.
+pub const MAX_SESSIONS_OF_RUN: usize = 512;
+
 /// Most sessions at once, and most tokens of CI services that are remembered as used.
 pub const MAX_SESSIONS: usize = 20_000;
 

@@ -25,7 +25,7 @@ use super::range::{self, Asked};
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::{owners, records};
-use crate::limits::{FEW_LOOKUP_KEYS, MAX_MISSING_BLOBS};
+use crate::limits::{FEW_LOOKUP_KEYS, MAX_MISSING_BLOBS, MAX_QUESTION_BYTES};
 use crate::principal::Principal;
 use crate::publish;
 use crate::service::Service;
@@ -289,7 +289,7 @@ pub(crate) async fn missing(
     principal: Principal,
     request: Request,
 ) -> Result<Json<MissingRequest>, ApiError> {
-    let MissingRequest { blobs } = body::json(request).await?;
+    let MissingRequest { blobs } = body::json_within(request, MAX_QUESTION_BYTES).await?;
     if blobs.len() > MAX_MISSING_BLOBS {
         return Err(ApiError::TooLarge("the number of blobs"));
     }
@@ -319,7 +319,7 @@ pub(crate) async fn packed(
     principal: Principal,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let MissingRequest { mut blobs } = body::json(request).await?;
+    let MissingRequest { mut blobs } = body::json_within(request, MAX_QUESTION_BYTES).await?;
     if blobs.len() > MAX_PACK_BLOBS {
         return Err(ApiError::TooLarge("the number of blobs"));
     }

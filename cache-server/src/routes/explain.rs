@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::{events, units, variables};
+use crate::limits::MAX_QUESTION_BYTES;
 use crate::principal::Principal;
 use crate::service::Service;
 
@@ -31,7 +32,7 @@ pub(crate) async fn nearest(
     principal: Principal,
     request: Request,
 ) -> Result<Json<NearestResponse>, ApiError> {
-    let asked: NearestRequest = body::json(request).await?;
+    let asked: NearestRequest = body::json_within(request, MAX_QUESTION_BYTES).await?;
     let scopes = principal.read_ids();
     let read = move |index: &_| {
         let mut answer = NearestResponse::default();

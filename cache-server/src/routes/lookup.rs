@@ -20,7 +20,7 @@ use crate::error::ApiError;
 use crate::http::body;
 use crate::index::quarantine;
 use crate::index::records::{self, Found};
-use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_ANSWER, LOOKUP_WAIT};
+use crate::limits::{FEW_LOOKUP_KEYS, LOOKUP_ANSWER, LOOKUP_WAIT, MAX_QUESTION_BYTES};
 use crate::principal::Principal;
 use crate::remote::ways::Way;
 use crate::remote::{ahead, through};
@@ -50,7 +50,7 @@ pub(crate) async fn lookup(
     if through.is_none() {
         ways.clear();
     }
-    let request: LookupRequest = body::json(request).await?;
+    let request: LookupRequest = body::json_within(request, MAX_QUESTION_BYTES).await?;
     let answered = answer(&service, &principal, request, ways);
     let begun = Instant::now();
     let answer = match through {

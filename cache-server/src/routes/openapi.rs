@@ -1,5 +1,8 @@
 //! `GET /openapi.json`: the document of the API, generated from the handlers and wire types.
 
+use std::sync::OnceLock;
+
+use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use utoipa::OpenApi;
@@ -78,6 +81,9 @@ pub fn text() -> Result<String, serde_json::Error> {
     responses((status = 200, description = "OpenAPI", content_type = "application/json"))
 )]
 pub(crate) async fn document() -> impl IntoResponse {
-    let text = text().map_err(|error| crate::error::ApiError::Internal(error.to_string()));
+    /// Made once: whoever asks for it many times at once has one of it.
+    static TEXT: OnceLock<Result<Bytes, String>> = OnceLock::new();
+    let text = TEXT.get_or_init(|| text().map(Bytes::from).map_err(|error| error.to_string()));
+    let text = text.clone().map_err(crate::error::ApiError::Internal);
     ([(CONTENT_TYPE, "application/json")], text)
 }

@@ -10,6 +10,7 @@ use super::results::parse_key;
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::quarantine as rows;
+use crate::limits::MAX_QUESTION_BYTES;
 use crate::principal::Principal;
 use crate::quarantine;
 use crate::service::Service;
@@ -36,7 +37,7 @@ pub(crate) async fn add(
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
     principal.writes()?;
-    let request: QuarantineRequest = body::json(request).await?;
+    let request: QuarantineRequest = body::json_within(request, MAX_QUESTION_BYTES).await?;
     quarantine::add(&service, &principal, key, request).await?;
     Ok(StatusCode::NO_CONTENT)
 }

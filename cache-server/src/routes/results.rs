@@ -11,8 +11,9 @@ use kiln_storage::{ObjectName, ResultKey, Scope};
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::records;
+use crate::limits::MAX_QUESTION_BYTES;
 use crate::maker::again;
-use crate::principal::{Principal, Scoped};
+use crate::principal::{Kind, Principal, Scoped};
 use crate::publish::{self, Published};
 use crate::remote::fetch;
 use crate::service::Service;
@@ -92,7 +93,7 @@ pub(crate) async fn bring(
         return Err(ApiError::NotFound);
     }
     let through = edge.via(&service.log, request.headers());
-    let BringRequest { within_ms } = body::json(request).await?;
+    let BringRequest { within_ms } = body::json_within(request, MAX_QUESTION_BYTES).await?;
     let within = Duration::from_millis(within_ms);
     // What lies behind a server that is behind this one, and nowhere else, is nowhere.
     let through = through.ok_or(ApiError::NotFound)?;
@@ -120,8 +121,11 @@ pub(crate) async fn reject(
     Path(key): Path<String>,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
+    if principal.kind == Kind::Public {
+        return Err(ApiError::Forbidden("who has no token says nothing of results"));
+    }
     let key = parse_key(&key)?;
-    let request: RejectRequest = body::json(request).await?;
+    let request: RejectRequest = body::json_within(request, MAX_QUESTION_BYTES).await?;
     let scopes = principal.reads.clone();
     let read = move |index: &_| {
         for Scoped { scope, id } in scopes {

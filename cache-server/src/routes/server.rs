@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::http::body;
-use crate::limits::MAX_DRAIN_WAIT;
+use crate::limits::{MAX_DRAIN_WAIT, MAX_QUESTION_BYTES};
 use crate::principal::Principal;
 use crate::remote;
 use crate::service::Service;
@@ -81,7 +81,8 @@ pub(crate) async fn drain(
     if !principal.local() {
         return Err(ApiError::Forbidden("only on the unix socket"));
     }
-    let DrainRequest { within_ms, in_all_ms } = body::json(request).await?;
+    let DrainRequest { within_ms, in_all_ms } =
+        body::json_within(request, MAX_QUESTION_BYTES).await?;
     let in_all = Duration::from_millis(in_all_ms);
     let within = Duration::from_millis(within_ms).min(MAX_DRAIN_WAIT);
     // What is being taken over is queued only then.

@@ -5,15 +5,17 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::{Request, State};
 use kiln_storage::api::{Problem, SessionRequest, SessionResponse};
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::error::ApiError;
 use crate::http::middleware::{login_failed, peer_of};
 use crate::http::{audit, body};
-use crate::limits::MAX_ID_TOKEN_BYTES;
+use crate::limits::{LOGIN_BODY_TIMEOUT, MAX_ID_TOKEN_BYTES};
 use crate::principal::{Peer, Scoped};
 use crate::service::Service;
 use crate::trust::Refused;
+use crate::trust::attempts::Login;
 
 /// Most of a request beside the token, bytes.
 const AROUND_BYTES: usize = 1024;
@@ -42,22 +44,27 @@ pub(crate) async fn begin(
     request: Request,
 ) -> Result<Json<SessionResponse>, ApiError> {
     let peer = peer_of(request.extensions());
+    let trust = service.policy.trust();
+    if !trust.gives_sessions() {
+        return Err(ApiError::NotFound);
+    }
     match peer {
         Peer::Unix { .. } => drop(service.policy.resolve(peer, None)?),
         Peer::Tcp(Some(address)) => {
-            if service.policy.trust().attempts().are_too_many(address, Instant::now()) {
+            if trust.attempts().are_too_many((address, Login::Session), Instant::now()) {
                 return Err(ApiError::TooManyLogins);
             }
         }
         Peer::Tcp(None) => {}
     }
     let max = MAX_ID_TOKEN_BYTES + AROUND_BYTES;
-    let SessionRequest { token } = body::json_within(request, max).await?;
+    let body = timeout(LOGIN_BODY_TIMEOUT, body::json_within(request, max)).await;
+    let SessionRequest { token } = body.map_err(|_| ApiError::Timeout)??;
     let begun = service.policy.trust().exchange(&token, clock::now_ms()).await;
     let begun = begun.map_err(|why| {
         audit::no_session(&service, peer, &why);
         match refusal(why) {
-            ApiError::Unauthorized(why) => login_failed(&service, peer, why),
+            ApiError::Unauthorized(why) => login_failed(&service, (peer, Login::Session), why),
             error => error,
         }
     })?;

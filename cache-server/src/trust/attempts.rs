@@ -19,7 +19,7 @@ pub(crate) struct Attempts {
 
 #[derive(Debug, Default)]
 struct State {
-    windows: HashMap<IpAddr, Window>,
+    windows: HashMap<(IpAddr, Login), Window>,
     /// Who came from where.
     known: HashSet<(IpAddr, String)>,
 }
@@ -30,6 +30,16 @@ struct Window {
     began: Instant,
     failed: u32,
     told: u32,
+}
+
+/// What somebody tries to get in by. They are counted apart: who goes on with a token that was revoked keeps no job of
+/// the same address from beginning a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Login {
+    /// A token of this server.
+    Token,
+    /// A token of a CI service, for a session.
+    Session,
 }
 
 /// Whether something is to be told.
@@ -56,7 +66,12 @@ impl Attempts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, address: IpAddr, now: Instant, what: impl FnOnce(&mut Window) -> T) -> T {
+    fn with<T>(
+        &self,
+        (address, by): (IpAddr, Login),
+        now: Instant,
+        what: impl FnOnce(&mut Window) -> T,
+    ) -> T {
         let mut state = self.state();
         let is_over = |window: &Window| now.saturating_duration_since(window.began) >= LOGIN_PERIOD;
         if state.windows.len() >= MAX_LOGIN_ADDRESSES {
@@ -66,7 +81,7 @@ impl Attempts {
             state.windows.clear();
         }
         let new = Window { began: now, failed: 0, told: 0 };
-        let window = state.windows.entry(place(address)).or_insert(new);
+        let window = state.windows.entry((place(address), by)).or_insert(new);
         if is_over(window) {
             *window = Window { began: now, failed: 0, told: 0 };
         }
@@ -74,22 +89,22 @@ impl Attempts {
     }
 
     /// Whether so many logins failed from an address of late that none is looked at.
-    pub(crate) fn are_too_many(&self, address: IpAddr, now: Instant) -> bool {
+    pub(crate) fn are_too_many(&self, (address, by): (IpAddr, Login), now: Instant) -> bool {
         let state = self.state();
-        state.windows.get(&place(address)).is_some_and(|window| {
+        state.windows.get(&(place(address), by)).is_some_and(|window| {
             let is_over = now.saturating_duration_since(window.began) >= LOGIN_PERIOD;
             !is_over && window.failed >= MAX_FAILED_LOGINS
         })
     }
 
     /// A login failed.
-    pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
-        self.with(address, now, |window| window.failed = window.failed.saturating_add(1));
+    pub(crate) fn failed(&self, from: (IpAddr, Login), now: Instant) {
+        self.with(from, now, |window| window.failed = window.failed.saturating_add(1));
     }
 
     /// Whether a refusal is to be told in the log.
     pub(crate) fn tells(&self, address: IpAddr, now: Instant) -> Tell {
-        self.with(address, now, |window| {
+        self.with((address, Login::Token), now, |window| {
             window.told = window.told.saturating_add(1);
             match window.told {
                 MAX_TOLD_REFUSALS => Tell::Last,
@@ -125,28 +140,34 @@ mod tests {
     fn so_many_fail_in_a_time_from_one_address() {
         let (attempts, now) = (Attempts::default(), Instant::now());
         for _ in 0..MAX_FAILED_LOGINS {
-            assert!(!attempts.are_too_many(at("192.0.2.1"), now));
-            attempts.failed(at("192.0.2.1"), now);
+            assert!(!attempts.are_too_many((at("192.0.2.1"), Login::Token), now));
+            attempts.failed((at("192.0.2.1"), Login::Token), now);
         }
-        assert!(attempts.are_too_many(at("192.0.2.1"), now));
-        assert!(attempts.are_too_many(at("::ffff:192.0.2.1"), now));
-        assert!(!attempts.are_too_many(at("192.0.2.2"), now));
+        assert!(attempts.are_too_many((at("192.0.2.1"), Login::Token), now));
+        assert!(attempts.are_too_many((at("::ffff:192.0.2.1"), Login::Token), now));
+        assert!(!attempts.are_too_many((at("192.0.2.2"), Login::Token), now));
         let later = now + LOGIN_PERIOD;
-        assert!(!attempts.are_too_many(at("192.0.2.1"), later));
-        attempts.failed(at("192.0.2.1"), later);
-        assert!(!attempts.are_too_many(at("192.0.2.1"), later), "it is counted anew");
+        assert!(!attempts.are_too_many((at("192.0.2.1"), Login::Token), later));
+        attempts.failed((at("192.0.2.1"), Login::Token), later);
+        assert!(
+            !attempts.are_too_many((at("192.0.2.1"), Login::Token), later),
+            "it is counted anew"
+        );
+        // Those of the other kind are counted apart.
+        attempts.failed((at("192.0.2.3"), Login::Session), now);
+        assert!(!attempts.are_too_many((at("192.0.2.1"), Login::Session), now));
         for n in 0..MAX_FAILED_LOGINS {
-            attempts.failed(at(&format!("2001:db8::{n:x}")), now);
+            attempts.failed((at(&format!("2001:db8::{n:x}")), Login::Token), now);
         }
-        assert!(attempts.are_too_many(at("2001:db8::ffff"), now));
-        assert!(!attempts.are_too_many(at("2001:db8:0:1::1"), now));
+        assert!(attempts.are_too_many((at("2001:db8::ffff"), Login::Token), now));
+        assert!(!attempts.are_too_many((at("2001:db8:0:1::1"), Login::Token), now));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let (attempts, now) = (Attempts::default(), Instant::now());
         for n in 0..2 * MAX_LOGIN_ADDRESSES as u32 + 5 {
-            attempts.failed(IpAddr::from(n.to_be_bytes()), now);
+            attempts.failed((IpAddr::from(n.to_be_bytes()), Login::Token), now);
             attempts.is_new(IpAddr::from(n.to_be_bytes()), "token a");
         }
         let state = attempts.state();

@@ -201,6 +201,11 @@ impl Trust {
         }
     }
 
+    /// Whether anybody could begin a session.
+    pub(crate) fn gives_sessions(&self) -> bool {
+        self.services.is_some()
+    }
+
     /// A session for a token of a CI service.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use kiln_storage::encode::Encoder;
 
 use super::claims::Claims;
 use super::secret::{Hash, SESSION_PREFIX, Secret};
-use crate::limits::{CLOCK_LEEWAY_S, MAX_SESSIONS};
+use crate::limits::{CLOCK_LEEWAY_S, MAX_SESSIONS, MAX_SESSIONS_OF_RUN};
 use crate::principal::Principal;
 
 /// Why no session was given.
@@ -75,6 +75,12 @@ impl Sessions {
         if state.used.contains_key(&token) {
             return Err(NoSession::Replayed);
         }
+        let run = principal.name.clone();
+        let of_run = || state.sessions.iter().filter(|(_, session)| session.principal.name == run);
+        if of_run().count() >= MAX_SESSIONS_OF_RUN {
+            let oldest = of_run().min_by_key(|(_, session)| session.ends_ms).map(|(hash, _)| *hash);
+            oldest.map(|hash| state.sessions.remove(&hash));
+        }
         if state.sessions.len() >= MAX_SESSIONS || state.used.len() >= MAX_SESSIONS {
             return Err(NoSession::Full);
         }
@@ -115,7 +121,11 @@ mod tests {
     use crate::principal::{Kind, Rights};
 
     fn nobody() -> Principal {
-        let (name, by, allowance) = Default::default();
+        named(String::new())
+    }
+
+    fn named(name: String) -> Principal {
+        let (by, allowance) = Default::default();
         let rights =
             Rights { kind: Kind::Named, name, by, allowance, reads: Vec::new(), writes: None };
         rights.into()
@@ -151,11 +161,29 @@ mod tests {
     }
 
     #[test]
+    fn one_run_does_not_use_all_up() {
+        let sessions = Sessions::default();
+        let begin = |run: &str, n: usize| {
+            let claims = of("i", &format!("{run} {n}"));
+            let ends_ms = 1_000 + n as u64;
+            sessions.begin(&claims, named(run.to_owned()), (1, ends_ms)).unwrap().hash()
+        };
+        let other = begin("other", 0);
+        let all: Vec<Hash> = (0..=MAX_SESSIONS_OF_RUN).map(|n| begin("run", n)).collect();
+        let last = all.len() - 1;
+        assert!(sessions.who(&all[0], 2).is_none(), "the oldest has gone");
+        assert!(
+            [&all[1], &all[last], &other].into_iter().all(|one| sessions.who(one, 2).is_some())
+        );
+    }
+
+    #[test]
     fn there_are_so_many_and_no_more() {
         let sessions = Sessions::default();
         let begin = |n: usize, now_ms: u64| {
             let claims = Claims { exp: 1, ..of("i", &n.to_string()) };
-            sessions.begin(&claims, nobody(), (now_ms, 100_000)).map(drop)
+            let run = named((n / MAX_SESSIONS_OF_RUN).to_string());
+            sessions.begin(&claims, run, (now_ms, 100_000)).map(drop)
         };
         for n in 0..MAX_SESSIONS {
             begin(n, 1).unwrap();

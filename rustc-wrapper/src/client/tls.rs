@@ -10,23 +10,24 @@ use kiln_storage::remote::tls;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use super::timed::Timed;
 use super::{ClientError, Stream};
 use crate::limits::TLS_TIMEOUT;
 
 /// Whom this process trusts: read once, since that takes longer than a handshake.
 static CONFIG: OnceLock<Result<Arc<ClientConfig>, &'static str>> = OnceLock::new();
 
-impl Stream for StreamOwned<ClientConnection, TcpStream> {
-    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.sock.set_timeout(timeout)
+impl Stream for StreamOwned<ClientConnection, Timed<TcpStream>> {
+    fn within(&mut self, time: Duration) {
+        self.sock.within(time);
     }
 }
 
 /// Agrees on TLS with who listens at `host:port`, and finds out that it is him.
 pub(super) fn agree(
-    mut stream: TcpStream,
+    mut stream: Timed<TcpStream>,
     host: &str,
-) -> Result<StreamOwned<ClientConnection, TcpStream>, ClientError> {
+) -> Result<StreamOwned<ClientConnection, Timed<TcpStream>>, ClientError> {
     let config = CONFIG.get_or_init(|| tls::client().map(Arc::new)).clone();
     let config = config.map_err(ClientError::Untrusted)?;
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -35,7 +36,7 @@ pub(super) fn agree(
     let name = name.map_err(|_| ClientError::Untrusted("no certificate can be for such a name"))?;
     let broken = |error| ClientError::Broken(io::Error::other(error));
     let mut connection = ClientConnection::new(config, name).map_err(broken)?;
-    stream.set_timeout(TLS_TIMEOUT)?;
+    stream.within(TLS_TIMEOUT);
     while connection.is_handshaking() {
         // A refusal is found in the error; it says nothing of a name or an address.
         connection.complete_io(&mut stream).map_err(|error| match tls::refusal(&error) {

@@ -1,0 +1,269 @@
+//! Theme: a shared server that very many ask at once, and one that is sent what nobody should send. It answers who asks
+//! rightly, keeps within its memory, and has no descriptor more afterwards.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kiln::client::{Address, Client};
+use kiln_storage::Digest;
+use kiln_storage::api::{LookupRequest, LookupResponse, PublishRequest};
+use kiln_storage::record::Record;
+use kiln_storage::testing::bodies::noise;
+use kiln_storage::testing::results::result;
+use kiln_tests::far::standing::Standing;
+use kiln_tests::server::{Server, wait_until};
+use kiln_tests::world;
+use rustix::process::Signal;
+
+/// Clients at the same time.
+const CLIENTS: usize = 1_000;
+/// Most that a server may take for them, KiB.
+const MOST_KIB: u64 = 256 * 1024;
+/// Results that are there, and the size of the one blob of each.
+const RESULTS: u64 = 100;
+const BLOB_BYTES: usize = 64 * 1024;
+/// An answer may take this long: all of them share two processors with the server.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Requests that nobody should send.
+const RUBBISH: u64 = 4_000;
+/// Connections that say a little and then nothing.
+const MUTE: usize = 300;
+
+fn start(world: &kiln_tests::World) -> (Standing, Server) {
+    // Nobody reads what it says until it ends.
+    let call = world.kiln(&["serve", "--listen", "127.0.0.1:0"]).env("KILN_LOG", "error");
+    let standing = Standing::start(call);
+    let mut client = connect(standing.address());
+    let info = client.request("GET", "/v1/server", &[], PATIENCE).unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+    let pid = u32::try_from(info["pid"].as_u64().unwrap()).unwrap();
+    (standing, Server { pid })
+}
+
+fn connect(address: SocketAddr) -> Client {
+    Client::connect(&Address::Tcp(address.to_string())).unwrap()
+}
+
+/// The most memory that the server ever had, KiB.
+fn most_kib(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid)).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// What a client does in its turns, and which blobs there are.
+fn record_of(n: u64) -> (Record, Digest) {
+    let blob = noise(n, BLOB_BYTES);
+    let digest = Digest::of(&blob);
+    (result(&format!("crowd{n}"), "1", &[blob]).1, digest)
+}
+
+fn publish(client: &mut Client, n: u64) {
+    let (record, digest) = record_of(n);
+    let blob = noise(n, BLOB_BYTES);
+    let size = blob.len() as u64;
+    client.upload(&format!("/v1/blobs/{digest}"), size, &mut &blob[..], PATIENCE).unwrap();
+    let path = format!("/v1/results/{}", record.result_key);
+    let request = PublishRequest { record, offers: Vec::new(), replace: false };
+    client.request("PUT", &path, &serde_json::to_vec(&request).unwrap(), PATIENCE).unwrap();
+}
+
+/// Asks until the time is up: mostly for records, sometimes for a blob, seldom to store; how many answers there were.
+fn ask(address: SocketAddr, number: u64, until: Instant, begin: &Barrier) -> u64 {
+    let mut client = connect(address);
+    begin.wait();
+    let (mut done, mut turn) = (0, number);
+    while Instant::now() < until {
+        turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (record, digest) = record_of((turn >> 33) % RESULTS);
+        match turn >> 60 {
+            0 => {
+                let mut bytes = Vec::new();
+                let path = format!("/v1/blobs/{digest}");
+                client.fetch(&path, BLOB_BYTES as u64, &mut bytes, PATIENCE).unwrap();
+                assert_eq!(Digest::of(&bytes), digest);
+            }
+            1 if number.is_multiple_of(10) => publish(&mut client, RESULTS + number),
+            _ => {
+                let units = vec![record.unit_key];
+                let request = LookupRequest { units, ..LookupRequest::default() };
+                let found: LookupResponse =
+                    client.json("POST", "/v1/lookup", &request, PATIENCE).unwrap();
+                assert_eq!(found.records, [record]);
+            }
+        }
+        done += 1;
+    }
+    done
+}
+
+fn crowd(seconds: u64) {
+    let world = world!();
+    let (standing, server) = start(&world);
+    let mut first = connect(standing.address());
+    (0..RESULTS).for_each(|n| publish(&mut first, n));
+    let descriptors = server.descriptors().len();
+    let begin = Barrier::new(CLIENTS);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let answers = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS as u64 {
+            let (begin, answers, address) = (&begin, &answers, standing.address());
+            let work = move || {
+                answers.fetch_add(ask(address, number, until, begin), Ordering::Relaxed);
+            };
+            let thread = std::thread::Builder::new().stack_size(256 * 1024);
+            thread.spawn_scoped(scope, work).unwrap();
+        }
+    });
+    let (answers, most) = (answers.into_inner(), most_kib(&server));
+    println!("{CLIENTS} clients, {seconds} s: {answers} answers, at most {} MiB", most / 1024);
+    assert!(answers >= CLIENTS as u64);
+    assert!(most <= MOST_KIB, "{most} KiB");
+    wait_until("connections are gone", || server.descriptors().len() <= descriptors);
+    let said = standing.end(Signal::TERM);
+    assert_eq!(said, "");
+}
+
+#[test]
+fn a_thousand_clients_at_once() {
+    crowd(8);
+}
+
+#[test]
+#[ignore = "five minutes"]
+fn a_thousand_clients_for_five_minutes() {
+    crowd(300);
+}
+
+/// Numbers that are the same in each run.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).unwrap()
+    }
+
+    fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.below(of.len())]
+    }
+}
+
+const METHODS: [&str; 7] = ["GET", "PUT", "POST", "DELETE", "HEAD", "get", "\u{fffd}"];
+const PATHS: [&str; 14] = [
+    "/v1/blobs/../../../../etc/passwd",
+    "/v1/blobs/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+    "/v1/blobs/..%00",
+    "//etc/passwd",
+    "/v1/results/%ff%fe/maker",
+    "/v1/blobs/0000000000000000000000000000000000000000000000000000000000000000",
+    "/v1/notes/../server",
+    "/v1/runs/%2e%2e/jobs",
+    "http://elsewhere/v1/stats",
+    "*",
+    "/v1/lookup?x=%",
+    "/v1/events",
+    "/v1/leases/%00/hold",
+    "/v1/session",
+];
+const HEADS: [&str; 9] = [
+    "content-length: -1",
+    "content-length: 99999999999999999999",
+    "content-length: 5\r\ncontent-length: 6",
+    "content-length: 4\r\ntransfer-encoding: chunked",
+    "transfer-encoding: chunked, chunked",
+    "range: bytes=18446744073709551615-",
+    "content-encoding: zstd\r\ncontent-length: 4",
+    "expect: 100-continue\r\ncontent-length: 1000000000000",
+    "authorization: Bearer \u{7f}",
+];
+const BODIES: [&str; 6] =
+    ["{", "[[[[[[[[", "{\"units\":[\"", "ffffffff\r\n", "1e999999", "{\"units\":{\"\":1}}"];
+
+/// A request that is wrong in one way or another.
+fn rubbish(chance: &mut Chance) -> Vec<u8> {
+    let (method, path) = (chance.one(&METHODS), chance.one(&PATHS));
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: kiln\r\n");
+    if chance.below(2) == 0 {
+        request += &format!("{}\r\n", chance.one(&HEADS));
+    }
+    if chance.below(16) == 0 {
+        request += &format!("x-long: {}\r\n", "x".repeat(1 << (10 + chance.below(8))));
+    }
+    request += "\r\n";
+    let body = chance.one(&BODIES);
+    request += &body.repeat(1 + chance.below(4_000));
+    let mut bytes = request.into_bytes();
+    // Some bytes are others, and it may end early.
+    for _ in 0..chance.below(4) {
+        let at = chance.below(bytes.len());
+        bytes[at] = u8::try_from(chance.below(256)).unwrap();
+    }
+    if chance.below(4) == 0 {
+        bytes.truncate(chance.below(bytes.len()));
+    }
+    bytes
+}
+
+/// Sends it and hangs up; what came back.
+fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It may hang up before it has read all.
+    let _ = stream.write_all(bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            panic!("no end of the answer: {:?}", String::from_utf8_lossy(bytes));
+        }
+        _ => answer,
+    }
+}
+
+#[test]
+fn what_nobody_should_send_by_the_thousand() {
+    let world = world!();
+    let (standing, server) = start(&world);
+    publish(&mut connect(standing.address()), 0);
+    let descriptors = server.descriptors().len();
+    let mute: Vec<TcpStream> = (0..MUTE)
+        .map(|n| {
+            let mut stream = TcpStream::connect(standing.address()).unwrap();
+            let said = &b"PUT /v1/events HTTP/1.1\r\ncontent-length: 9\r\n\r\n{"[..n % 45];
+            stream.write_all(said).unwrap();
+            stream
+        })
+        .collect();
+    let mut chance = Chance(0x4b69_6c6e);
+    let mut statuses = std::collections::BTreeMap::new();
+    for _ in 0..RUBBISH {
+        let bytes = rubbish(&mut chance);
+        let answer = send(standing.address(), &bytes);
+        let text = String::from_utf8_lossy(&answer);
+        assert!(!text.contains("root:"), "{text}");
+        let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
+        *statuses.entry(status.unwrap_or("hung up").to_owned()).or_insert(0) += 1;
+        assert!(!text.contains("HTTP/1.1 500"), "{text} to {:?}", String::from_utf8_lossy(&bytes));
+    }
+    println!("{statuses:?}, at most {} MiB", most_kib(&server) / 1024);
+    assert!(statuses.contains_key("400") && statuses.contains_key("404"), "{statuses:?}");
+    assert!(most_kib(&server) <= MOST_KIB);
+    // Who asks rightly is answered beside those that say nothing.
+    let (record, _) = record_of(0);
+    let request = LookupRequest { units: vec![record.unit_key], ..LookupRequest::default() };
+    let mut client = connect(standing.address());
+    let found: LookupResponse = client.json("POST", "/v1/lookup", &request, PATIENCE).unwrap();
+    assert_eq!(found.records, [record]);
+    drop((client, mute));
+    wait_until("connections are gone", || server.descriptors().len() <= descriptors);
+    assert_eq!(standing.end(Signal::TERM), "");
+}
