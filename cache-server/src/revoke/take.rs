@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use super::BehindIt;
 use crate::error::ApiError;
 use crate::index::makers::{self, Of};
-use crate::index::{outbox, owners, records};
+use crate::index::outbox::{self, Meanwhile};
+use crate::index::{owners, records};
 use crate::limits::{REVOKE_BEHIND, REVOKE_DELETES, REVOKE_FAULTS};
 use crate::maker;
 use crate::remote::Edge;
@@ -151,4 +152,25 @@ pub(crate) async fn take_back(edge: &Edge, names: Vec<ResultName>) -> BehindIt {
     }
     behind.left += names.count() as u64;
     behind
+}
+
+/// Takes back what was sent at the moment when it was taken away here.
+pub(crate) async fn unsend(service: &Service, edge: &Edge, name: ResultName, meanwhile: Meanwhile) {
+    let result = name.result;
+    let left = match meanwhile {
+        Meanwhile::Stays => return,
+        // The next one of its key may be there already, and stays.
+        Meanwhile::Again if edge.remote.counts_generations() => {
+            edge.remote.reject(&name).await.err().map(|error| error.to_string())
+        }
+        Meanwhile::Again | Meanwhile::Gone => {
+            let BehindIt { left, why, .. } = take_back(edge, vec![name]).await;
+            (left > 0).then(|| why.unwrap_or_default())
+        }
+    };
+    if let Some(why) = left {
+        service.log.warn(format_args!(
+            "result {result}: removed here, and sent at that moment; it may be there still: {why}"
+        ));
+    }
 }
