@@ -221,6 +221,11 @@ pub(crate) async fn run(service: &Service, request: RevokeRequest) -> Result<Rev
         .ok_or_else(|| ApiError::Unprocessable("it is not said which results".into()))?;
     let which = Which { since_ms: request.since_ms.unwrap_or(0), scope: wanted.scope() };
     let mut all = Revoked { removed: request.remove, ..Revoked::default() };
+    if request.remove {
+        // Whose token was revoked a moment ago stores nothing behind our back: what is being stored now is seen below.
+        service.policy.trust().tokens().look_now();
+        drop(service.commit.lock().await);
+    }
     let mut last = 0;
     loop {
         let page = move |index: &_| makers::after(index, last, REVOKE_BATCH);
