@@ -4,6 +4,7 @@
 use kiln_storage::{ResultKey, Scope, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::open::set;
 use super::records::{self, RecordRow, digest};
 use super::{int, uint};
 use crate::limits::{MAX_OUTBOX_BYTES, MAX_OUTBOX_RESULTS, OUTBOX_MAX_RETRY};
@@ -188,8 +189,9 @@ pub(crate) fn collected(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
 }
 
 /// What was collected by a server that ended was not made durable by it: it is sent again. Every result
-/// may be tried at once.
+/// may be tried at once. From now on it is kept who made what goes here and was sent ([`super::evicted`]).
 pub(crate) fn restart(connection: &Connection) -> rusqlite::Result<()> {
+    set(connection, "sends", "1")?;
     connection.execute("UPDATE outbox SET collected = 0, retry_ms = 0", [])?;
     Ok(())
 }

@@ -19,13 +19,14 @@ use super::apart::{of, token};
 use super::remote::{edge, remote, scope};
 use super::sending::LONG;
 use super::{Fixture, offer, record};
+use crate::config::ServeConfig;
 use crate::index::outbox::Meanwhile;
 use crate::index::records;
 use crate::principal::Peer;
 use crate::remote::{outbox, through};
 use crate::revoke::take::unsend;
 use crate::revoke::{RevokeRequest, Revoked, run};
-use crate::{routes, trust};
+use crate::{clock, evict, routes, trust};
 
 type Bucket = Arc<dyn Backend>;
 
@@ -36,7 +37,9 @@ fn bucket() -> Bucket {
 /// A new server before a bucket.
 fn before(bucket: &Bucket) -> Fixture {
     let remote = Arc::new(ObjectRemote::new(bucket.clone(), "a bucket"));
-    let fixture = Fixture::with(tempfile::tempdir().unwrap(), Some(remote), |_| {});
+    // Nothing is evicted until somebody calls for it.
+    let small = |config: &mut ServeConfig| config.cache_size = Some(1);
+    let fixture = Fixture::with(tempfile::tempdir().unwrap(), Some(remote), small);
     fixture.backend.gate.add_permits(10_000);
     fixture
 }
@@ -121,6 +124,50 @@ async fn what_was_replaced_is_taken_back_in_every_generation() {
     let bad = record("a");
     assert!(before(&bucket).lookup(&bad).await.is_empty());
     assert!(fixture.lookup(&bad).await.is_empty());
+}
+
+/// Also when it has come back from there: then it is known here by where it came from alone.
+#[tokio::test]
+async fn what_was_evicted_here_is_taken_back_too() {
+    let bucket = bucket();
+    for comes_back in [false, true] {
+        let fixture = before(&bucket);
+        let bad = fixture.publish_by("a", "bad").await;
+        assert!(fixture.drained().await);
+        evict::once(&fixture.service).await.unwrap();
+        assert_eq!(generations(&bucket).await.len(), 1);
+        if comes_back {
+            assert_eq!(fixture.lookup(&bad).await.len(), 1);
+        }
+        let principal = Some("user".to_owned());
+        let request = RevokeRequest { principal, ..RevokeRequest::default() };
+        let would = run(&fixture.service, request.clone()).await.unwrap();
+        assert_eq!((would.results, would.evicted), (0, 1));
+        let revoked =
+            run(&fixture.service, RevokeRequest { remove: true, ..request }).await.unwrap();
+        assert_eq!(revoked.evicted, 1);
+        assert_eq!(revoked.behind.map(|behind| (behind.gone, behind.left)), Some((1, 0)));
+        assert_eq!(generations(&bucket).await, Vec::<String>::new());
+        assert!(fixture.lookup(&bad).await.is_empty());
+    }
+}
+
+/// A server whose index is new knows no makers of what was sent before, and says so.
+#[tokio::test]
+async fn what_the_index_cannot_know_is_told() {
+    let bucket = bucket();
+    let revoked = |since_ms: u64, here: bool| {
+        let fixture = before(&bucket);
+        async move {
+            let since_ms = Some(since_ms);
+            let request = RevokeRequest { since_ms, here, ..RevokeRequest::default() };
+            run(&fixture.service, request).await.unwrap().unknown
+        }
+    };
+    let now = clock::now_ms();
+    assert!(revoked(1, false).await.unwrap().contains("a bucket: who made what was sent there"));
+    assert_eq!(revoked(now + 3_600_000, false).await, None);
+    assert_eq!(revoked(1, true).await, None);
 }
 
 #[tokio::test]
