@@ -143,8 +143,8 @@ mod tests {
             config.trust = Some(path.to_owned());
             rules(&config).unwrap_err()
         };
-        for unread in [dir.path(), &dir.path().join("none")] {
-            assert!(matches!(fails(unread), RulesError::Unread(_)), "{}", unread.display());
+        for unread in [dir.path().to_owned(), dir.path().join("none")] {
+            assert!(matches!(fails(&unread), RulesError::Unread(_)), "{}", unread.display());
         }
         let file = dir.path().join("rules");
         for wrong in [&b"{"[..], b"\xff"] {

@@ -11,7 +11,7 @@ use kiln_storage::record::Record;
 use kiln_storage::remote::ResultName;
 use kiln_storage::remote::objects::ObjectRemote;
 use kiln_storage::testing::remote::RemoteFault;
-use kiln_storage::{Backend, Digest, MemoryBackend, Remote as _};
+use kiln_storage::{Backend, Digest, MemoryBackend};
 use tokio::sync::oneshot;
 use tower::ServiceExt as _;
 
