@@ -1,7 +1,7 @@
 //! What a configuration would start, and what is wrong with it, without starting it: for `--check`, and for
 //! [`crate::serve`] before it listens.
 
-use std::fs;
+use std::{fs, io};
 
 use crate::config::ServeConfig;
 use crate::limits::MAX_RULES_BYTES;
@@ -16,7 +16,8 @@ use crate::trust::tokens::TokenFile;
 /// # Errors
 /// The rules cannot be read; or anybody from other machines would be let in.
 pub(crate) fn trust(config: &ServeConfig) -> Result<Trust, String> {
-    let trust = Trust::new(&config.kiln_dir, rules(config)?);
+    let rules = rules(config).map_err(|error| error.to_string())?;
+    let trust = Trust::new(&config.kiln_dir, rules);
     let afar = config.listen.tcp.filter(|address| !address.ip().is_loopback());
     match afar {
         Some(address) if !trust.is_required() && !config.allow_anyone => Err(format!(
@@ -27,19 +28,35 @@ pub(crate) fn trust(config: &ServeConfig) -> Result<Trust, String> {
     }
 }
 
+/// Why the rules that a configuration names cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RulesError {
+    /// They cannot be read: what is in them is not known.
+    #[error("{0}")]
+    Unread(String),
+    /// What is in them is wrong.
+    #[error("{0}")]
+    Wrong(String),
+}
+
 /// The rules that a configuration names.
 ///
 /// # Errors
 /// They cannot be used.
-pub(crate) fn rules(config: &ServeConfig) -> Result<Option<Rules>, String> {
+pub(crate) fn rules(config: &ServeConfig) -> Result<Option<Rules>, RulesError> {
     let Some(path) = &config.trust else { return Ok(config.rules.clone()) };
     let failed = |why: String| format!("the rules in {} cannot be used: {why}", path.display());
-    let meta = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
+    let unread = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => RulesError::Wrong(failed(error.to_string())),
+        _ => RulesError::Unread(failed(error.to_string())),
+    };
+    let wrong = |why: String| RulesError::Wrong(failed(why));
+    let meta = fs::metadata(path).map_err(unread)?;
     if meta.len() > MAX_RULES_BYTES {
-        return Err(failed(format!("they are over {MAX_RULES_BYTES} bytes")));
+        return Err(wrong(format!("they are over {MAX_RULES_BYTES} bytes")));
     }
-    let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    Rules::parse(&text).map(Some).map_err(failed)
+    let text = fs::read_to_string(path).map_err(unread)?;
+    Rules::parse(&text).map(Some).map_err(wrong)
 }
 
 /// What would be started, a line each; and what is wrong.
@@ -117,6 +134,24 @@ pub fn check(config: &ServeConfig) -> (Vec<String>, Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_that_cannot_be_read_are_not_wrong_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = ServeConfig::shared(dir.path());
+        let mut fails = |path: &std::path::Path| {
+            config.trust = Some(path.to_owned());
+            rules(&config).unwrap_err()
+        };
+        for unread in [dir.path().to_owned(), dir.path().join("none")] {
+            assert!(matches!(fails(&unread), RulesError::Unread(_)), "{}", unread.display());
+        }
+        let file = dir.path().join("rules");
+        for wrong in [&b"{"[..], b"\xff"] {
+            fs::write(&file, wrong).unwrap();
+            assert!(matches!(fails(&file), RulesError::Wrong(_)), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn nobody_from_elsewhere_is_let_in_by_default() {

@@ -14,6 +14,7 @@ pub mod log;
 pub mod remote;
 pub mod socket_path;
 
+mod asker;
 mod check;
 mod clock;
 mod error;

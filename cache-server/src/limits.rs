@@ -128,6 +128,10 @@ pub const REVOKE_BEHIND: Duration = Duration::from_secs(10);
 /// Failures after which it is asked no more for a batch.
 pub const REVOKE_FAULTS: u32 = 3;
 
+/// Most results that were sent to the place behind the server and are not here any more of which it is known who made
+/// them: about 200 bytes each.
+pub const MAX_EVICTED_KNOWN: u64 = 100_000;
+
 /// Most makers that a revoke tells of.
 pub const MAX_REVOKED_MAKERS: usize = 200;
 

@@ -8,6 +8,7 @@ use kiln_storage::api::{Offer, PublishRequest};
 use kiln_storage::backend::{Put, StoreError};
 use kiln_storage::{Digest, ObjectName, Record, ResultKey, Scope, limits as shared_limits};
 
+use crate::asker::Asker;
 use crate::clock;
 use crate::error::ApiError;
 use crate::index::outbox::{self, Dropped};
@@ -42,6 +43,8 @@ pub(crate) struct Candidate {
     pub record: Record,
     /// Who has it stored.
     pub made: Made,
+    /// By what they were known.
+    pub asker: Asker,
     /// Both, encoded.
     pub body: Bytes,
     /// Whether it takes the place of an intact one.
@@ -54,7 +57,7 @@ pub(crate) struct Candidate {
 /// What is wrong with the request or with the store.
 pub(crate) async fn publish(
     service: &Service,
-    principal: &Principal,
+    (principal, asker): (&Principal, Asker),
     key: &ResultKey,
     request: PublishRequest,
 ) -> Result<Published, ApiError> {
@@ -73,7 +76,8 @@ pub(crate) async fn publish(
         return Err(ApiError::TooLarge("the record"));
     }
     let Scoped { scope, id: scope_id } = principal.writes()?;
-    let candidate = Candidate { scope: scope.clone(), record, made, body: body.into(), replace };
+    let (scope_of, body) = (scope.clone(), body.into());
+    let candidate = Candidate { scope: scope_of, record, made, asker, body, replace };
     if quarantine::contains(service, principal.read_ids(), scope_id, key).await? {
         return Err(ApiError::Quarantined);
     }
@@ -232,7 +236,7 @@ async fn open_offers(
 /// Makes a record visible whose blobs are all stored: as an object first, in the index then.
 ///
 /// # Errors
-/// [`ApiError::MissingBlobs`] when a blob is gone again; [`ApiError::Quarantined`]; what store and index fail with.
+/// [`ApiError::MissingBlobs`] when a blob is gone again; [`ApiError::Quarantined`]; those of [`Asker::still_writes`]; what store and index fail with.
 pub(crate) async fn commit(
     service: &Service,
     candidate: &Candidate,
@@ -240,6 +244,8 @@ pub(crate) async fn commit(
     let record = &candidate.record;
     let scope_id = candidate.scope.id();
     let _guard = service.commit.lock().await;
+    // A revoke of what they made does not see it any more.
+    candidate.asker.still_writes(&service.policy, &candidate.scope)?;
     // It may have been quarantined while its bytes were taken over.
     if quarantine::contains(service, Vec::new(), &scope_id, &record.result_key).await? {
         return Err(ApiError::Quarantined);

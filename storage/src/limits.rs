@@ -191,6 +191,10 @@ pub const STORED_BLOBS_AT_ONCE: usize = 4;
 /// Requests of one lookup in a bucket at a time.
 pub const REMOTE_LOOKUPS_AT_ONCE: usize = 24;
 
+/// Generations before the newest one that are rejected for packs when a result is taken back, though they are no
+/// objects any more.
+pub const MAX_TAKEN_BEFORE: u32 = 16;
+
 /// Most objects of one listing that are looked at to find the newest.
 pub const MAX_LISTED_RESULTS: usize = 10_000;
 

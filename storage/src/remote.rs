@@ -222,8 +222,8 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// `Unavailable`, `ReadOnly`.
     async fn reject(&self, name: &ResultName) -> StoreResult<()>;
 
-    /// A result is to be had by nobody any more, for whom it came from: takes it away there for good. Whether it is gone
-    /// for everybody; the next store of it gets a new generation.
+    /// A result is to be had by nobody any more, for whom it came from: takes it away there for good, in every
+    /// generation. Whether it is gone for everybody; the next store of it gets a new generation.
     ///
     /// # Errors
     /// `Unavailable`, `ReadOnly`.
@@ -322,6 +322,12 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// Whether each scope there is apart by its name, for whoever asks with the same rights: what is stored in one is
     /// given for no other.
     fn keeps_scopes(&self) -> bool {
+        false
+    }
+
+    /// Whether results come with the generation that they were stored under, so that one that was rejected is told from
+    /// one that was stored after it.
+    fn counts_generations(&self) -> bool {
         false
     }
 

@@ -187,7 +187,8 @@ pub(crate) fn is_unnamed(connection: &Connection, digest: &Digest) -> rusqlite::
 pub(crate) fn sweep(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(
         "DELETE FROM makers WHERE NOT EXISTS (SELECT 1 FROM records WHERE maker = makers.id)
-         AND NOT EXISTS (SELECT 1 FROM records WHERE again = makers.id)",
+         AND NOT EXISTS (SELECT 1 FROM records WHERE again = makers.id)
+         AND NOT EXISTS (SELECT 1 FROM evicted WHERE maker = makers.id)",
         [],
     )?;
     Ok(())

@@ -6,6 +6,7 @@
 //! async, and are run by [`Index::read`] and [`Index::write`].
 
 pub(crate) mod events;
+pub(crate) mod evicted;
 pub(crate) mod makers;
 pub(crate) mod notes;
 pub(crate) mod open;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Index, IndexError, uint, unsent};
+use super::{Index, IndexError, evicted, uint, unsent};
+use crate::clock;
 use crate::limits::{SQLITE_BUSY_TIMEOUT, SQLITE_STATEMENTS};
 
 /// Name of the file in the server's directory.
@@ -15,7 +16,7 @@ const FILE_NAME: &str = "index.sqlite";
 const CONDEMNED: &str = "sqlite-condemned";
 
 /// Version of the schema; an index of another one is rebuilt.
-const SCHEMA_VERSION: &str = "9";
+const SCHEMA_VERSION: &str = "10";
 
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -96,6 +97,25 @@ CREATE TABLE replaced (
     generation INTEGER NOT NULL,
     PRIMARY KEY (scope, result_key)
 ) WITHOUT ROWID;
+-- What was sent there and is not here any more. One that waits was not sent. `sends`: something is sent there.
+CREATE TABLE evicted (
+    scope TEXT NOT NULL,
+    result_key BLOB NOT NULL,
+    maker INTEGER NOT NULL REFERENCES makers (id),
+    unit_key BLOB NOT NULL,
+    generation INTEGER NOT NULL,
+    made_ms INTEGER NOT NULL,
+    PRIMARY KEY (scope, result_key, maker)
+) WITHOUT ROWID;
+CREATE INDEX evicted_of_maker ON evicted (maker);
+CREATE INDEX evicted_by_time ON evicted (made_ms);
+CREATE TRIGGER evicted_when_gone BEFORE DELETE ON records
+WHEN OLD.afar IS NULL AND EXISTS (SELECT 1 FROM meta WHERE key = 'sends')
+    AND NOT EXISTS (SELECT 1 FROM outbox WHERE record = OLD.id)
+BEGIN
+    INSERT OR REPLACE INTO evicted VALUES
+        (OLD.scope, OLD.result_key, OLD.maker, OLD.unit_key, OLD.generation, OLD.made_ms);
+END;
 CREATE TABLE notes (
     id INTEGER PRIMARY KEY,
     scope TEXT NOT NULL,
@@ -281,7 +301,7 @@ fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(tables == 0)
 }
 
-fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+pub(super) fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
     connection
         .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
         .optional()
@@ -304,7 +324,7 @@ pub(crate) fn mark_clean(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+pub(super) fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?1, ?2)", [key, value])?;
     Ok(())
 }
@@ -334,6 +354,7 @@ fn create(connection: &Connection, store_id: &str) -> Result<(), IndexError> {
         "INSERT INTO meta VALUES ('schema', ?1), ('store', ?2)",
         params![SCHEMA_VERSION, store_id],
     )?;
+    set(connection, evicted::KNOWN_SINCE, &clock::now_ms().to_string())?;
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 use kiln_storage::{ResultKey, Scope, UnitKey};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::records::{RecordRow, digest};
+use super::open::set;
+use super::records::{self, RecordRow, digest};
 use super::{int, uint};
 use crate::limits::{MAX_OUTBOX_BYTES, MAX_OUTBOX_RESULTS, OUTBOX_MAX_RETRY};
 
@@ -134,6 +135,31 @@ pub(crate) fn next_ms(connection: &Connection) -> rusqlite::Result<Option<u64>> 
     Ok(next.map(uint))
 }
 
+/// What became meanwhile of a result that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meanwhile {
+    /// It is here, or another one of its key that replaces it there.
+    Stays,
+    /// It was removed here.
+    Gone,
+    /// It was taken back, and its key was stored again since.
+    Again,
+}
+
+/// What became of a result that was taken from the queue.
+pub(crate) fn meanwhile(connection: &Connection, of: &Queued) -> rusqlite::Result<Meanwhile> {
+    let waits = connection.prepare_cached("SELECT 1 FROM outbox WHERE id = ?1")?.exists([of.id])?;
+    if waits {
+        return Ok(Meanwhile::Stays);
+    }
+    if records::stored(connection, &of.scope, &of.result_key)?.is_none() {
+        return Ok(Meanwhile::Gone);
+    }
+    // One that was dropped because the queue is full, or replaced, may be there.
+    let next = replaced(connection, &of.scope, &of.result_key)?;
+    Ok(if next > of.generation { Meanwhile::Again } else { Meanwhile::Stays })
+}
+
 /// Takes a result out.
 pub(crate) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([id])?;
@@ -163,8 +189,9 @@ pub(crate) fn collected(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
 }
 
 /// What was collected by a server that ended was not made durable by it: it is sent again. Every result
-/// may be tried at once.
+/// may be tried at once. From now on it is kept who made what goes here and was sent ([`super::evicted`]).
 pub(crate) fn restart(connection: &Connection) -> rusqlite::Result<()> {
+    set(connection, "sends", "1")?;
     connection.execute("UPDATE outbox SET collected = 0, retry_ms = 0", [])?;
     Ok(())
 }
@@ -249,7 +276,6 @@ pub(crate) fn replaced(
 #[cfg(test)]
 mod tests {
     use super::super::open::in_memory;
-    use super::super::records;
     use super::super::units::UnitRow;
     use super::*;
     use kiln_storage::Digest;
@@ -383,6 +409,30 @@ mod tests {
         collect(&connection, last).unwrap();
         retry(&connection, last, 500).unwrap();
         assert_eq!(next(&connection, 0, 9).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn who_sent_a_result_knows_what_became_of_it_meanwhile() {
+        let connection = in_memory();
+        let row = row(1, 10, 10);
+        add(&connection, &row);
+        let sent = next(&connection, 0, 1).unwrap().remove(0);
+        let now = || meanwhile(&connection, &sent).unwrap();
+        let forget = || {
+            let stored = records::stored(&connection, "s", &row.result_key).unwrap().unwrap();
+            records::forget(&connection, stored.id).unwrap();
+        };
+        assert_eq!(now(), Meanwhile::Stays);
+        add(&connection, &RecordRow { generation: 1, ..row.clone() });
+        assert_eq!(now(), Meanwhile::Stays, "the one that replaces it is another generation");
+        forget();
+        assert_eq!(now(), Meanwhile::Gone);
+        // It was taken back, and the next one of the key is as the first was.
+        replace(&connection, "s", &row.result_key, sent.generation).unwrap();
+        add(&connection, &row);
+        assert_eq!(now(), Meanwhile::Again);
+        let again = next(&connection, 0, 1).unwrap().remove(0);
+        assert_eq!(meanwhile(&connection, &again).unwrap(), Meanwhile::Stays);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kiln_storage::{Digest, ResultKey, UnitKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::records::{self, digest};
-use super::{makers, uint};
+use super::{evicted, makers, uint};
 use crate::shares::Whose;
 
 /// Where a record is stored.
@@ -119,6 +119,7 @@ pub(crate) fn forget(connection: &Connection, plan: &Plan<i64>) -> rusqlite::Res
     for blob in &plan.blobs {
         records::forget_blob(connection, blob)?;
     }
+    evicted::bound(connection)?;
     makers::sweep(connection)?;
     Ok(places)
 }

@@ -28,8 +28,7 @@ use crate::limits::{
     DRAIN_STALL, MAX_LOST_KNOWN, OUTBOX_FLUSH, OUTBOX_MAX_RETRY, OUTBOX_QUIET, OUTBOX_RETRY,
     OUTBOX_SEND, OUTBOX_WORKERS, REMOTE_LEFT_ALONE,
 };
-use crate::revoke::BehindIt;
-use crate::revoke::take::take_back;
+use crate::revoke::take::unsend;
 use crate::service::Service;
 
 /// Longest that the task sleeps when there is nothing to do.
@@ -244,29 +243,18 @@ async fn send(service: &Service, queued: Queued) {
             }
             let (id, of) = (queued.id, queued.clone());
             let note = move |index: &_| {
-                let here = records::stored(index, &of.scope, &of.result_key)?.is_some();
+                let meanwhile = rows::meanwhile(index, &of)?;
                 match stored {
                     Stored::Collected => rows::collect(index, id)?,
                     Stored::Durable | Stored::AlreadyThere => rows::remove(index, id)?,
                 }
-                Ok(here)
+                Ok(meanwhile)
             };
-            match service.index.write(note).await {
-                // It was taken away here while it was sent.
-                Ok(false) => {
-                    let there = name_of(service, edge, &queued).into_iter().collect();
-                    let BehindIt { left, why, .. } = take_back(edge, there).await;
-                    if left > 0 {
-                        service.log.warn(format_args!(
-                            "result {}: removed here, and sent at that moment; it may be there still: {}",
-                            queued.result_key,
-                            why.unwrap_or_default()
-                        ));
-                    }
-                    Ok(())
-                }
-                other => other.map(drop),
+            let noted = service.index.write(note).await;
+            if let (Ok(meanwhile), Some(name)) = (&noted, name_of(service, edge, &queued)) {
+                unsend(service, edge, name, *meanwhile).await;
             }
+            noted.map(drop)
         }
         Err(NotSent::Never(why)) => {
             lose(service, edge, &queued, &why);

@@ -16,8 +16,8 @@ use super::flights::Claim;
 use super::{Edge, Side, count, kind_of, lock};
 use crate::clock;
 use crate::error::ApiError;
-use crate::index::quarantine;
 use crate::index::records::{self, RecordRow, Times};
+use crate::index::{outbox, quarantine};
 use crate::limits::REMOTE_ANSWER;
 use crate::maker::{By, Made};
 use crate::principal::Scoped;
@@ -145,13 +145,19 @@ pub(crate) async fn arrive(
         row.origin.made = Made { by: By::Behind { place: edge.remote.display() }, at_ms: now_ms };
         rows.push(RecordRow { afar: Some(name), ..row });
     }
+    let counts = edge.remote.counts_generations();
     let new = service
         .index
         .write(move |index| {
             let mut new = Vec::new();
+            // It was on its way when it was taken back, or proved damaged.
+            let over = |row: &RecordRow| -> rusqlite::Result<bool> {
+                let next = outbox::replaced(index, &row.scope, &row.result_key)?;
+                Ok(counts && row.afar.as_ref().is_some_and(|name| name.generation < next))
+            };
             // The newest comes first, and is to be the newest here.
             for row in rows.iter().rev() {
-                if quarantine::contains(index, &row.scope, &row.result_key)? {
+                if quarantine::contains(index, &row.scope, &row.result_key)? || over(row)? {
                     continue;
                 }
                 let there = records::stored(index, &row.scope, &row.result_key)?;

@@ -147,7 +147,8 @@ pub fn revoke(
     let written =
         text.map_err(std::io::Error::other).and_then(|text| out.write_all(text.as_bytes()));
     written.and_then(|()| out.flush()).map_err(|error| RevokeError::Failed(error.to_string()))?;
-    let left = revoked.behind.as_ref().is_some_and(|behind| behind.left > 0);
+    let left = revoked.behind.as_ref().is_some_and(|behind| behind.left > 0)
+        || (revoked.removed && revoked.unknown.is_some());
     Ok(if left || revoked.stay > 0 { RevokeEnd::Left } else { RevokeEnd::Done })
 }
 
@@ -194,7 +195,8 @@ fn through(socket: &PathBuf, request: &RevokeRequest) -> Result<Revoked, String>
     while all.more && request.remove {
         all = all.and(ask(socket, request)?);
     }
-    if request.remove && all.results > 0 {
+    let left = all.behind.as_ref().is_some_and(|behind| behind.left > 0);
+    if request.remove && all.results > 0 && !left {
         // What was on its way from behind the server meanwhile may have come.
         let again = ask(socket, request)?;
         all = all.and(Revoked { more: false, ..again });
@@ -262,6 +264,12 @@ fn told(revoked: &Revoked, command: &str, behind: Option<&str>) -> String {
     if of_makers < *results {
         lines.push(format!("  others: {} results", results - of_makers));
     }
+    if revoked.evicted > 0 {
+        lines.push(format!(
+            "{} results that are behind the server and not here any more: taken back there, too",
+            revoked.evicted
+        ));
+    }
     if revoked.also_by_others > 0 {
         lines.push(format!("somebody else published {} of them, too", revoked.also_by_others));
     }
@@ -274,7 +282,7 @@ fn told(revoked: &Revoked, command: &str, behind: Option<&str>) -> String {
         lines.push(format!("  and {} more", results - first.len() as u64));
     }
     lines.extend(left(revoked, behind));
-    if !revoked.removed && *results > 0 {
+    if !revoked.removed && *results + revoked.evicted > 0 {
         lines.push(format!("nothing is removed; this does it:\n    {command}"));
     }
     lines.join("\n") + "\n"
@@ -300,6 +308,7 @@ fn left(revoked: &Revoked, behind: Option<&str>) -> Vec<String> {
     } else if let Some(place) = behind {
         lines.push(format!("{place}: what others stored there is not known here"));
     }
+    lines.extend(revoked.unknown.clone());
     if revoked.results > 0 {
         lines.push(
             "hint: machines that fetched some of them have copies: call this there with --principal behind --here, or remove \

@@ -14,7 +14,9 @@ use std::time::Instant;
 use kiln_storage::ResultKey;
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::error::ApiError;
+use crate::index::evicted;
 use crate::index::makers::{self, Maker, Of, Which};
 use crate::limits::{MAX_REVOKED_MAKERS, MAX_REVOKED_SHOWN, REVOKE_BATCH, REVOKE_STEP};
 use crate::maker::{By, Said};
@@ -99,6 +101,8 @@ pub(crate) struct Revoked {
     pub results: u64,
     /// Bytes of them and of the blobs that they name. What other results name as well stays.
     pub bytes: u64,
+    /// Results that are not here any more and went behind the server: they are taken back there, too.
+    pub evicted: u64,
     /// Those of them that somebody else published, too. They go all the same.
     pub also_by_others: u64,
     /// By who made them; not all where they are many.
@@ -115,6 +119,9 @@ pub(crate) struct Revoked {
     /// What became of them behind the server, where something is there that had them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind: Option<BehindIt>,
+    /// What is behind the server and cannot be told to be theirs or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 impl Revoked {
@@ -171,6 +178,7 @@ impl Revoked {
         self.removed |= next.removed;
         self.results += next.results;
         self.bytes += next.bytes;
+        self.evicted += next.evicted;
         self.also_by_others += next.also_by_others;
         let room = MAX_REVOKED_SHOWN.saturating_sub(self.first.len());
         self.first.extend(next.first.into_iter().take(room));
@@ -179,6 +187,7 @@ impl Revoked {
         self.stay += next.stay;
         self.stay_why = next.stay_why.or(self.stay_why);
         self.behind(next.behind);
+        self.unknown = next.unknown.or(self.unknown);
         self
     }
 }
@@ -198,14 +207,17 @@ pub(crate) async fn audited(
         service.log.info(format_args!("audit: revoke by {who} begins: {asked}"));
     }
     let revoked = run(service, request).await;
-    if let Ok(Revoked { results, bytes, stay, behind, .. }) = &revoked
+    if let Ok(Revoked { results, bytes, evicted, stay, behind, unknown, .. }) = &revoked
         && removes
     {
         let left = behind.as_ref().map_or(0, |behind| behind.left);
         service.log.info(format_args!(
-            "audit: revoke by {who}: {results} results ({bytes} bytes) removed; {stay} objects and {left} results behind \
-             the server stay"
+            "audit: revoke by {who}: {results} results ({bytes} bytes) removed; {evicted} were behind the server alone; \
+             {stay} objects and {left} results behind the server stay"
         ));
+        if let Some(unknown) = unknown {
+            service.log.warn(format_args!("audit: revoke by {who}: {unknown}"));
+        }
     }
     revoked
 }
@@ -221,6 +233,11 @@ pub(crate) async fn run(service: &Service, request: RevokeRequest) -> Result<Rev
         .ok_or_else(|| ApiError::Unprocessable("it is not said which results".into()))?;
     let which = Which { since_ms: request.since_ms.unwrap_or(0), scope: wanted.scope() };
     let mut all = Revoked { removed: request.remove, ..Revoked::default() };
+    if request.remove {
+        // Whose token was revoked a moment ago stores nothing behind our back: what is being stored now is seen below.
+        service.policy.trust().tokens().look_now();
+        drop(service.commit.lock().await);
+    }
     let mut last = 0;
     loop {
         let page = move |index: &_| makers::after(index, last, REVOKE_BATCH);
@@ -229,6 +246,9 @@ pub(crate) async fn run(service: &Service, request: RevokeRequest) -> Result<Rev
         last = *id;
         for (id, maker) in page.into_iter().filter(|(_, maker)| wanted.fits(maker)) {
             of_maker(service, (id, &maker, &which, request.here), begun, &mut all).await?;
+            if !request.here && !all.more {
+                evicted_of(service, (id, &which), begun, &mut all).await?;
+            }
             if all.more {
                 return Ok(all);
             }
@@ -237,7 +257,59 @@ pub(crate) async fn run(service: &Service, request: RevokeRequest) -> Result<Rev
     if request.remove {
         service.index.write(makers::sweep).await?;
     }
+    if !request.here {
+        all.unknown = unknown(service, &which).await?;
+    }
     Ok(all)
+}
+
+/// What is behind the server of which it is not known here who made it. What another server sent to a bucket is none of
+/// this one's makers'.
+async fn unknown(service: &Service, which: &Which) -> Result<Option<String>, ApiError> {
+    let Some(edge) = service.edge.as_ref().filter(|edge| edge.remote.keeps_scopes()) else {
+        return Ok(None);
+    };
+    let since = service.index.write(evicted::known_since_ms).await?;
+    let below = match &which.scope {
+        Some(id) => format!("results/*/{id}/"),
+        None => "results/ (a scope names less)".to_owned(),
+    };
+    Ok((which.since_ms < since).then(|| {
+        format!(
+            "{}: who made what was sent there before {} and is not here any more is not known; it is below {below}",
+            edge.remote.display(),
+            clock::iso(since)
+        )
+    }))
+}
+
+/// Has those of a maker taken back behind the server that are not here any more, unless it has failed already.
+async fn evicted_of(
+    service: &Service,
+    (id, which): (i64, &Which),
+    begun: Instant,
+    all: &mut Revoked,
+) -> Result<(), ApiError> {
+    if !all.removed {
+        let of = which.clone();
+        all.evicted += service.index.write(move |index| evicted::count(index, id, &of)).await?;
+        return Ok(());
+    }
+    while all.behind.as_ref().is_none_or(|behind| behind.left == 0) {
+        let of = which.clone();
+        let page = move |index: &_| evicted::of_maker(index, id, &of, REVOKE_BATCH);
+        let page = service.index.write(page).await?;
+        if page.is_empty() {
+            break;
+        }
+        if begun.elapsed() >= REVOKE_STEP {
+            all.more = true;
+            break;
+        }
+        all.evicted += page.len() as u64;
+        all.behind(take::take_evicted(service, page).await?);
+    }
+    Ok(())
 }
 
 async fn of_maker(

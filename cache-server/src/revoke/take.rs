@@ -7,15 +7,17 @@
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
-use kiln_storage::ObjectName;
 use kiln_storage::remote::ResultName;
+use kiln_storage::{ObjectName, ResultKey};
 use rusqlite::Connection;
 use tokio::time::timeout;
 
 use super::BehindIt;
 use crate::error::ApiError;
+use crate::index::evicted::{self, Evicted};
 use crate::index::makers::{self, Of};
-use crate::index::{outbox, owners, records};
+use crate::index::outbox::{self, Meanwhile};
+use crate::index::{owners, records};
 use crate::limits::{REVOKE_BEHIND, REVOKE_DELETES, REVOKE_FAULTS};
 use crate::maker;
 use crate::remote::Edge;
@@ -66,7 +68,7 @@ pub(crate) async fn take(
             {
                 let name = there(index, one, (scope, stored.afar.clone()))?;
                 outbox::replace(index, &one.place.scope, &name.result, name.generation)?;
-                afar.push(name);
+                afar.push(((one.place.scope.clone(), one.place.result_key), name));
             }
             records::forget(index, stored.id)?;
             for (digest, size) in &stored.blobs {
@@ -83,9 +85,72 @@ pub(crate) async fn take(
     delete(service, blobs.iter().map(ObjectName::blob).collect(), &mut Taken::default()).await;
     drop(guard);
     if let Some(edge) = service.edge.as_ref().filter(|_| !afar.is_empty()) {
-        taken.behind = Some(take_back(edge, afar).await);
+        let (keys, names): (Vec<_>, Vec<_>) = afar.into_iter().unzip();
+        taken.behind = Some(take_back_all(service, edge, (keys, names)).await?);
     }
     Ok(taken)
+}
+
+/// Has results taken back behind the server that were sent there and are not here any more, or have come back.
+///
+/// # Errors
+/// What the index fails with.
+pub(crate) async fn take_evicted(
+    service: &Service,
+    results: Vec<Evicted>,
+) -> Result<Option<BehindIt>, ApiError> {
+    let Some(edge) = &service.edge else { return Ok(None) };
+    let owner = service.clone();
+    let found = service.index.write(move |index| {
+        let (mut names, mut back, mut nameless) = ((Vec::new(), Vec::new()), Vec::new(), 0);
+        for Evicted { scope: id, unit_key: unit, result_key: result, generation } in results {
+            let Some(edge) = &owner.edge else { continue };
+            if edge.sends && !edge.sends_of(&owner.policy, &id) {
+                // What is stored in its scope is not sent.
+                evicted::forget(index, &id, &result)?;
+                continue;
+            }
+            if records::stored(index, &id, &result)?.is_some_and(|row| row.afar.is_some()) {
+                back.extend(makers::one(index, &id, &result)?);
+            }
+            let named = owners::scope(index, &id)?;
+            let Some(scope) = edge.written(&owner.policy, &id, named.as_ref()) else {
+                nameless += 1;
+                continue;
+            };
+            let generation = generation.max(outbox::replaced(index, &id, &result)?);
+            outbox::replace(index, &id, &result, generation)?;
+            names.1.push(ResultName { scope, unit, result, generation });
+            names.0.push((id, result));
+        }
+        Ok((names, back, nameless))
+    });
+    let (names, back, nameless) = found.await?;
+    if !back.is_empty() {
+        take(service, back, true).await?;
+    }
+    let mut behind = take_back_all(service, edge, names).await?;
+    if nameless > 0 {
+        behind.left += nameless;
+        behind.why.get_or_insert_with(|| "it is not known which scope they are of".to_owned());
+    }
+    Ok(Some(behind))
+}
+
+/// Has results taken back behind the server, and remembers those for a later time that are not.
+async fn take_back_all(
+    service: &Service,
+    edge: &Edge,
+    (keys, names): (Vec<(String, ResultKey)>, Vec<ResultName>),
+) -> Result<BehindIt, ApiError> {
+    let behind = take_back(edge, names).await;
+    if behind.left == 0 {
+        let forget = move |index: &_| {
+            keys.iter().try_for_each(|(scope, key)| evicted::forget(index, scope, key))
+        };
+        service.index.write(forget).await?;
+    }
+    Ok(behind)
 }
 
 /// What a result is called in the place behind the server.
@@ -151,4 +216,25 @@ pub(crate) async fn take_back(edge: &Edge, names: Vec<ResultName>) -> BehindIt {
     }
     behind.left += names.count() as u64;
     behind
+}
+
+/// Takes back what was sent at the moment when it was taken away here.
+pub(crate) async fn unsend(service: &Service, edge: &Edge, name: ResultName, meanwhile: Meanwhile) {
+    let result = name.result;
+    let left = match meanwhile {
+        Meanwhile::Stays => return,
+        // The next one of its key may be there already, and stays.
+        Meanwhile::Again if edge.remote.counts_generations() => {
+            edge.remote.reject(&name).await.err().map(|error| error.to_string())
+        }
+        Meanwhile::Again | Meanwhile::Gone => {
+            let BehindIt { left, why, .. } = take_back(edge, vec![name]).await;
+            (left > 0).then(|| why.unwrap_or_default())
+        }
+    };
+    if let Some(why) = left {
+        service.log.warn(format_args!(
+            "result {result}: removed here, and sent at that moment; it may be there still: {why}"
+        ));
+    }
 }

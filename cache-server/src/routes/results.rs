@@ -8,6 +8,7 @@ use kiln_storage::api::{BringRequest, Problem, PublishRequest, RejectRequest};
 use kiln_storage::remote::via;
 use kiln_storage::{ObjectName, ResultKey, Scope};
 
+use crate::asker::Asker;
 use crate::error::ApiError;
 use crate::http::body;
 use crate::index::records;
@@ -54,8 +55,9 @@ pub(crate) async fn publish(
 ) -> Result<StatusCode, ApiError> {
     let key = parse_key(&key)?;
     principal.writes()?;
+    let asker = Asker::of(&request);
     let request: PublishRequest = body::json(request).await?;
-    Ok(match publish::publish(&service, &principal, &key, request).await? {
+    Ok(match publish::publish(&service, (&principal, asker), &key, request).await? {
         Published::Kept => StatusCode::OK,
         Published::Created => StatusCode::CREATED,
         Published::Accepted => StatusCode::ACCEPTED,

@@ -27,7 +27,7 @@ struct Guarded {
     tokens: Vec<(String, String)>,
 }
 
-fn of(reference: &str) -> Scope {
+pub(super) fn of(reference: &str) -> Scope {
     let repository = if reference == "stranger" { "s" } else { "r" };
     Scope::new(repository, reference)
 }
@@ -43,7 +43,7 @@ fn bucket(scopes: &[&str]) -> Arc<MemoryRemote> {
     remote
 }
 
-fn token(dir: &std::path::Path, reference: &str) -> String {
+pub(super) fn token(dir: &std::path::Path, reference: &str) -> String {
     let scope = of(reference);
     let mut args = vec!["create", "--name", reference, "--rights", "write", "--ref", reference];
     args.extend(["--repository", scope.repository()]);

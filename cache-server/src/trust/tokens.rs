@@ -266,6 +266,13 @@ impl Tokens {
         state.known.clone()
     }
 
+    /// Reads the file now, where it has changed.
+    pub(crate) fn look_now(&self) {
+        let mut state = self.state();
+        state.looked = Some(Instant::now());
+        self.look(&mut state);
+    }
+
     fn look(&self, state: &mut State) {
         let stamp = self.file.stamp().ok();
         if state.known.is_some() && stamp == Some(state.stamp) && state.stamp.is_some() {

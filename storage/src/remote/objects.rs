@@ -202,6 +202,29 @@ impl ObjectRemote {
         name
     }
 
+    /// Takes every generation of a result away: an older one would be given instead of the one that is known. The
+    /// older ones that are not there are rejected, too, for packs.
+    async fn take_all_back(&self, name: &ResultName) -> StoreResult<bool> {
+        let prefix = layout::unit_prefix(&name.scope, &name.unit);
+        let mut listing = self.backend.list(&prefix);
+        let mut generations = BTreeSet::from([name.generation]);
+        while let Some(listed) = listing.try_next().await? {
+            let below = listed.name.as_str().strip_prefix(&prefix).and_then(layout::parse_result);
+            generations.extend(below.filter(|(of, _)| *of == name.result).map(|(_, at)| at));
+        }
+        let newest = generations.last().copied().unwrap_or_default();
+        for top in [name.generation, newest] {
+            generations.extend(top.saturating_sub(limits::MAX_TAKEN_BEFORE)..top);
+        }
+        let mut said = Ok(true);
+        for generation in generations {
+            // One that stays keeps none of the others.
+            let rejected = self.reject(&ResultName { generation, ..name.clone() }).await;
+            said = said.and_then(|gone| rejected.map(|()| gone));
+        }
+        said
+    }
+
     /// Writes what was used and is not written yet.
     async fn write_uses(&self) -> StoreResult<()> {
         let pages = lock(&self.uses).take();
@@ -338,6 +361,10 @@ impl Remote for ObjectRemote {
         said
     }
 
+    async fn take_back(&self, name: &ResultName) -> StoreResult<bool> {
+        self.take_all_back(name).await
+    }
+
     async fn note(&self, scopes: &[Scope], name: &str) -> StoreResult<Option<Bytes>> {
         self.newest_note(scopes, name).await
     }
@@ -367,6 +394,10 @@ impl Remote for ObjectRemote {
     }
 
     fn keeps_scopes(&self) -> bool {
+        true
+    }
+
+    fn counts_generations(&self) -> bool {
         true
     }
 

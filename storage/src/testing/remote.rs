@@ -190,6 +190,10 @@ impl Remote for MemoryRemote {
         self.held().keeps_scopes
     }
 
+    fn counts_generations(&self) -> bool {
+        self.held().keeps_scopes
+    }
+
     async fn lookup(&self, scopes: &[Scope], units: &[UnitKey]) -> StoreResult<Vec<Arrived>> {
         let count = |calls: &mut Calls| {
             calls.lookups += 1;

@@ -250,6 +250,32 @@ async fn what_is_rejected_gets_a_new_generation() {
     assert_eq!((found.len(), found[0].name.generation), (1, 2), "the newest of two");
 }
 
+/// A result that was replaced is there in two generations until a collection: none of them is answered, whichever is known.
+#[tokio::test]
+async fn what_is_taken_back_is_gone_in_every_generation() {
+    let (name, record, blobs) = some_result(0, 0);
+    let (other, other_record, other_blobs) = some_result(0, 1);
+    let newer = ResultName { generation: 1, ..name.clone() };
+    for known in [&name, &newer] {
+        let backend = memory();
+        let writer = remote(&backend);
+        store(&writer, &other, &other_record, &other_blobs).await.unwrap();
+        for generation in [&name, &newer] {
+            store(&writer, generation, &record, &blobs).await.unwrap();
+        }
+        let taker = remote(&backend);
+        assert!(taker.take_back(known).await.unwrap());
+        let found = find(&remote(&backend), &name).await.unwrap();
+        assert_eq!(found.iter().map(|one| &one.name).collect::<Vec<_>>(), [&other]);
+        assert_eq!(list(&*backend, "rejected/").await.unwrap().len(), 2, "no pack gives them");
+        // The next one is found.
+        store(&taker, known, &record, &blobs).await.unwrap();
+        let found = find(&remote(&backend), &name).await.unwrap();
+        let again = found.iter().find(|one| one.name.result == name.result).unwrap();
+        assert_eq!(again.name.generation, 2);
+    }
+}
+
 #[tokio::test]
 async fn notes_are_replaced_and_the_newest_counts() {
     let backend = memory();
