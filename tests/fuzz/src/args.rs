@@ -11,7 +11,8 @@ fn write(parsed: &Parsed) -> Vec<String> {
     say("--crate-name", &parsed.crate_name);
     parsed.crate_types.iter().for_each(|kind| say("--crate-type", kind));
     parsed.emit.iter().for_each(|kind| say("--emit", kind));
-    let places = [("--out-dir", &parsed.out_dir), ("-o", &parsed.output), ("--sysroot", &parsed.sysroot)];
+    let places =
+        [("--out-dir", &parsed.out_dir), ("-o", &parsed.output), ("--sysroot", &parsed.sysroot)];
     for (flag, place) in places {
         place.iter().for_each(|place| say(flag, place.to_str().expect("of text")));
     }
@@ -106,7 +107,8 @@ pub fn run(data: &[u8]) {
         parsed.other.sort();
         shown(&parsed)
     };
-    let again = again.map(sorted).unwrap_or_else(|why| panic!("{:?} became {why:?}", write(&parsed)));
+    let again =
+        again.map(sorted).unwrap_or_else(|why| panic!("{:?} became {why:?}", write(&parsed)));
     assert_eq!(again, sorted(parsed.clone()), "{line:?}");
     let mut at = 0;
     while at < line.len() {

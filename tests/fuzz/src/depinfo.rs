@@ -19,14 +19,19 @@ fn write(info: &DepInfo) -> String {
     let files: Vec<_> = info.files.iter().map(|name| file(name)).collect();
     let mut text = format!("/t/deps/x-1.d: {}\n\n", files.join(" "));
     files.iter().for_each(|name| text.push_str(&format!("{name}:\n")));
-    info.variables.iter().for_each(|one| text.push_str(&format!("\n# env-dep:{}=v", variable(one))));
+    info.variables
+        .iter()
+        .for_each(|one| text.push_str(&format!("\n# env-dep:{}=v", variable(one))));
     text
 }
 
 /// Whether rustc's form has no doubt about a name: it escapes neither line breaks nor a backslash at the end, and a name that
 /// begins with `#` reads as a comment.
 fn is_clear(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['\n', '\r']) && !name.ends_with('\\') && !name.starts_with('#')
+    !name.is_empty()
+        && !name.contains(['\n', '\r'])
+        && !name.ends_with('\\')
+        && !name.starts_with('#')
 }
 
 pub fn run(data: &[u8]) {
@@ -37,7 +42,8 @@ pub fn run(data: &[u8]) {
     }
     // The same text as names: files, one a line, and variables after a mark.
     let (files, variables) = text.split_once("\0").unwrap_or((text, ""));
-    let files: BTreeSet<String> = files.split('\n').filter(|n| is_clear(n)).map(Into::into).collect();
+    let files: BTreeSet<String> =
+        files.split('\n').filter(|n| is_clear(n)).map(Into::into).collect();
     let clear = |name: &&str| !name.is_empty() && !name.contains('=');
     let variables = variables.split('\0').filter(clear).map(Into::into).collect();
     let info = DepInfo { files, variables };

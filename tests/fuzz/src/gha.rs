@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kiln_storage::entry;
 use kiln_storage::remote::gha::manifest::{self, Manifest};
 use kiln_storage::remote::gha::{fuzzing, limits, pack, token};
-use kiln_storage::remote::pack::Unpack;
+use kiln_storage::remote::pack::{self as wire, Unpack};
 use kiln_storage::{Digest, Scope};
 
 const NUMBER: u64 = 3;
@@ -36,7 +36,8 @@ fn check_manifest(payload: &[u8]) {
     assert!(manifest::decode(&scope, NUMBER + 1, frame.clone().into()).is_err());
     let Ok(read) = manifest::decode(&scope, NUMBER, frame.into()) else { return };
     for index in read.packs.values() {
-        let spans = index.results.iter().map(|at| at.whole()).chain(index.blobs.iter().map(|at| at.span));
+        let spans =
+            index.results.iter().map(|at| at.whole()).chain(index.blobs.iter().map(|at| at.span));
         for span in spans {
             let end = span.offset.checked_add(span.len).expect("no overflow");
             assert!(end <= index.bytes && index.bytes <= limits::MAX_PACK_BYTES);
@@ -88,6 +89,28 @@ fn check_unpack(bytes: &[u8], chunk: usize) {
     assert_eq!(read(chunk), read(bytes.len().max(1)), "it does not matter how it arrives");
 }
 
+/// A pack of blobs gives them back; a damaged one gives none but these.
+fn check_damaged(bytes: &[u8], at: usize, change: u8) {
+    let mut blobs: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    // Long enough to be compressed.
+    let long = bytes.repeat(16);
+    blobs.push(&long);
+    let mut packed = wire::MAGIC.to_vec();
+    blobs.iter().for_each(|blob| packed.extend_from_slice(&wire::entry(&Digest::of(blob), blob)));
+    let read = |packed: &[u8]| {
+        let (mut unpack, mut found) = (Unpack::default(), Vec::new());
+        unpack.push(packed);
+        while let Ok(Some((_, blob))) = unpack.blob() {
+            found.push(blob);
+        }
+        found
+    };
+    assert_eq!(read(&packed), blobs);
+    let at = at % packed.len();
+    packed[at] ^= change.max(1);
+    assert!(read(&packed).iter().all(|blob| blobs.contains(&&blob[..])), "byte {at} made a blob");
+}
+
 pub fn run(data: &[u8]) {
     let Some((kind, rest)) = data.split_first() else { return };
     match kind % 4 {
@@ -96,7 +119,12 @@ pub fn run(data: &[u8]) {
             check_answers(status, rest);
         }
         1 => check_manifest(rest),
-        2 => check_unpack(rest, usize::from(kind / 4) + 1),
+        2 => {
+            check_unpack(rest, usize::from(kind / 4) + 1);
+            if let Some(([low, high, change], blobs)) = rest.split_first_chunk() {
+                check_damaged(blobs, usize::from(*low) | usize::from(*high) << 8, *change);
+            }
+        }
         _ => {
             let text = String::from_utf8_lossy(rest);
             let bytes = token::decode(&text);
@@ -106,7 +134,10 @@ pub fn run(data: &[u8]) {
                 assert!(refs.read.len() <= limits::MAX_REFS);
             }
             let digest = Digest::of(rest);
-            assert!(pack::open_blob(&digest, Bytes::copy_from_slice(rest)).is_err(), "no frame of itself");
+            assert!(
+                pack::open_blob(&digest, Bytes::copy_from_slice(rest)).is_err(),
+                "no frame of itself"
+            );
         }
     }
 }

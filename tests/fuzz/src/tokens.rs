@@ -26,7 +26,8 @@ fn is_believed(set: &[u8], token: &str, audience: &str, now_s: u64) -> bool {
 
 fn check_token(token: &str) {
     if is_believed(KEYS, token, AUDIENCE, NOW_S) {
-        let of = |token: &str| token.trim_end().rsplit_once('.').map(|(signed, _)| signed.to_owned());
+        let of =
+            |token: &str| token.trim_end().rsplit_once('.').map(|(signed, _)| signed.to_owned());
         assert_eq!(of(token), of(SIGNED), "a token that nobody signed");
         assert!(!is_believed(KEYS, token, "https://other.example", NOW_S), "not for us");
         assert!(!is_believed(KEYS, token, AUDIENCE, NOW_S + 3600), "it is over");
@@ -54,7 +55,8 @@ fn check_rules(rules: &Rules, payload: &str) {
     let places: Vec<_> = listed.iter().map(|one| of_push(one, rules)).collect();
     for (at, one) in places.iter().enumerate() {
         let Some(scope) = one.as_ref().and_then(|scopes| scopes.first()) else { continue };
-        let same = |other: &Option<Vec<Scope>>| other.as_ref().is_some_and(|all| all.contains(scope));
+        let same =
+            |other: &Option<Vec<Scope>>| other.as_ref().is_some_and(|all| all.contains(scope));
         assert!(!places[..at].iter().any(same), "{:?} has a place of another", listed[at]);
     }
     assert_eq!(rules.public().len(), listed.iter().filter(|one| one.public_read).count());

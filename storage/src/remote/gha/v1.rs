@@ -98,9 +98,7 @@ fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, CacheError> {
 pub(super) fn found(answer: &Answer) -> Result<Option<Found>, CacheError> {
     match answer.status {
         StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(None),
-        StatusCode::FORBIDDEN => {
-            Err(CacheError::Unavailable("the token may not read here".into()))
-        }
+        StatusCode::FORBIDDEN => Err(CacheError::Unavailable("the token may not read here".into())),
         status if status.is_success() => {
             let entry: CacheEntry = parsed(answer)?;
             Ok(Some(Found { key: entry.key, address: Secret::new(entry.location) }))
