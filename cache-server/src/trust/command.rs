@@ -5,9 +5,10 @@ use std::path::Path;
 
 use kiln_storage::Scope;
 
+use super::document::Token;
 use super::secret::{Secret, TOKEN_PREFIX};
 use super::spending::Allowance;
-use super::tokens::{Token, TokenFile};
+use super::tokens::TokenFile;
 use crate::clock;
 use crate::config::parse_size;
 use crate::gc::parse_time;

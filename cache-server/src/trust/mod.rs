@@ -6,6 +6,7 @@
 pub(crate) mod attempts;
 pub(crate) mod claims;
 pub(crate) mod command;
+pub(crate) mod document;
 pub(crate) mod keys;
 pub(crate) mod rules;
 pub(crate) mod secret;

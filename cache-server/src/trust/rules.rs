@@ -183,6 +183,10 @@ impl Rules {
             if self.repositories[..i].iter().any(again) {
                 return Err(format!("{id} is listed twice"));
             }
+            // Issuers that differ in what scopes are not named by: `http` and `https`, or a host that is named as a service.
+            if self.repositories[..i].iter().any(|other| other.scopes() == one.scopes()) {
+                return Err(format!("{id} of two issuers would share what it stores"));
+            }
         }
         Ok(())
     }

@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use kiln_storage::Scope;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::geteuid;
-use serde::{Deserialize, Serialize};
 
+use super::document::{self, Token};
 use super::secret::Hash;
 use super::spending::Allowance;
-use crate::limits::{MAX_TOKENS, MAX_TOKENS_BYTES, TOKENS_LOOKED_AFTER};
+use crate::limits::{MAX_TOKENS, TOKENS_LOOKED_AFTER};
 use crate::maker::By;
 use crate::place::make_private_dir;
 use crate::principal::{Kind, Principal, Rights};
@@ -29,40 +28,6 @@ const FILE_NAME: &str = "tokens.json";
 
 /// Name of the file with the last uses.
 const USES_NAME: &str = "tokens-used.json";
-
-/// Version of the file.
-const VERSION: u32 = 1;
-
-/// A token as it is kept.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Token {
-    /// What it is called, for people.
-    pub name: String,
-    /// The hash of it.
-    pub hash: Hash,
-    /// The scopes that it reads, in order.
-    pub reads: Vec<Scope>,
-    /// The scope that it writes.
-    pub writes: Option<Scope>,
-    /// When it was made, milliseconds since 1970.
-    pub created_ms: u64,
-    /// When it ends, milliseconds since 1970.
-    pub expires_ms: u64,
-    /// How many requests it may make in a minute.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_requests: Option<u64>,
-    /// How many bytes it may send in an hour.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_upload: Option<u64>,
-}
-
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    version: u32,
-    tokens: Vec<Token>,
-}
 
 /// Why tokens cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -115,13 +80,7 @@ impl TokenFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(TokensError::File { path, source }),
         };
-        let document = serde_json::from_slice::<Document>(&text).ok();
-        let fits = |document: &Document| {
-            let (version, count) = (document.version, document.tokens.len());
-            version == VERSION && count <= MAX_TOKENS && text.len() <= MAX_TOKENS_BYTES
-        };
-        let document = document.filter(fits).ok_or(TokensError::Malformed(path))?;
-        Ok(Some(document.tokens))
+        document::parse(&text).map(Some).ok_or(TokensError::Malformed(path))
     }
 
     /// Changes the tokens, alone.
@@ -136,8 +95,8 @@ impl TokenFile {
         flock(&lock, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
         let mut tokens = self.read()?.unwrap_or_default();
         change(&mut tokens)?;
-        let document = Document { version: VERSION, tokens };
-        write(&path, &document).map_err(failed)
+        let text = document::text(tokens).map_err(io::Error::other).map_err(failed)?;
+        write(&path, &text).map_err(failed)
     }
 
     /// Adds a token.
@@ -206,12 +165,11 @@ fn private(path: &Path) -> io::Result<fs::File> {
 }
 
 /// Replaces a file whole, for its owner only.
-fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut file = private(&temporary)?;
     file.set_len(0)?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
 }
@@ -335,7 +293,8 @@ impl Tokens {
         let uses = state.uses.clone();
         drop(state);
         // Losing them loses a date.
-        let _ = write(&self.file.dir.join(USES_NAME), &uses);
+        let Ok(text) = serde_json::to_vec_pretty(&uses) else { return };
+        let _ = write(&self.file.dir.join(USES_NAME), &text);
     }
 }
 
@@ -361,6 +320,8 @@ impl From<Token> for Known {
 
 #[cfg(test)]
 mod tests {
+    use kiln_storage::Scope;
+
     use super::super::secret::{Secret, TOKEN_PREFIX};
     use super::*;
 

@@ -60,6 +60,19 @@ pub struct Parsed {
     pub linker: Option<String>,
 }
 
+/// Flags of which one value is kept, and which rustc refuses to have twice: no unit is known by one of two.
+const ONCE: &[&str] = &[
+    "--crate-name",
+    "--out-dir",
+    "-o",
+    "--test",
+    "--target",
+    "--sysroot",
+    "--error-format",
+    "--color",
+    "--diagnostic-width",
+];
+
 /// The crate root that is standard input.
 const STDIN: &str = "-";
 
@@ -138,7 +151,7 @@ fn next_flag<'a>(
 /// A bypass for whatever Kiln does not cache.
 pub fn parse(args: &[String]) -> Result<Parsed, Bypass> {
     let mut parsed = Parsed { error_format: "human".into(), ..Parsed::default() };
-    let mut inputs = Vec::new();
+    let (mut inputs, mut once) = (Vec::new(), Vec::new());
     let mut rest = args.iter();
     while let Some(word) = rest.next() {
         if !word.starts_with('-') || word == STDIN {
@@ -146,6 +159,10 @@ pub fn parse(args: &[String]) -> Result<Parsed, Bypass> {
             continue;
         }
         let (flag, value) = next_flag(word, &mut rest)?;
+        if once.contains(&flag) {
+            return Err(Bypass::new("malformed-arguments", format!("{flag} more than once")));
+        }
+        once.extend(ONCE.contains(&flag).then_some(flag));
         match value {
             Some(value) => take_value(&mut parsed, flag, value)?,
             None => take_flag(&mut parsed, flag)?,
@@ -448,6 +465,17 @@ mod tests {
         assert!(!check(&["./-"]).unwrap().is_stdin());
         assert_eq!(reason(&["-", "a.rs"]), "malformed-arguments");
         assert_eq!(reason(&["-", "-o", "x", "--emit=metadata,link"]), "output-file");
+    }
+
+    /// rustc refuses such a line; the unit of the last value would have been a hit.
+    #[test]
+    fn a_flag_that_rustc_wants_once_is_not_taken_twice() {
+        for flag in ONCE {
+            let given: &[&str] = if *flag == "--test" { &[flag] } else { &[flag, "human"] };
+            let once = [&["a.rs", "--emit=metadata"], given].concat();
+            assert!(check(&once).is_ok(), "{flag}");
+            assert_eq!(reason(&[&once[..], given].concat()), "malformed-arguments", "{flag}");
+        }
     }
 
     #[test]

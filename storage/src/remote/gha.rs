@@ -23,6 +23,8 @@ mod entries;
 mod events;
 mod fetch;
 mod flush;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod limits;
 pub mod manifest;
 mod numbers;

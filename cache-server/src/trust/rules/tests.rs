@@ -178,3 +178,24 @@ fn rules_that_say_something_else_are_refused() {
     assert!(parse(r#"{"audience": "a", "issuers": [{"url": "http://x"}]}"#).contains("https"));
     assert!(parse(r#"{"audience": "a", "session_minutes": 0}"#).contains("session_minutes"));
 }
+
+/// What one of them stored would have been given to the other.
+#[test]
+fn repositories_of_two_issuers_that_share_scopes_are_refused() {
+    let check = |one: &str, other: &str| {
+        let repository = |issuer: &str| {
+            format!(r#"{{"id": "7", "issuer": "{issuer}", "default_branch": "main"}}"#)
+        };
+        Rules::parse(&format!(
+            r#"{{"audience": "https://k", "issuers": [{{"url": "{one}"}}, {{"url": "{other}"}}],
+                "repositories": [{}, {}]}}"#,
+            repository(one),
+            repository(other)
+        ))
+    };
+    for (one, other) in [(GITHUB, "https://github"), ("http://127.0.0.1:1", "https://127.0.0.1:1")]
+    {
+        assert!(check(one, other).unwrap_err().contains("share what it stores"), "{other}");
+    }
+    assert!(check(GITHUB, "https://h/_services/token").is_ok());
+}

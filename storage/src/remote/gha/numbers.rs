@@ -29,17 +29,20 @@ impl ScopeNumbers<'_> {
     }
 }
 
+/// The number in a key that begins so.
+pub(super) fn number_of(prefix: &str, key: &str) -> Option<u64> {
+    let digits = key.strip_prefix(prefix)?;
+    let shaped = digits.len() == limits::NUMBER_DIGITS;
+    let number = digits.parse().ok().filter(|number| *number > 0);
+    number.filter(|_| shaped && digits.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
 #[async_trait]
 impl Numbers for ScopeNumbers<'_> {
     async fn newest(&self, until: Deadline) -> Result<Option<u64>, CacheError> {
         let prefix = self.prefix();
         let found = self.entries.find(&prefix, until).await?;
-        Ok(found.and_then(|found| {
-            let digits = found.key.strip_prefix(&prefix)?;
-            let shaped = digits.len() == limits::NUMBER_DIGITS;
-            let number = digits.parse().ok().filter(|number| *number > 0);
-            number.filter(|_| shaped && digits.bytes().all(|digit| digit.is_ascii_digit()))
-        }))
+        Ok(found.and_then(|found| number_of(&prefix, &found.key)))
     }
 
     async fn read(&self, number: u64, until: Deadline) -> Result<Option<Manifest>, CacheError> {

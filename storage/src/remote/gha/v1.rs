@@ -94,6 +94,19 @@ fn parsed<'a, T: Deserialize<'a>>(answer: &'a Answer) -> Result<T, CacheError> {
         .map_err(|_| CacheError::Unavailable("the answer is not one of the service".into()))
 }
 
+/// What a lookup found, by its answer.
+pub(super) fn found(answer: &Answer) -> Result<Option<Found>, CacheError> {
+    match answer.status {
+        StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(None),
+        StatusCode::FORBIDDEN => Err(CacheError::Unavailable("the token may not read here".into())),
+        status if status.is_success() => {
+            let entry: CacheEntry = parsed(answer)?;
+            Ok(Some(Found { key: entry.key, address: Secret::new(entry.location) }))
+        }
+        status => Err(refused(status)),
+    }
+}
+
 #[async_trait]
 impl CacheService for V1 {
     async fn reserve(&self, key: &str, size: u64, until: Deadline) -> Result<Reserved, CacheError> {
@@ -163,17 +176,7 @@ impl CacheService for V1 {
         let request = |client: &Client| self.request(client, Method::GET, &path);
         let take = Take::All(limits::MAX_ANSWER_BYTES);
         let answer = self.transport.send(request, 0, take, until).await?;
-        match answer.status {
-            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(None),
-            StatusCode::FORBIDDEN => {
-                Err(CacheError::Unavailable("the token may not read here".into()))
-            }
-            status if status.is_success() => {
-                let entry: CacheEntry = parsed(&answer)?;
-                Ok(Some(Found { key: entry.key, address: Secret::new(entry.location) }))
-            }
-            status => Err(refused(status)),
-        }
+        found(&answer)
     }
 
     async fn read(

@@ -26,7 +26,7 @@ pub(super) struct V2 {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Reply {
+pub(super) struct Reply {
     ok: bool,
     #[serde(alias = "signedUploadUrl")]
     signed_upload_url: String,
@@ -45,7 +45,7 @@ struct Problem {
 }
 
 /// What a call came to beside an answer.
-enum Refusal {
+pub(super) enum Refusal {
     Taken,
     NotFound,
     Other(CacheError),
@@ -88,7 +88,7 @@ impl V2 {
     }
 }
 
-fn read_reply(answer: &Answer) -> Result<Reply, Refusal> {
+pub(super) fn read_reply(answer: &Answer) -> Result<Reply, Refusal> {
     if answer.status.is_success() {
         let reply: Reply = serde_json::from_slice(&answer.body)
             .map_err(|_| CacheError::Unavailable("the answer is not one of the service".into()))?;
@@ -114,6 +114,19 @@ fn read_reply(answer: &Answer) -> Result<Reply, Refusal> {
             CacheError::Unavailable(format!("the service answered {}", status.as_u16())).into()
         }
     })
+}
+
+/// What a lookup found, by its answer.
+pub(super) fn found(answer: Result<Reply, Refusal>) -> Result<Option<Found>, CacheError> {
+    match answer {
+        Ok(reply) if reply.ok && !reply.signed_download_url.is_empty() => Ok(Some(Found {
+            key: reply.matched_key,
+            address: Secret::new(reply.signed_download_url),
+        })),
+        Ok(_) | Err(Refusal::NotFound) => Ok(None),
+        Err(Refusal::Taken) => Err(CacheError::Unavailable("the service answered 409".into())),
+        Err(Refusal::Other(error)) => Err(error),
+    }
 }
 
 #[async_trait]
@@ -195,15 +208,7 @@ impl CacheService for V2 {
     async fn find(&self, key: &str, until: Deadline) -> Result<Option<Found>, CacheError> {
         // The key is repeated: it is not known for certain which of the two fields counts.
         let body = json!({"key": key, "restore_keys": [key], "version": VERSION});
-        match self.call("GetCacheEntryDownloadURL", body, until).await {
-            Ok(reply) if reply.ok && !reply.signed_download_url.is_empty() => Ok(Some(Found {
-                key: reply.matched_key,
-                address: Secret::new(reply.signed_download_url),
-            })),
-            Ok(_) | Err(Refusal::NotFound) => Ok(None),
-            Err(Refusal::Taken) => Err(CacheError::Unavailable("the service answered 409".into())),
-            Err(Refusal::Other(error)) => Err(error),
-        }
+        found(self.call("GetCacheEntryDownloadURL", body, until).await)
     }
 
     async fn read(
