@@ -90,7 +90,7 @@ pub enum ClientError {
     Refused(u16, String),
 }
 
-trait Stream: Read + Write {
+trait Stream: Read + Write + Send {
     /// From now on it has so long for all that is asked of it.
     fn within(&mut self, time: Duration);
 }

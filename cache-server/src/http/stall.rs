@@ -38,6 +38,7 @@ impl<S> Patient<S> {
         }
         let ends = self.ends.get_or_insert_with(|| Box::pin(sleep(ANSWER_STALL)));
         ready!(ends.as_mut().poll(cx));
+        self.ends = None;
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no answer")))
     }
 }

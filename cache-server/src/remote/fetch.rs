@@ -20,7 +20,7 @@ use super::flights::{By, Claim, Other};
 use super::{Edge, Side, count, kind_of, lock};
 use crate::error::ApiError;
 use crate::index::{self, makers, quarantine, records};
-use crate::limits::{REMOTE_BRING, REMOTE_FETCH, REMOTE_FETCHES, REMOTE_QUESTION};
+use crate::limits::{REMOTE_BRING, REMOTE_FETCH, REMOTE_FETCHES};
 use crate::maker;
 use crate::publish;
 use crate::service::Service;
@@ -88,10 +88,7 @@ pub(crate) async fn bring(
     match timeout(within, bring_whole(service, edge, (scope, key), within)).await {
         Ok(brought) => brought,
         Err(_) => {
-            // Who gives it no time has not found out that it is slow.
-            if within >= REMOTE_QUESTION {
-                edge.late(&service.log, "a result was not here in time");
-            }
+            edge.late(&service.log, "a result was not here in time");
             Err(BringError::Slow)
         }
     }

@@ -45,9 +45,6 @@ pub(crate) async fn begin(
 ) -> Result<Json<SessionResponse>, ApiError> {
     let peer = peer_of(request.extensions());
     let trust = service.policy.trust();
-    if !trust.gives_sessions() {
-        return Err(ApiError::NotFound);
-    }
     match peer {
         Peer::Unix { .. } => drop(service.policy.resolve(peer, None)?),
         Peer::Tcp(Some(address)) => {
@@ -56,6 +53,9 @@ pub(crate) async fn begin(
             }
         }
         Peer::Tcp(None) => {}
+    }
+    if !trust.gives_sessions() {
+        return Err(ApiError::NotFound);
     }
     let max = MAX_ID_TOKEN_BYTES + AROUND_BYTES;
     let body = timeout(LOGIN_BODY_TIMEOUT, body::json_within(request, max)).await;

@@ -5,7 +5,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use kiln_storage::testing::results::result;
 use kiln_tests::far::standing::Standing;
 use kiln_tests::server::{Server, wait_until};
 use kiln_tests::world;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// Clients at the same time.
 const CLIENTS: usize = 1_000;
@@ -49,6 +48,12 @@ fn connect(address: SocketAddr) -> Client {
     Client::connect(&Address::Tcp(address.to_string())).unwrap()
 }
 
+/// As many descriptors as this process may have: each client is one.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
 /// The most memory that the server ever had, KiB.
 fn most_kib(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid)).unwrap();
@@ -74,9 +79,7 @@ fn publish(client: &mut Client, n: u64) {
 }
 
 /// Asks until the time is up: mostly for records, sometimes for a blob, seldom to store; how many answers there were.
-fn ask(address: SocketAddr, number: u64, until: Instant, begin: &Barrier) -> u64 {
-    let mut client = connect(address);
-    begin.wait();
+fn ask(mut client: Client, number: u64, until: Instant) -> u64 {
     let (mut done, mut turn) = (0, number);
     while Instant::now() < until {
         turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -108,14 +111,16 @@ fn crowd(seconds: u64) {
     let mut first = connect(standing.address());
     (0..RESULTS).for_each(|n| publish(&mut first, n));
     let descriptors = server.descriptors().len();
-    let begin = Barrier::new(CLIENTS);
+    // They are all there before the first one asks.
+    allow_many_files();
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| connect(standing.address())).collect();
     let until = Instant::now() + Duration::from_secs(seconds);
     let answers = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        for number in 0..CLIENTS as u64 {
-            let (begin, answers, address) = (&begin, &answers, standing.address());
+        for (number, client) in (0..).zip(clients) {
+            let answers = &answers;
             let work = move || {
-                answers.fetch_add(ask(address, number, until, begin), Ordering::Relaxed);
+                answers.fetch_add(ask(client, number, until), Ordering::Relaxed);
             };
             let thread = std::thread::Builder::new().stack_size(256 * 1024);
             thread.spawn_scoped(scope, work).unwrap();
