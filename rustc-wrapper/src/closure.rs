@@ -27,6 +27,8 @@ pub fn mentions(path: &Path, text: &str) -> bool {
 pub struct Closure {
     /// Files, sorted.
     pub files: BTreeSet<PathBuf>,
+    /// Files without cargo's suffix whose names are mentioned, which for a short name may be chance.
+    pub named: BTreeSet<PathBuf>,
     /// Whether all crates in the dependency directories have to count, because some crate's
     /// dependencies cannot be read.
     pub everything: bool,
@@ -163,7 +165,7 @@ pub fn closure(
         for (name, files) in &available.plain {
             if is_named(metadata, name) {
                 // Two crates may have this name.
-                result.files.extend(files.iter().cloned());
+                result.named.extend(files.iter().cloned());
             }
         }
     }
@@ -217,7 +219,8 @@ mod tests {
         std::fs::write(at("libother-11111111.rlib"), "").unwrap();
         std::fs::write(at("libfar.rlib"), "").unwrap();
         let found = closure(&[&given], &[dir.path()], &[STD.to_owned()], true).unwrap();
-        assert_eq!(found.files, BTreeSet::from([at("libmid.rlib"), at("libother-11111111.rlib")]));
+        assert_eq!(found.named, BTreeSet::from([at("libmid.rlib"), at("libother-11111111.rlib")]));
+        assert_eq!(found.files, BTreeSet::new());
     }
 
     #[test]

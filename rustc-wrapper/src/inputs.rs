@@ -269,6 +269,7 @@ fn crates(run: &Run<'_>, inputs: &mut Inputs) -> Result<(bool, BTreeSet<PathBuf>
     let found = closure(&given, &dirs, &run.tool.std_suffixes, run.parsed.takes_objects())
         .map_err(|error| unknown("unreadable-crate", error))?;
     files.extend(found.files);
+    files.extend(found.named.into_iter().filter(|file| foreign::may_be_read(run, file)));
     for file in &files {
         inputs.members.insert(file_member(run, &absolute(run, file)?));
     }

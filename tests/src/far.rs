@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use kiln_server::{ServeConfig, ServeError, Server, TlsFiles};
+use kiln_storage::Scope;
 use kiln_storage::testing::certificates::Certified;
 use tempfile::TempDir;
 
@@ -79,6 +80,14 @@ impl Shared {
     /// What it said so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("k/server.log")).unwrap_or_default()
+    }
+
+    /// The records of a scope, as they are stored.
+    pub fn records(&self, scope: &Scope) -> BTreeMap<PathBuf, Vec<u8>> {
+        let dir = self.dir.path().join("k/store/records").join(scope.id());
+        let files = if dir.exists() { crate::project::files_below(&dir) } else { Vec::new() };
+        let read = |file: &PathBuf| std::fs::read(dir.join(file)).expect("a record");
+        files.into_iter().map(|file| (file.clone(), read(&file))).collect()
     }
 
     /// How many results it has.

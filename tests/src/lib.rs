@@ -20,6 +20,7 @@ pub mod checking;
 pub mod direct;
 pub mod far;
 pub mod host;
+pub mod job;
 pub mod lab;
 pub mod left;
 pub mod mount;
@@ -38,6 +39,7 @@ pub mod world;
 
 pub use call::{Call, Done, Running};
 pub use change::Change;
+pub use job::Job;
 pub use lab::{Lab, Program};
 pub use project::Project;
 pub use runs::Run;

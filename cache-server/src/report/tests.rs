@@ -241,6 +241,26 @@ fn other_keys_are_grouped_by_what_differs() {
     );
 }
 
+/// Jobs that build together: one has the crate that differs from another.
+#[test]
+fn what_began_in_another_job_counts_with_it() {
+    let known = known(&[
+        ("f0", &["-C|metadata|1"]),
+        ("f1", &["-C|metadata|2", "cfg|feature=\"x\""]),
+        ("d0", &["extern|feat|<target>/debug/deps/libfeat-1.rmeta"]),
+        ("d1", &["extern|feat|<target>/debug/deps/libfeat-2.rmeta"]),
+    ]);
+    let feat = |key, at_ms| miss("feat", (key, key), at_ms, 10);
+    let top = |key, at_ms| miss("top", (key, key), at_ms, 20);
+    let jobs = vec![
+        job("one", &[feat("f0", 1), top("d0", 3)]),
+        job("three", &[feat("f1", 2)]),
+        job("two", &[hit("feat"), top("d1", 4)]),
+    ];
+    let twice = make(&input(jobs, known)).twice;
+    assert_eq!(told(&twice.groups), ["features [feature x] one+three+two: top feat = 2 in 30 ms"]);
+}
+
 /// A run of a build script that differs since the script was built in another way.
 #[test]
 fn the_run_of_another_build_script_counts_with_the_script() {

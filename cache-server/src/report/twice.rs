@@ -121,10 +121,7 @@ pub(super) fn find(jobs: &[Job], known: &Known) -> Twice {
         repeated(&compiles, known, &mut again);
         units += u64::from(again.len() > before);
     }
-    let mut by_crate: HashMap<(usize, &str), usize> = HashMap::new();
-    for (at, one) in again.iter().enumerate() {
-        by_crate.entry((one.compile.job, &one.compile.event.unit.crate_name)).or_insert(at);
-    }
+    let by_crate = ByCrate::of(&again);
     let mut groups: BTreeMap<(String, Vec<String>), Group<'_>> = BTreeMap::new();
     for one in &again {
         let root = origin(one, &again, &by_crate);
@@ -273,11 +270,35 @@ fn other_key(then: &Compile<'_>, now: &Compile<'_>, known: &Known) -> Option<(us
     ))
 }
 
+/// Where crates are among what was done again.
+#[derive(Debug, Default)]
+struct ByCrate<'a> {
+    in_job: HashMap<(usize, &'a str), usize>,
+    anywhere: HashMap<&'a str, usize>,
+}
+
+impl<'a> ByCrate<'a> {
+    fn of(again: &[Again<'a>]) -> Self {
+        let mut by_crate = Self::default();
+        for (at, one) in again.iter().enumerate() {
+            let name = one.compile.event.unit.crate_name.as_str();
+            by_crate.in_job.entry((one.compile.job, name)).or_insert(at);
+            by_crate.anywhere.entry(name).or_insert(at);
+        }
+        by_crate
+    }
+
+    /// One that a job did again, or else another: jobs that build together have it from one another.
+    fn find(&self, job: usize, name: &str) -> Option<usize> {
+        self.in_job.get(&(job, name)).or_else(|| self.anywhere.get(name)).copied()
+    }
+}
+
 /// The compile in which a difference began that leads to one.
 fn origin<'g, 'a>(
     one: &'g Again<'a>,
     again: &'g [Again<'a>],
-    by_crate: &HashMap<(usize, &str), usize>,
+    by_crate: &ByCrate<'_>,
 ) -> &'g Again<'a> {
     let (mut at, mut steps) = (one, 0);
     while let Why::Crates(crates) = &at.why {
@@ -286,7 +307,7 @@ fn origin<'g, 'a>(
                 return again.iter().find(|other| is_script_of(other, at));
             }
             let name = cause.name.rsplit(':').next().unwrap_or_default();
-            by_crate.get(&(at.compile.job, name)).map(|next| &again[*next])
+            by_crate.find(at.compile.job, name).map(|next| &again[next])
         });
         match next.filter(|next| !std::ptr::eq(*next, at)) {
             Some(next) if steps < MAX_CHAIN => (at, steps) = (next, steps + 1),

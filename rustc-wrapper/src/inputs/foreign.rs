@@ -2,6 +2,8 @@
 //! they do cannot be told but by what they did. And which files are the compiler's own. Called by
 //! [`super::observed`].
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use kiln_observer::log::Kind;
@@ -22,6 +24,22 @@ pub(super) fn outputs<'a>(run: &'a Run<'_>) -> impl Fn(&str) -> bool + 'a {
         path.starts_with(run.private)
             || dirs.iter().filter_map(|dir| path.strip_prefix(dir).ok()).any(|p| is_made(run, p))
     }
+}
+
+/// Whether a crate file that is found by its name alone may have been read: none that the unit makes itself, and where all
+/// was observed, none that nobody opened.
+pub(super) fn may_be_read(run: &Run<'_>, file: &Path) -> bool {
+    if file.to_str().is_some_and(outputs(run)) {
+        return false;
+    }
+    let Some(seen) = run.seen.ok().filter(|seen| seen.began && seen.lost == 0) else {
+        return true;
+    };
+    let real = std::fs::canonicalize(file).unwrap_or_default();
+    seen.facts.iter().filter(|fact| matches!(fact.kind, Kind::Read | Kind::Object)).any(|fact| {
+        let path = run.cwd.join(OsStr::from_bytes(&fact.name));
+        path == file || path == real
+    })
 }
 
 /// Whether rustc makes something of this name in its output directory: an output, or what is in a

@@ -98,17 +98,20 @@ fn arguments_files(run: &Run<'_>, word: &str, inputs: &mut Inputs) -> Result<(),
 pub(super) fn linked(run: &Run<'_>, list: &str, inputs: &mut Inputs) -> Result<(), Unknown> {
     let files = linker::parse_list(list).ok_or_else(|| unknown("no-linker-list", "unreadable"))?;
     let sysroot = run.tool.sysroot.join("lib");
+    // It may be named by another way than the linker was told.
+    let real = std::fs::canonicalize(run.out_dir).unwrap_or_default();
+    let is_out_dir = |dir: Option<&Path>| dir.is_some_and(|dir| dir == run.out_dir || dir == real);
     for file in files {
         let path = run.cwd.join(&file);
         let own = |p: &Path| {
-            p.parent() == Some(run.out_dir)
+            is_out_dir(p.parent())
                 && p.file_name().is_some_and(|n| run.outputs.iter().any(|o| n == o.as_str()))
         };
         if path.starts_with(&sysroot) || own(&path) {
             continue;
         }
         if !path.exists() {
-            if is_temporary(run, &path) {
+            if is_temporary(&path, is_out_dir(path.parent())) {
                 continue;
             }
             return Err(unknown("input-vanished", path.display()));
@@ -125,9 +128,9 @@ pub(super) fn linked(run: &Run<'_>, list: &str, inputs: &mut Inputs) -> Result<(
 
 /// Whether a vanished file is one that rustc made for the linker: an object of the crate, or
 /// something in its own temporary directory (`rustcXXXXXX`).
-fn is_temporary(run: &Run<'_>, path: &Path) -> bool {
+fn is_temporary(path: &Path, in_out_dir: bool) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let object = name.ends_with(".o") && path.parent() == Some(run.out_dir);
+    let object = name.ends_with(".o") && in_out_dir;
     let private = |dir: &Path| {
         let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         name.strip_prefix("rustc").is_some_and(|rest| rest.len() == 6 && !rest.contains('.'))

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use kiln_tests::samples::small_workspace;
+use kiln_tests::samples::{small_app, small_workspace};
 use kiln_tests::{Project, World, registry, skip, world};
 
 /// A package whose library has these crate types.
@@ -42,6 +42,58 @@ fn cdylib() {
     let project = library(&world, "crate-type = [\"cdylib\"]", "");
     check(&world, &project, &["build"], &["app cdylib"]);
     assert!(project.at("target/debug/libapp.so").exists());
+}
+
+/// Its own file has no suffix of cargo's, and a short name is found in the metadata of any crate.
+#[test]
+fn a_cdylib_over_a_crate_that_has_the_letters_of_its_name() {
+    let world = world!();
+    let project = library(
+        &world,
+        "name = \"one\"\ncrate-type = [\"cdylib\"]",
+        "\n[dependencies]\nlow = { path = \"low\" }\n",
+    );
+    let low = Project::create(project.at("low"));
+    low.package("low", "").write("src/lib.rs", "pub fn n() -> i32 { 42 }\n");
+    check(&world, &project, &["build"], &["low lib", "one cdylib"]);
+}
+
+/// Cargo gives no suffix to a library that is a cdylib as well. What is below the crates that one is given is found by its
+/// name, and another file of that name is another input.
+#[test]
+fn a_library_without_a_suffix_counts_below_another() {
+    let world = world!();
+    let project = library(&world, "", "\n[dependencies]\nmid = { path = \"mid\" }\n");
+    let (mid, low) = (Project::create(project.at("mid")), Project::create(project.at("low")));
+    mid.package("mid", "\n[dependencies]\nlow = { path = \"../low\" }\n");
+    mid.write("src/lib.rs", "pub fn n() -> i32 { low::n() }\n");
+    low.package("low", "\n[lib]\ncrate-type = [\"rlib\", \"cdylib\"]\n");
+    low.write("src/lib.rs", "pub fn n() -> i32 { 42 }\n");
+    let build = || {
+        // Cargo looks at times.
+        project.write("src/lib.rs", "pub fn n() -> i32 { mid::n() }\n");
+        world.cargo(&project, &["build"]).run().ok()
+    };
+    world.assert_compiled(&build(), &["app lib", "low rlib", "mid lib"]);
+    world.assert_all_hit(&build());
+    // One file more in the archive.
+    let mut library = project.read("target/debug/deps/liblow.rlib");
+    library
+        .extend(format!("{:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\nhi", "hi/", 0, 0, 0, 644, 2).bytes());
+    project.write("target/debug/deps/liblow.rlib", library);
+    world.assert_compiled(&build(), &["app lib", "mid lib"]);
+}
+
+/// What is linked is stored all the same.
+#[test]
+fn a_target_directory_that_is_named_by_a_way_up() {
+    let world = world!();
+    let project = small_app(&world, "app");
+    for compiled in [&["app bin", "low lib"][..], &[]] {
+        let done = world.cargo(&project, &["build", "--target-dir", "../target"]).run().ok();
+        world.assert_compiled(&done, compiled);
+        std::fs::remove_dir_all(world.at("ws/target")).unwrap();
+    }
 }
 
 #[test]

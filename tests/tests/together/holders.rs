@@ -4,7 +4,7 @@
 
 use kiln_tests::far::Shared;
 use kiln_tests::mount::Mount;
-use kiln_tests::server::{Gate, kill, parent_of, processes_with};
+use kiln_tests::server::{Gate, kill, parent_of};
 use kiln_tests::{Call, skip};
 use rustix::process::Signal;
 
@@ -15,11 +15,6 @@ use crate::wire::Wire;
 
 const KRATE: &str = LIBRARIES[0];
 
-/// All processes of a job's build, its wrappers and compilers.
-fn processes(machine: &Machine) -> Vec<u32> {
-    processes_with(&format!("KILN_DIR={}", machine.world.kiln_dir().display()))
-}
-
 #[test]
 fn a_job_that_is_killed_leaves_its_crate_to_one_that_waits() {
     let shared = Shared::start();
@@ -29,7 +24,7 @@ fn a_job_that_is_killed_leaves_its_crate_to_one_that_waits() {
     let held = gate.wait();
     let others = [machines[1].build(1), machines[2].build(1)];
     until_they_wait(&address(&shared), KRATE, 2);
-    processes(&machines[0]).into_iter().for_each(|pid| kill(pid, Signal::KILL));
+    machines[0].kill();
     let done = others.map(|job| job.wait().ok());
     drop(held);
     job.wait().fails();
@@ -50,7 +45,7 @@ fn a_job_that_is_stopped_is_not_waited_for_for_long() {
     let held = gate.wait();
     let other = second.build(1);
     until_they_wait(&address(&shared), KRATE, 1);
-    let stopped = processes(&first);
+    let stopped = first.processes();
     stopped.iter().for_each(|pid| kill(*pid, Signal::STOP));
     let done = other.wait().ok();
     assert!(done.did_compile(KRATE));
@@ -138,7 +133,7 @@ fn a_compile_that_fails_in_one_job_is_done_by_another() {
     let other = second.build(1);
     until_they_wait(&address(&shared), KRATE, 1);
     // The compiler waits at the gate: it has the arguments of the crate, and the wrapper as its parent.
-    let compiler = processes(&first).into_iter().find(|pid| {
+    let compiler = first.processes().into_iter().find(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let parent = parent_of(*pid).map(|parent| format!("/proc/{parent}/comm"));
         let parent = parent.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
