@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::limits::{LOCK_RETRY, LOCK_WAIT};
+use crate::limits::{CONNECTION_BACKLOG, LOCK_RETRY, LOCK_WAIT};
 use crate::serve::ServeError;
 
 /// Name of the lock file in the directory.
@@ -137,6 +137,7 @@ impl Socket {
             Ok(_) => fs::remove_file(path).map_err(failed)?,
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
+        rustix::net::listen(&listener, CONNECTION_BACKLOG).map_err(|error| failed(error.into()))?;
         let socket = Self { path: path.to_owned(), inode: Inode::of(path) };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;

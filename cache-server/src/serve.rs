@@ -20,8 +20,8 @@ use crate::config::{Role, ServeConfig};
 use crate::http::connection::{Activity, Connections};
 use crate::index::{self, IndexError};
 use crate::limits::{
-    BLOCKING_THREADS, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST, SHUTDOWN_SETTLE,
-    TOKEN_USES_INTERVAL, WATCH_INTERVAL, WORKER_THREADS,
+    BLOCKING_THREADS, CONNECTION_BACKLOG, OPEN_FILES, SHUTDOWN_GRACE, SHUTDOWN_LAST,
+    SHUTDOWN_SETTLE, TOKEN_USES_INTERVAL, WATCH_INTERVAL, WORKER_THREADS,
 };
 use crate::log::Log;
 use crate::place::{ADMIN_SOCKET, Place, Socket};
@@ -153,6 +153,11 @@ impl Server {
         let tcp = match config.listen.tcp {
             Some(address) => {
                 let listener = runtime.block_on(TcpListener::bind(address));
+                // Whole matrices begin at the same moment: whom the system turns away comes again a second later.
+                let listener = listener.and_then(|listener| {
+                    rustix::net::listen(&listener, CONNECTION_BACKLOG)?;
+                    Ok(listener)
+                });
                 let failed = |source| ServeError::Listen { place: address.to_string(), source };
                 Some((listener.map_err(failed)?, tls))
             }

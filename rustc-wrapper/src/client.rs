@@ -95,7 +95,7 @@ trait Stream: Read + Write + Send {
     fn within(&mut self, time: Duration);
 }
 
-impl<S: Socket> Stream for Timed<S> {
+impl<S: Socket + Send> Stream for Timed<S> {
     fn within(&mut self, time: Duration) {
         Timed::within(self, time);
     }

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// ([`super::MAX_LEASE_QUESTIONS`]) or hold them ([`super::MAX_HELD_LEASES`]) leave a thousand for work.
 pub const MAX_CONNECTIONS: usize = 4096;
 
+/// Most connections that the system takes for the server before that has taken them; it may allow less (`somaxconn`).
+pub const CONNECTION_BACKLOG: i32 = 4096;
+
 /// Longest that a client takes for the head of a request, idle time of the connection included.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
