@@ -107,6 +107,13 @@ pub struct Server {
     place: Place,
 }
 
+/// Listens at an address. Whole matrices begin at the same moment: whom the system turns away comes again a second later.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    rustix::net::listen(&listener, CONNECTION_BACKLOG)?;
+    Ok(listener)
+}
+
 impl Server {
     /// Takes the lock, opens store and index, and listens.
     ///
@@ -152,12 +159,7 @@ impl Server {
         };
         let tcp = match config.listen.tcp {
             Some(address) => {
-                let listener = runtime.block_on(TcpListener::bind(address));
-                // Whole matrices begin at the same moment: whom the system turns away comes again a second later.
-                let listener = listener.and_then(|listener| {
-                    rustix::net::listen(&listener, CONNECTION_BACKLOG)?;
-                    Ok(listener)
-                });
+                let listener = runtime.block_on(listen(address));
                 let failed = |source| ServeError::Listen { place: address.to_string(), source };
                 Some((listener.map_err(failed)?, tls))
             }
