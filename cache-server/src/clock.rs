@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kiln_storage::calendar::days;
+
 /// Now, milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
@@ -57,18 +59,12 @@ pub(crate) fn parse(text: &str) -> Option<u64> {
     if year < 1970 || !ranges.iter().all(|(n, least, most)| (least..=most).contains(&n)) {
         return None;
     }
-    // The other way round than `civil`, of the same source.
-    let years = if month > 2 { year } else { year - 1 };
-    let (era, months) = (years / 400, if month > 2 { month - 3 } else { month + 9 });
-    let of_era = years - era * 400;
-    let day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + (153 * months + 2) / 5 + day - 1;
-    let days = era * 146_097 + day_of_era - 719_468;
-    let minutes = days * 24 * 60 + hour * 60 + minute - offset;
+    let minutes = days(year, month, day) * 24 * 60 + hour * 60 + minute - offset;
     u64::try_from((minutes * 60 + second) * 1000 + millis).ok()
 }
 
 /// Year, month and day of a number of days since 1970 (proleptic Gregorian; Howard Hinnant,
-/// "chrono-compatible low-level date algorithms").
+/// "chrono-compatible low-level date algorithms"): the other way round than [`days`].
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod calendar;
 pub mod digest;
 pub mod disk;
 pub mod encode;

@@ -1,5 +1,7 @@
 //! [`Validity`]: from when until when a certificate holds, as it says itself. Reads so much of X.509 and no more; pure.
 
+use kiln_storage::calendar::days;
+
 /// Seconds since 1970, both of them within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Validity {
@@ -76,14 +78,6 @@ fn time(element: &Element<'_>) -> Option<i64> {
         return None;
     }
     Some(((days(year, month, day) * 24 + part(4)?) * 60 + part(6)?) * 60 + part(8)?)
-}
-
-/// Days since 1970 of a date in the Gregorian calendar, counted in years that begin in March.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month > 2 { year } else { year - 1 };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year
-        - 719_468
 }
 
 #[cfg(test)]
