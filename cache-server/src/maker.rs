@@ -7,7 +7,7 @@
 //!
 //! Who publishes a result that is there already is noted beside it, the first of them: see [`again`].
 
-use kiln_storage::api::bounded_name;
+use kiln_storage::api::{bounded_name, plain};
 use kiln_storage::limits::{MAX_JOB_BYTES, MAX_RUN_BYTES};
 use kiln_storage::record::Producer;
 use kiln_storage::{ObjectName, Record, ResultKey};
@@ -124,7 +124,7 @@ impl By {
                 format!("job {repository} {event_name} {reference} run {run_id}.{run_attempt}")
             }
         };
-        text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+        plain(&text)
     }
 }
 

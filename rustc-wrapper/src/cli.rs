@@ -243,11 +243,6 @@ fn page_text(page: Page) -> String {
     }
 }
 
-/// A text from elsewhere that may be shown on a terminal: no control character is left.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
 /// A number of results for people.
 fn results(n: u64) -> String {
     if n == 1 { "1 result".to_owned() } else { format!("{n} results") }

@@ -24,7 +24,7 @@ pub use lease::{
 };
 pub use lookup::{LookupRequest, LookupResponse};
 pub use remote::{BringRequest, DrainRequest, RemoteStatus, ShutdownRequest};
-pub use run::{RunAbout, bounded_name};
+pub use run::{RunAbout, bounded_name, plain};
 pub use session::{SessionRequest, SessionResponse};
 
 /// `PUT /v1/results/{key}`.

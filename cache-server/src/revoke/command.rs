@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use kiln_storage::api::plain;
+
 use super::{RevokeRequest, Revoked, audited};
 use crate::clock;
 use crate::config::{Listen, Role, ServeConfig};
@@ -250,7 +252,7 @@ fn told(revoked: &Revoked, command: &str, behind: Option<&str>) -> String {
             [("run", &of.said.run), ("job", &of.said.job), ("toolchain", &of.said.toolchain)];
         let said = said.iter().filter(|(_, text)| !text.is_empty());
         let said: Vec<String> =
-            said.map(|(what, text)| format!("{what} {}", clean(text))).collect();
+            said.map(|(what, text)| format!("{what} {}", plain(text))).collect();
         let said =
             if said.is_empty() { String::new() } else { format!(" (says: {})", said.join(", ")) };
         lines.push(format!(
@@ -275,7 +277,7 @@ fn told(revoked: &Revoked, command: &str, behind: Option<&str>) -> String {
     }
     for one in first {
         let at = clock::iso(one.at_ms);
-        let unit = clean(&one.unit);
+        let unit = plain(&one.unit);
         lines.push(format!("  {} {unit} of {}, {at}", one.result_key, one.principal));
     }
     if *results > first.len() as u64 {
@@ -321,11 +323,6 @@ fn left(revoked: &Revoked, behind: Option<&str>) -> Vec<String> {
         );
     }
     lines
-}
-
-/// A text that somebody else made, for a terminal.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use kiln_storage::api::{QuarantineResponse, Quarantined};
+use kiln_storage::api::{QuarantineResponse, Quarantined, plain};
 use kiln_storage::{ResultKey, limits};
 
 use self::interrupt::Interrupt;
 use self::report::Report;
-use super::plain;
 use crate::client::{Client, ClientError};
 use crate::config::{Config, Mode, Percent};
 use crate::env::Env;

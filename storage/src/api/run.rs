@@ -79,6 +79,11 @@ impl Event {
     }
 }
 
+/// A text from elsewhere that may be shown on a terminal or in a log: no control character is left.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
 /// A name in at most so many bytes. One that is longer ends with a digest of the whole, so that two long names
 /// stay apart.
 pub fn bounded_name(name: &str, max_bytes: usize) -> String {

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use kiln_storage::api::{Event, Outcome};
+use kiln_storage::api::{Event, Outcome, plain};
 use kiln_storage::record::UnitName;
 
-use crate::cli::plain;
 use crate::script;
 
 /// A unit and what was found about it.

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use kiln_storage::api::report::{RunSummary, RunsResponse};
 use kiln_storage::api::watch::RunNow;
-use kiln_storage::api::{Lease, LeasesResponse};
+use kiln_storage::api::{Lease, LeasesResponse, plain};
 use kiln_storage::limits::REPORT_TIMEOUT;
 use serde::de::DeserializeOwned;
 
+use super::super::connect;
 use super::super::explain::in_query;
 use super::super::report::under_way;
-use super::super::{connect, plain};
 use crate::client::{Client, ClientError};
 use crate::config::Config;
 use crate::env::Env;
