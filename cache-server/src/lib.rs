@@ -48,6 +48,7 @@ mod tally;
 mod tests;
 mod tls;
 mod trust;
+mod whole;
 
 pub use check::check;
 pub use config::{ConfigError, Key, Listen, RemoteConfig, Role, ServeConfig, Settings, StorageUrl};

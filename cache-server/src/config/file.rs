@@ -4,7 +4,7 @@
 //!
 //! Secrets are not among the keys: such a file is shown and kept with others.
 
-use std::io::Read as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::settings::{Kind, Source};
 use super::{ConfigError, Key, Settings};
 use crate::limits::MAX_CONFIG_BYTES;
 use crate::trust::rules::Rules;
+use crate::whole;
 
 /// The name of the file in the directory of a server.
 pub const FILE: &str = "kiln.toml";
@@ -117,19 +118,9 @@ fn unknown(name: &str) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    let said = |error: std::io::Error| error.to_string();
-    // A pipe would keep who opens it waiting.
-    if !std::fs::metadata(path).map_err(said)?.is_file() {
-        return Err("it is no file".to_owned());
-    }
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(said)?;
-    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(said)?;
-    match text.len() as u64 > MAX_CONFIG_BYTES {
-        true => Err(format!("it is over {MAX_CONFIG_BYTES} bytes")),
-        false => Ok(text),
-    }
+fn read(path: &Path) -> io::Result<String> {
+    let bytes = whole::read(path, MAX_CONFIG_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::other("stream did not contain valid UTF-8"))
 }
 
 /// `KILN_CONFIG` or `--config`.

@@ -1,8 +1,7 @@
 //! [`TlsFiles`]: a certificate chain and its key as files of PEM, read and looked through; and what is wrong with
 //! them, for people. Called by [`super`], which shows them to clients, and by [`crate::check`].
 
-use std::fs::File;
-use std::io::Read as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
 use crate::limits::MAX_PEM_BYTES;
+use crate::whole;
 
 /// The setting that names the certificate.
 pub(crate) const CERT: &str = "KILN_TLS_CERT";
@@ -150,17 +150,10 @@ fn is_encrypted(pem: &[u8]) -> bool {
 }
 
 fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |why: String| TlsError::Unreadable { setting, path: path.to_owned(), why };
-    let said = |error: std::io::Error| failed(error.to_string());
-    // A pipe would keep who opens it waiting.
-    if !std::fs::metadata(path).map_err(said)?.is_file() {
-        return Err(failed("it is no file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(said)?;
-    file.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes).map_err(said)?;
-    match bytes.len() as u64 > MAX_PEM_BYTES {
-        true => Err(failed(format!("it is over {MAX_PEM_BYTES} bytes"))),
-        false => Ok(bytes),
-    }
+    let failed = |error: io::Error| TlsError::Unreadable {
+        setting,
+        path: path.to_owned(),
+        why: error.to_string(),
+    };
+    whole::read(path, MAX_PEM_BYTES).map_err(failed)
 }
