@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::timed::{Socket, Timed};
-use crate::limits::{SLOWEST_BLOB_BYTES_PER_S, TLS_TIMEOUT};
+use crate::limits::SLOWEST_BLOB_BYTES_PER_S;
 
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 32;
@@ -133,7 +133,7 @@ fn reach(host: &str) -> Result<Timed<TcpStream>, ClientError> {
         match TcpStream::connect_timeout(&address, limits::CONNECT_TIMEOUT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                return Ok(Timed::new(stream, TLS_TIMEOUT));
+                return Ok(Timed::new(stream));
             }
             Err(error) => last = error,
         }
@@ -150,7 +150,7 @@ impl Client {
         let (stream, local): (Box<dyn Stream>, bool) = match address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).map_err(ClientError::Absent)?;
-                (Box::new(Timed::new(stream, limits::CONNECT_TIMEOUT)), true)
+                (Box::new(Timed::new(stream)), true)
             }
             Address::Tcp(host) | Address::Known(host, _) => (Box::new(reach(host)?), false),
             Address::Tls(host, _) => (Box::new(tls::agree(reach(host)?, host)?), false),

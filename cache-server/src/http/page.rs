@@ -44,12 +44,15 @@ fn named<'a>(headers: &'a HeaderMap, authority: Option<&'a str>) -> Option<&'a s
 
 /// Whether a name is one that nobody else can have lead here. The wrapper says `kiln`.
 fn is_this_machine(name: &str) -> bool {
-    let own = rustix::system::uname();
+    let is_own = |name: &str| {
+        let own = rustix::system::uname();
+        own.nodename().to_str().is_ok_and(|own| own.eq_ignore_ascii_case(name))
+    };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok()
         || ["localhost", "kiln", ""].contains(&name.as_str())
         || name.ends_with(".localhost")
-        || own.nodename().to_str().is_ok_and(|own| own.eq_ignore_ascii_case(&name))
+        || is_own(&name)
 }
 
 #[cfg(test)]

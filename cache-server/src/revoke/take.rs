@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
+use kiln_storage::ObjectName;
 use kiln_storage::remote::ResultName;
-use kiln_storage::{ObjectName, ResultKey};
 use rusqlite::Connection;
 use tokio::time::timeout;
 
@@ -68,7 +68,7 @@ pub(crate) async fn take(
             {
                 let name = there(index, one, (scope, stored.afar.clone()))?;
                 outbox::replace(index, &one.place.scope, &name.result, name.generation)?;
-                afar.push(((one.place.scope.clone(), one.place.result_key), name));
+                afar.push((one.place.scope.clone(), name));
             }
             records::forget(index, stored.id)?;
             for (digest, size) in &stored.blobs {
@@ -85,8 +85,7 @@ pub(crate) async fn take(
     delete(service, blobs.iter().map(ObjectName::blob).collect(), &mut Taken::default()).await;
     drop(guard);
     if let Some(edge) = service.edge.as_ref().filter(|_| !afar.is_empty()) {
-        let (keys, names): (Vec<_>, Vec<_>) = afar.into_iter().unzip();
-        taken.behind = Some(take_back_all(service, edge, (keys, names)).await?);
+        taken.behind = Some(take_back_all(service, edge, afar).await?);
     }
     Ok(taken)
 }
@@ -102,7 +101,7 @@ pub(crate) async fn take_evicted(
     let Some(edge) = &service.edge else { return Ok(None) };
     let owner = service.clone();
     let found = service.index.write(move |index| {
-        let (mut names, mut back, mut nameless) = ((Vec::new(), Vec::new()), Vec::new(), 0);
+        let (mut names, mut back, mut nameless) = (Vec::new(), Vec::new(), 0);
         for Evicted { scope: id, unit_key: unit, result_key: result, generation } in results {
             let Some(edge) = &owner.edge else { continue };
             if edge.sends && !edge.sends_of(&owner.policy, &id) {
@@ -120,8 +119,7 @@ pub(crate) async fn take_evicted(
             };
             let generation = generation.max(outbox::replaced(index, &id, &result)?);
             outbox::replace(index, &id, &result, generation)?;
-            names.1.push(ResultName { scope, unit, result, generation });
-            names.0.push((id, result));
+            names.push((id, ResultName { scope, unit, result, generation }));
         }
         Ok((names, back, nameless))
     });
@@ -137,16 +135,18 @@ pub(crate) async fn take_evicted(
     Ok(Some(behind))
 }
 
-/// Has results taken back behind the server, and remembers those for a later time that are not.
+/// Has results of scopes here (by their ids) taken back behind the server, and remembers those for a later time that
+/// are not.
 async fn take_back_all(
     service: &Service,
     edge: &Edge,
-    (keys, names): (Vec<(String, ResultKey)>, Vec<ResultName>),
+    results: Vec<(String, ResultName)>,
 ) -> Result<BehindIt, ApiError> {
+    let names = results.iter().map(|(_, name)| name.clone()).collect();
     let behind = take_back(edge, names).await;
     if behind.left == 0 {
         let forget = move |index: &_| {
-            keys.iter().try_for_each(|(scope, key)| evicted::forget(index, scope, key))
+            results.iter().try_for_each(|(id, name)| evicted::forget(index, id, &name.result))
         };
         service.index.write(forget).await?;
     }

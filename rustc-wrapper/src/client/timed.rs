@@ -46,8 +46,9 @@ pub(super) struct Timed<S> {
 }
 
 impl<S> Timed<S> {
-    pub(super) fn new(socket: S, within: Duration) -> Self {
-        Self { socket, until: Instant::now() + within }
+    /// Its time is up until it is given some.
+    pub(super) fn new(socket: S) -> Self {
+        Self { socket, until: Instant::now() }
     }
 
     /// From now on it has so long.
@@ -106,7 +107,8 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let mut timed = Timed::new(here, Duration::from_millis(200));
+        let mut timed = Timed::new(here);
+        timed.within(Duration::from_millis(200));
         let error = timed.read_exact(&mut [0; 1_000]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         drop(timed);
@@ -117,7 +119,7 @@ mod tests {
     fn what_is_there_when_the_time_is_up_is_read() {
         let (here, mut there) = UnixStream::pair().unwrap();
         there.write_all(b"late").unwrap();
-        let mut timed = Timed::new(here, Duration::ZERO);
+        let mut timed = Timed::new(here);
         let mut bytes = [0; 4];
         timed.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"late");

@@ -61,43 +61,42 @@ fn most_kib(server: &Server) -> u64 {
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// What a client does in its turns, and which blobs there are.
-fn record_of(n: u64) -> (Record, Digest) {
+/// A result, with the digest of its one blob.
+type Made = (Record, Digest);
+
+/// Stores a result; what it is.
+fn publish(client: &mut Client, n: u64) -> Made {
     let blob = noise(n, BLOB_BYTES);
     let digest = Digest::of(&blob);
-    (result(&format!("crowd{n}"), "1", &[blob]).1, digest)
-}
-
-fn publish(client: &mut Client, n: u64) {
-    let (record, digest) = record_of(n);
-    let blob = noise(n, BLOB_BYTES);
+    let record = result(&format!("crowd{n}"), "1", std::slice::from_ref(&blob)).1;
     let size = blob.len() as u64;
     client.upload(&format!("/v1/blobs/{digest}"), size, &mut &blob[..], PATIENCE).unwrap();
     let path = format!("/v1/results/{}", record.result_key);
-    let request = PublishRequest { record, offers: Vec::new(), replace: false };
+    let request = PublishRequest { record: record.clone(), offers: Vec::new(), replace: false };
     client.request("PUT", &path, &serde_json::to_vec(&request).unwrap(), PATIENCE).unwrap();
+    (record, digest)
 }
 
 /// Asks until the time is up: mostly for records, sometimes for a blob, seldom to store; how many answers there were.
-fn ask(mut client: Client, number: u64, until: Instant) -> u64 {
+fn ask(mut client: Client, made: &[Made], number: u64, until: Instant) -> u64 {
     let (mut done, mut turn) = (0, number);
     while Instant::now() < until {
         turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let (record, digest) = record_of((turn >> 33) % RESULTS);
+        let (record, digest) = &made[usize::try_from((turn >> 33) % RESULTS).unwrap()];
         match turn >> 60 {
             0 => {
                 let mut bytes = Vec::new();
                 let path = format!("/v1/blobs/{digest}");
                 client.fetch(&path, BLOB_BYTES as u64, &mut bytes, PATIENCE).unwrap();
-                assert_eq!(Digest::of(&bytes), digest);
+                assert_eq!(Digest::of(&bytes), *digest);
             }
-            1 if number.is_multiple_of(10) => publish(&mut client, RESULTS + number),
+            1 if number.is_multiple_of(10) => drop(publish(&mut client, RESULTS + number)),
             _ => {
                 let units = vec![record.unit_key];
                 let request = LookupRequest { units, ..LookupRequest::default() };
                 let found: LookupResponse =
                     client.json("POST", "/v1/lookup", &request, PATIENCE).unwrap();
-                assert_eq!(found.records, [record]);
+                assert_eq!(found.records, std::slice::from_ref(record));
             }
         }
         done += 1;
@@ -109,7 +108,7 @@ fn crowd(seconds: u64) {
     let world = world!();
     let (standing, server) = start(&world);
     let mut first = connect(standing.address());
-    (0..RESULTS).for_each(|n| publish(&mut first, n));
+    let made: Vec<Made> = (0..RESULTS).map(|n| publish(&mut first, n)).collect();
     let descriptors = server.descriptors().len();
     // They are all there before the first one asks.
     allow_many_files();
@@ -118,9 +117,9 @@ fn crowd(seconds: u64) {
     let answers = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for (number, client) in (0..).zip(clients) {
-            let answers = &answers;
+            let (answers, made) = (&answers, &made);
             let work = move || {
-                answers.fetch_add(ask(client, number, until), Ordering::Relaxed);
+                answers.fetch_add(ask(client, made, number, until), Ordering::Relaxed);
             };
             let thread = std::thread::Builder::new().stack_size(256 * 1024);
             thread.spawn_scoped(scope, work).unwrap();
@@ -238,7 +237,7 @@ fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 fn what_nobody_should_send_by_the_thousand() {
     let world = world!();
     let (standing, server) = start(&world);
-    publish(&mut connect(standing.address()), 0);
+    let (record, _) = publish(&mut connect(standing.address()), 0);
     let descriptors = server.descriptors().len();
     let mute: Vec<TcpStream> = (0..MUTE)
         .map(|n| {
@@ -263,7 +262,6 @@ fn what_nobody_should_send_by_the_thousand() {
     assert!(statuses.contains_key("400") && statuses.contains_key("404"), "{statuses:?}");
     assert!(most_kib(&server) <= MOST_KIB);
     // Who asks rightly is answered beside those that say nothing.
-    let (record, _) = record_of(0);
     let request = LookupRequest { units: vec![record.unit_key], ..LookupRequest::default() };
     let mut client = connect(standing.address());
     let found: LookupResponse = client.json("POST", "/v1/lookup", &request, PATIENCE).unwrap();
