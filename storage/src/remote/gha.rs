@@ -23,7 +23,7 @@ mod entries;
 mod events;
 mod fetch;
 mod flush;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod limits;
 pub mod manifest;
