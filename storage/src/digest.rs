@@ -43,7 +43,7 @@ impl Digest {
         let mut total = 0_u64;
         loop {
             if total == buffer.len() as u64 {
-                buffer.resize(crate::limits::COPY_BUFFER_BYTES, 0);
+                buffer = vec![0; crate::limits::COPY_BUFFER_BYTES];
             }
             let read = match reader.read(&mut buffer) {
                 Ok(0) => break,

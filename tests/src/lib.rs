@@ -23,6 +23,7 @@ pub mod host;
 pub mod job;
 pub mod lab;
 pub mod left;
+pub mod memo;
 pub mod mount;
 pub mod native;
 pub mod net;

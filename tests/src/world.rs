@@ -41,6 +41,7 @@ impl World {
             std::fs::create_dir(world.root().join(dir)).expect("a directory");
         }
         world.install_standins(&world.bin(), &host().toolchain);
+        crate::memo::give(&world.programs.kiln, &world.kiln_dir());
         world
     }
 
@@ -69,7 +70,7 @@ impl World {
         self.root().join(path)
     }
 
-    /// Kiln's state directory.
+    /// Kiln's state directory; it knows the toolchain ([`crate::memo`]).
     pub fn kiln_dir(&self) -> PathBuf {
         self.at("k")
     }
