@@ -99,6 +99,12 @@ pub const AHEAD_LARGE_LANES: usize = 3;
 /// Results that are asked for in one question when they are fetched ahead.
 pub const AHEAD_BATCH: usize = 512;
 
+/// Records that are asked for first, and how much more the next time: what is needed first is not to wait for all.
+pub const AHEAD_FIRST_BATCH: usize = 8;
+
+/// See [`AHEAD_FIRST_BATCH`].
+pub const AHEAD_GROWTH: usize = 4;
+
 /// Most results in a note of what a job used.
 pub const MAX_AHEAD_RESULTS: usize = 5000;
 

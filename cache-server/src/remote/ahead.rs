@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use kiln_storage::api::Event;
 use kiln_storage::limits::MAX_JOB_BYTES;
 use kiln_storage::remote::together::PackName;
@@ -21,12 +21,13 @@ use super::breaker::FaultKind;
 use super::fetch;
 use super::flights::Claim;
 use super::prefetch::{self, Note, Yield};
+use super::ready::{self, Ready};
 use super::together::{self, Opened};
 use super::{Edge, Side, lock, through};
 use crate::index::records;
 use crate::limits::{
-    AHEAD_BATCH, AHEAD_LARGE_LANES, AHEAD_PACK_LANES, JOB_PACK_LANES, MAX_AHEAD_JOBS,
-    MAX_AHEAD_RESULTS, NOTE_HALVINGS, REMOTE_ANSWER,
+    AHEAD_LARGE_LANES, AHEAD_PACK_LANES, JOB_PACK_LANES, MAX_AHEAD_JOBS, MAX_AHEAD_RESULTS,
+    NOTE_HALVINGS, REMOTE_ANSWER,
 };
 use crate::principal::Scoped;
 use crate::service::Service;
@@ -45,8 +46,8 @@ pub(crate) struct Ahead {
 
 #[derive(Debug)]
 struct Job {
-    /// Whether the records are here.
-    ready: watch::Sender<bool>,
+    /// What is still to come.
+    ready: watch::Sender<Ready>,
     /// Whether they were waited for in vain.
     late: bool,
     previous: Option<Note>,
@@ -92,6 +93,11 @@ impl Ahead {
         lock(&self.jobs).keys().cloned().collect()
     }
 
+    /// Of what a job's note names, only these are still to come.
+    fn comes(&self, key: &Key, names: &[ResultName]) {
+        self.with(key, |job| job.ready.send_replace(Ready::but(names)));
+    }
+
     fn with<T>(&self, key: &Key, work: impl FnOnce(&mut Job) -> T) -> Option<T> {
         lock(&self.jobs).get_mut(key).map(work)
     }
@@ -122,7 +128,7 @@ pub(crate) async fn touch(
             if jobs.len() >= MAX_AHEAD_JOBS {
                 return true;
             }
-            let ready = watch::Sender::new(false);
+            let ready = watch::Sender::new(Ready::default());
             let job = Job {
                 ready,
                 late: false,
@@ -149,7 +155,8 @@ pub(crate) async fn touch(
     if let Some(mut ready) = ready.filter(|_| !is_left_alone()) {
         let wait = edge.side(Side::Reads).wait();
         let within = deadline.saturating_duration_since(Instant::now()).min(wait);
-        let waited = tokio::time::timeout(within, ready.wait_for(|ready| *ready)).await;
+        let waited =
+            tokio::time::timeout(within, ready.wait_for(|ready| ready.holds_for(units))).await;
         in_time = waited.is_ok();
         if !in_time
             && edge.ahead.with(&key, |job| std::mem::replace(&mut job.late, true)) == Some(false)
@@ -187,7 +194,7 @@ pub(crate) fn note_used(service: &Service, scope: &str, events: &[Event]) {
 async fn run(service: Service, own: Scoped, key: Key) {
     let Some(edge) = &service.edge else { return };
     let begun = records_of(&service, edge, &own, &key).await;
-    edge.ahead.with(&key, |job| job.ready.send_replace(true));
+    edge.ahead.comes(&key, &[]);
     let Some(Begun { names, budget, opened }) = begun else { return };
     let Some((blobs, of_result)) = blobs_of(&service, &own, &names).await else { return };
     let fetcher = Arc::new(Fetcher { service: service.clone(), key, of_result });
@@ -243,8 +250,8 @@ impl Fetcher {
     async fn single(self: Arc<Self>, plan: prefetch::Plan) {
         let lanes = |blobs: Vec<Vec<(Digest, u64)>>, lanes| {
             let fetcher = self.clone();
-            let stream = futures_util::stream::iter(blobs);
-            stream.for_each_concurrent(lanes, move |wanted| fetcher.clone().fetch(wanted))
+            stream::iter(blobs)
+                .for_each_concurrent(lanes, move |wanted| fetcher.clone().fetch(wanted))
         };
         let large = plan.large.into_iter().map(|blob| vec![blob]).collect();
         tokio::join!(lanes(plan.packs, AHEAD_PACK_LANES), lanes(large, AHEAD_LARGE_LANES));
@@ -288,6 +295,7 @@ async fn records_of(service: &Service, edge: &Edge, own: &Scoped, key: &Key) -> 
     let note = Note::parse(&text)?;
     let (names, budget, batches) = (note.names(), note.budget(), note.batches());
     edge.ahead.with(key, |job| {
+        job.expected = names.iter().map(|name| name.unit).collect();
         job.previous = Some(note);
         job.batches = batches.clone();
     });
@@ -303,19 +311,21 @@ async fn records_of(service: &Service, edge: &Edge, own: &Scoped, key: &Key) -> 
     let arrived = std::mem::take(&mut opened.arrived);
     let came: HashSet<ResultKey> = arrived.iter().map(|arrived| arrived.name.result).collect();
     unknown.retain(|name| !came.contains(&name.result));
-    let mut answers = vec![arrived];
-    for names in unknown.chunks(AHEAD_BATCH) {
-        let results = edge.remote.results(names);
-        answers.push(through::answered(service, edge, results).await?);
-    }
-    for arrived in answers {
-        if let Err(error) = through::arrive(service, edge, own, arrived).await {
+    let batches = ready::batches(&unknown);
+    let asks = stream::iter(batches.clone()).map(|names| async move {
+        through::answered(service, edge, edge.remote.results(&names)).await
+    });
+    // The next ones are on their way while some are taken over.
+    let mut answers = std::pin::pin!(stream::iter([Some(arrived)]).chain(asks.buffered(2)));
+    let mut here = 0;
+    while let Some(arrived) = answers.next().await {
+        if let Err(error) = through::arrive(service, edge, own, arrived?).await {
             error.tell(&service.log, format_args!("results from afar"));
             return None;
         }
+        edge.ahead.comes(key, &batches[here..].concat());
+        here += 1;
     }
-    let units = names.iter().map(|name| name.unit).collect();
-    edge.ahead.with(key, |job| job.expected = units);
     Some(Begun { names, budget, opened })
 }
 

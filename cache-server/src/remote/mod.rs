@@ -17,6 +17,7 @@ pub(crate) mod leases;
 pub(crate) mod open;
 pub(crate) mod outbox;
 pub(crate) mod prefetch;
+mod ready;
 pub(crate) mod stall;
 pub(crate) mod through;
 pub(crate) mod together;
