@@ -136,6 +136,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
                 match turn.next(&mut run.engine) {
                     Step::LookUp => {}
                     Step::Compile => break turn.miss(reason, detail),
+                    Step::Leave => return ExitCode::FAILURE,
                 }
             }
             Found::Fault(reason, detail) => break (Outcome::Error, reason, detail),
@@ -156,6 +157,7 @@ fn make(
     (outcome, reason, detail): (Outcome, &'static str, String),
     turn: &mut Turn,
 ) -> ExitCode {
+    turn.compiles(&run.engine);
     let stores = run.engine.config.mode != Mode::Read && outcome != Outcome::Error;
     let watched = stores.then(|| Watched::begin(&mut run));
     // A server closes connections that are idle, and a script may take long: a new one is made after it.

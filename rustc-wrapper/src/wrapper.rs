@@ -149,6 +149,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
                 match turn.next(session) {
                     Step::LookUp => {}
                     Step::Compile => break turn.miss(reason, detail),
+                    Step::Leave => return ExitCode::FAILURE,
                 }
             }
             Found::Fault(reason, detail) => break (Outcome::Error, reason, detail),
@@ -175,6 +176,7 @@ fn make(
     doubted: Option<Box<Record>>,
     turn: &mut Turn,
 ) -> ExitCode {
+    turn.compiles(session);
     let Some(mut private) = Scratch::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
         turn.end(session, &ReleaseRequest::Abandoned);
