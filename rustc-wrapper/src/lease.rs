@@ -33,7 +33,7 @@ use crate::limits::{LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, TOKEN_WAIT};
 /// What a unit that was no hit does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A result came: look it up.
+    /// A result came, or may have: look it up.
     LookUp,
     /// Compile, whoever else does.
     Compile,
@@ -113,6 +113,7 @@ impl Turn {
     pub(crate) fn next(&mut self, engine: &mut Engine<'_>) -> Step {
         self.narrow(engine);
         let step = match self.key {
+            _ if self.hold.is_some() => Step::Compile,
             Some(key) if self.known.len() < MAX_LEASE_LOOKUPS => self.ask(engine, key),
             _ => Step::Compile,
         };
@@ -160,7 +161,11 @@ impl Turn {
                 }
                 Some(LeaseResponse::Granted { id }) => {
                     self.granted(engine, id);
-                    return Step::Compile;
+                    // Whoever had it before may have stored a result, and not have come to say so.
+                    return match self.has_waited() && self.hold.is_some() {
+                        true => Step::LookUp,
+                        false => Step::Compile,
+                    };
                 }
                 Some(LeaseResponse::Held { .. }) if is_left(engine) => return Step::Leave,
                 Some(LeaseResponse::Held { holder }) => match self.patience(engine, &holder) {

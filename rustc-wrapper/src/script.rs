@@ -127,7 +127,13 @@ fn answer(mut run: Run<'_>) -> ExitCode {
             Found::Record(record, place) => {
                 let joined = turn.as_ref().is_some_and(Turn::has_waited);
                 match replay(&mut run, &record, &place, joined) {
-                    Ok(()) => return ExitCode::SUCCESS,
+                    Ok(()) => {
+                        let result = record.result_key;
+                        if let Some(mut turn) = turn {
+                            turn.end(&mut run.engine, &ReleaseRequest::Stored { result });
+                        }
+                        return ExitCode::SUCCESS;
+                    }
                     Err(failure) => break failure,
                 }
             }

@@ -140,7 +140,13 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
             Found::Record(record, place) => {
                 let joined = turn.as_ref().is_some_and(Turn::has_waited);
                 match replay(session, &record, place, joined) {
-                    Ok(()) => return ExitCode::from(record.status),
+                    Ok(()) => {
+                        let result = record.result_key;
+                        if let Some(mut turn) = turn {
+                            turn.end(session, &ReleaseRequest::Stored { result });
+                        }
+                        return ExitCode::from(record.status);
+                    }
                     Err(failure) => break failure,
                 }
             }

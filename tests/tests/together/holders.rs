@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use kiln_tests::far::Shared;
+use kiln_tests::far::{Mode, Relay, Shared};
 use kiln_tests::mount::Mount;
 use kiln_tests::server::{Gate, kill, parent_of, wait_until};
 use kiln_tests::{Call, skip};
@@ -96,6 +96,25 @@ fn a_machine_that_is_cut_off_is_not_waited_for_for_long() {
     let (first, second) = (machine!(&shared), machine!(&shared));
     let call = network.on_other(first.call(1, &[]));
     cut_off(&shared, (&first, call), &second, || network.cut());
+}
+
+/// It has stored what it made, and nobody heard of it.
+#[test]
+fn what_a_job_that_is_lost_has_stored_is_not_compiled_again() {
+    let shared = Shared::start();
+    let relay = Relay::before(&shared);
+    relay.set(Mode::NoReleases);
+    let (first, second) = (machine!(&shared).over(relay.address()), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build_one(KRATE);
+    until_they_wait(&address(&shared), KRATE, 1);
+    drop(held);
+    job.wait().ok();
+    assert!(!other.wait().ok().did_compile(KRATE));
+    assert_eq!(second.outcome(KRATE).0, "joined");
+    assert!(leases(&address(&shared)).is_empty());
 }
 
 /// What stands in the way of storing it is of one machine, and of that moment: elsewhere it is compiled once.
