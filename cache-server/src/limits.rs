@@ -326,7 +326,8 @@ pub const MAX_DRAIN_BYTES: usize = 64 * 1024 * 1024;
 /// Most questions for leases that are open at once; who asks then does not wait.
 pub const MAX_LEASE_QUESTIONS: usize = 2048;
 
-/// Most leases that somebody has at once; who asks then compiles without one.
+/// Most leases that are had at once; who asks then compiles without one. A scope has no more than are left for others, so
+/// one alone half of them.
 pub const MAX_HELD_LEASES: usize = 1024;
 
 /// Results of one unit that are told to those who ask for its lease, the newest.

@@ -13,6 +13,7 @@ use kiln_storage::limits::MAX_STREAM_BYTES;
 use kiln_storage::record::Cost;
 
 use crate::env::HIDDEN;
+use crate::limits::MAX_COUNTED_PROCESSES;
 use crate::spawn;
 use crate::stdin::Source;
 
@@ -143,18 +144,40 @@ fn children_cpu_ms() -> Option<u64> {
     Some(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
-/// User and system time of the children that run, milliseconds; without what their own children took.
+/// User and system time of all that runs below this process, milliseconds.
 pub fn running_cpu_ms() -> u64 {
-    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let children = threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok());
-    let children: Vec<String> = children.collect();
-    let processes = children.iter().flat_map(|list| list.split_whitespace());
-    let ticks = processes.filter_map(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-    });
-    ticks.sum::<u64>() * 1000 / rustix::param::clock_ticks_per_second().max(1)
+    cpu_ms_below("self")
+}
+
+/// The same of a process: what its children took, their children, and so on. A build script waits while what it has
+/// started works, and what that has started and waited for is a part of the work.
+fn cpu_ms_below(process: &str) -> u64 {
+    let mut below = children(process);
+    let (mut ticks, mut looked) = (0, 0);
+    while let Some(pid) = below.pop()
+        && looked < MAX_COUNTED_PROCESSES
+    {
+        looked += 1;
+        ticks += cpu_ticks(&pid).unwrap_or(0);
+        below.extend(children(&pid));
+    }
+    ticks * 1000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// The children of a process, by their numbers.
+fn children(process: &str) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    let lists = threads
+        .flatten()
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// User and system time of a process and of those of its children that ended, in the kernel's ticks.
+fn cpu_ticks(pid: &str) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    fields.map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// Ends this process as the tool ended: same status, or the same signal.
@@ -222,4 +245,30 @@ pub fn probe(tool: &OsString, args: &[OsString]) -> io::Result<(ExitStatus, Opti
     let mut child = command.spawn()?;
     let kept = child.stdout.take().map(|pipe| pump(pipe, io::stdout(), |_| None));
     Ok((child.wait()?, kept.and_then(Kept::text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process_group};
+
+    use super::*;
+
+    /// A build script that runs make, which runs compilers: only these work.
+    #[test]
+    fn what_is_done_further_below_counts() {
+        let script = "sh -c 'sh -c \"while :; do :; done\" & wait' & wait";
+        let mut outer = Command::new("sh").args(["-c", script]).process_group(0).spawn().unwrap();
+        let began = Instant::now();
+        let mut counted = 0;
+        while counted < 100 && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(10));
+            counted = cpu_ms_below(&outer.id().to_string());
+        }
+        kill_process_group(Pid::from_child(&outer), Signal::KILL).unwrap();
+        outer.wait().unwrap();
+        assert!(counted >= 100, "{counted} ms");
+    }
 }

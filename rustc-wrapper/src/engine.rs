@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kiln_storage::api::{Event, EventsRequest, Outcome};
-use kiln_storage::record::{Member, UnitName};
+use kiln_storage::record::{Member, Record, UnitName};
 use kiln_storage::{Digest, ResultKey};
 use rustix::process::Pid;
 
@@ -49,6 +49,8 @@ pub struct Engine<'a> {
     pub faults: Faults,
     /// What the nearest earlier result of the unit cost.
     pub expected: Option<Duration>,
+    /// The records of the last lookup, when none of them holds here.
+    pub differing: Vec<Record>,
     /// The process that started this one.
     pub started_by: Option<Pid>,
     /// The event so far.
@@ -124,6 +126,7 @@ impl<'a> Engine<'a> {
             client: None,
             faults: Faults::new(dir),
             expected: None,
+            differing: Vec::new(),
             started_by: rustix::process::getppid(),
             event,
             clock,

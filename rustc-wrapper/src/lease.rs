@@ -19,23 +19,26 @@ use std::time::{Duration, Instant};
 
 use kiln_storage::api::{Holder, LeaseRequest, LeaseResponse, Outcome, ReleaseRequest};
 use kiln_storage::record::Cost;
-use kiln_storage::{LeaseKey, ResultKey};
+use kiln_storage::{LeaseKey, ResultKey, reasons};
 
 use self::hold::Hold;
 use self::patience::{Patience, patience};
 use crate::client::ClientError;
 use crate::config::{Leases, Mode};
 use crate::engine::Engine;
+use crate::inputs::Unknown;
 use crate::jobserver::{Given, Jobserver};
 use crate::limits::{LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, TOKEN_WAIT};
 
 /// What a unit that was no hit does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A result came: look it up.
+    /// A result came, or may have: look it up.
     LookUp,
     /// Compile, whoever else does.
     Compile,
+    /// The cargo that wanted it is gone: nobody does any more.
+    Leave,
 }
 
 /// Notes how long a unit took to compile here.
@@ -45,13 +48,20 @@ pub(crate) fn took(engine: &Engine<'_>, cost: &Cost) {
     }
 }
 
-/// How a compile ended that succeeded, for those who wait: whether, and as what, it was stored.
-pub(crate) fn ended<E>(stored: &Result<Option<ResultKey>, E>) -> ReleaseRequest {
+/// How a compile ended that succeeded, for those who wait: whether, and as what, it was stored. What stands in the way
+/// here and now is a failure: somebody else may store it.
+pub(crate) fn ended(stored: &Result<Option<ResultKey>, Unknown>) -> ReleaseRequest {
     match stored {
         Ok(Some(result)) => ReleaseRequest::Stored { result: *result },
         Ok(None) => ReleaseRequest::Abandoned,
+        Err(unknown) if reasons::is_passing(unknown.reason) => ReleaseRequest::Failed,
         Err(_) => ReleaseRequest::NotStored,
     }
+}
+
+/// Whether the cargo is gone that started this process. Others may end before what they start.
+fn is_left(engine: &Engine<'_>) -> bool {
+    engine.env.get("CARGO").is_some() && engine.started_by != rustix::process::getppid()
 }
 
 /// One unit's turn, from its first miss to the end of its compile. When it is dropped, a token that was given
@@ -99,30 +109,41 @@ impl Turn {
         }
     }
 
-    /// Gets the lease, or waits for who has it. Before a compile a token is taken in place of one that was
-    /// given back.
+    /// Gets the lease, or waits for who has it.
     pub(crate) fn next(&mut self, engine: &mut Engine<'_>) -> Step {
+        self.narrow(engine);
         let step = match self.key {
+            _ if self.hold.is_some() => Step::Compile,
             Some(key) if self.known.len() < MAX_LEASE_LOOKUPS => self.ask(engine, key),
             _ => Step::Compile,
         };
         if self.has_waited() {
             engine.end_phase("wait");
         }
-        if step == Step::Compile {
-            if self.has_waited() && self.abandoned.is_none() {
-                let why = match self.known.is_empty() {
-                    true => "whoever compiled it ended without a result",
-                    false => "what another job compiled does not hold here",
-                };
-                self.abandoned = Some(why.to_owned());
-            }
-            match (self.given.take(), &self.jobserver) {
-                (Some(given), Some(jobserver)) => jobserver.take_back(given, TOKEN_WAIT),
-                _ => Jobserver::of_cargo(engine.env, engine.dir).iter().for_each(Jobserver::repay),
-            }
+        if step == Step::Compile && self.has_waited() && self.abandoned.is_none() {
+            let why = match self.known.is_empty() {
+                true => "whoever compiled it ended without a result",
+                false => "what another job compiled does not hold here",
+            };
+            self.abandoned = Some(why.to_owned());
         }
         step
+    }
+
+    /// What was told last does not hold here: from now on only those are waited for that differ in the same way.
+    fn narrow(&mut self, engine: &Engine<'_>) {
+        if let (Some(key), Some(told)) = (self.key, self.known.last()) {
+            self.key = key::narrowed(engine, key, told).or(self.key);
+        }
+    }
+
+    /// A compile begins, for whatever reason: a token is taken in place of one that was given back, or what others owe
+    /// is repaid.
+    pub(crate) fn compiles(&mut self, engine: &Engine<'_>) {
+        match (self.given.take(), &self.jobserver) {
+            (Some(given), Some(jobserver)) => jobserver.take_back(given, TOKEN_WAIT),
+            _ => Jobserver::of_cargo(engine.env, engine.dir).iter().for_each(Jobserver::repay),
+        }
     }
 
     fn ask(&mut self, engine: &mut Engine<'_>, key: LeaseKey) -> Step {
@@ -140,8 +161,13 @@ impl Turn {
                 }
                 Some(LeaseResponse::Granted { id }) => {
                     self.granted(engine, id);
-                    return Step::Compile;
+                    // Whoever had it before may have stored a result, and not have come to say so.
+                    return match self.has_waited() && self.hold.is_some() {
+                        true => Step::LookUp,
+                        false => Step::Compile,
+                    };
                 }
+                Some(LeaseResponse::Held { .. }) if is_left(engine) => return Step::Leave,
                 Some(LeaseResponse::Held { holder }) => match self.patience(engine, &holder) {
                     Patience::Wait(longest) => wait = longest.min(LEASE_TURN),
                     Patience::Compile(why) => {
@@ -178,6 +204,7 @@ impl Turn {
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             known: self.known.clone(),
         };
+        let began = Instant::now();
         let client = engine.connect().ok()?;
         match client.json("POST", "/v1/leases", &request, wait + LEASE_ANSWER) {
             Ok(answer) => Some(answer),
@@ -185,21 +212,19 @@ impl Turn {
             Err(ClientError::Refused(..)) => None,
             Err(_) => {
                 engine.client = None;
-                engine.faults.count();
+                // Many wait at a time, and all of them are cut off when the server, or what is before it, is started anew.
+                // Who was cut off has lost no time; the next question tells whether the server is there.
+                if wait.is_zero() || began.elapsed() >= wait {
+                    engine.faults.count();
+                }
                 None
             }
         }
     }
 
     fn patience(&self, engine: &Engine<'_>, holder: &Holder) -> Patience {
-        let is_left = engine.started_by != rustix::process::getppid();
-        match is_left {
-            true => Patience::Compile("whoever started this is gone".to_owned()),
-            false => {
-                let cost = engine.expected.map(|recorded| speed::here(engine.dir, recorded));
-                patience(cost, holder, self.waited)
-            }
-        }
+        let cost = engine.expected.map(|recorded| speed::here(engine.dir, recorded));
+        patience(cost, holder, self.waited)
     }
 
     /// A lease is only kept by who can store what it makes.

@@ -91,6 +91,15 @@ pub const MAX_LEASE_SOURCES: usize = 2000;
 /// Deepest directory in which they are looked for, below the crate's own.
 pub const MAX_LEASE_DEPTH: usize = 16;
 
+/// Most names that are looked at to find them.
+pub const MAX_LEASE_ENTRIES: usize = 20_000;
+
+/// Most processes below a compile whose processor time is counted.
+pub const MAX_COUNTED_PROCESSES: usize = 1024;
+
+/// Longest that the ledger of a jobserver is waited for; then no token is given, or it is owed.
+pub const LEDGER_WAIT: Duration = Duration::from_millis(200);
+
 /// Longest that a compile waits for a token in place of one that was given back; then it runs without.
 pub const TOKEN_WAIT: Duration = Duration::from_millis(200);
 

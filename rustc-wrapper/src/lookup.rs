@@ -88,6 +88,7 @@ pub fn lookup(engine: &mut Engine<'_>) -> Found {
             Err(fault) => return fault,
         }
     }
+    engine.differing = response.records;
     let Some(member) = first_difference else {
         let causes = nearest(engine);
         note(engine, causes);

@@ -12,7 +12,7 @@ use crate::env::Env;
 /// How far above the output directory the target directory is looked for.
 const MAX_TARGET_DEPTH: usize = 8;
 /// cargo puts this file into every target and build directory.
-const TARGET_MARKER: &str = "CACHEDIR.TAG";
+pub(crate) const TARGET_MARKER: &str = "CACHEDIR.TAG";
 /// cargo holds this file in the profile directory while it builds.
 const PROFILE_LOCK: &str = ".cargo-lock";
 /// Delimits a root's name in a template; a text that has it is not stored.

@@ -127,7 +127,13 @@ fn answer(mut run: Run<'_>) -> ExitCode {
             Found::Record(record, place) => {
                 let joined = turn.as_ref().is_some_and(Turn::has_waited);
                 match replay(&mut run, &record, &place, joined) {
-                    Ok(()) => return ExitCode::SUCCESS,
+                    Ok(()) => {
+                        let result = record.result_key;
+                        if let Some(mut turn) = turn {
+                            turn.end(&mut run.engine, &ReleaseRequest::Stored { result });
+                        }
+                        return ExitCode::SUCCESS;
+                    }
                     Err(failure) => break failure,
                 }
             }
@@ -136,6 +142,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
                 match turn.next(&mut run.engine) {
                     Step::LookUp => {}
                     Step::Compile => break turn.miss(reason, detail),
+                    Step::Leave => return ExitCode::FAILURE,
                 }
             }
             Found::Fault(reason, detail) => break (Outcome::Error, reason, detail),
@@ -156,6 +163,7 @@ fn make(
     (outcome, reason, detail): (Outcome, &'static str, String),
     turn: &mut Turn,
 ) -> ExitCode {
+    turn.compiles(&run.engine);
     let stores = run.engine.config.mode != Mode::Read && outcome != Outcome::Error;
     let watched = stores.then(|| Watched::begin(&mut run));
     // A server closes connections that are idle, and a script may take long: a new one is made after it.

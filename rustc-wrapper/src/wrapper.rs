@@ -140,7 +140,13 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
             Found::Record(record, place) => {
                 let joined = turn.as_ref().is_some_and(Turn::has_waited);
                 match replay(session, &record, place, joined) {
-                    Ok(()) => return ExitCode::from(record.status),
+                    Ok(()) => {
+                        let result = record.result_key;
+                        if let Some(mut turn) = turn {
+                            turn.end(session, &ReleaseRequest::Stored { result });
+                        }
+                        return ExitCode::from(record.status);
+                    }
                     Err(failure) => break failure,
                 }
             }
@@ -149,6 +155,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
                 match turn.next(session) {
                     Step::LookUp => {}
                     Step::Compile => break turn.miss(reason, detail),
+                    Step::Leave => return ExitCode::FAILURE,
                 }
             }
             Found::Fault(reason, detail) => break (Outcome::Error, reason, detail),
@@ -175,6 +182,7 @@ fn make(
     doubted: Option<Box<Record>>,
     turn: &mut Turn,
 ) -> ExitCode {
+    turn.compiles(session);
     let Some(mut private) = Scratch::create(session.env, session.dir) else {
         let bypass = args::Bypass::new("no-scratch", "no directory for temporary files has room");
         turn.end(session, &ReleaseRequest::Abandoned);

@@ -12,15 +12,21 @@ pub struct Reason {
     pub note: &'static str,
     /// Which command says more of it; empty: none.
     hint: &'static str,
+    /// Of a result that is not stored: whether that is of one machine, or of one moment, and not of the unit.
+    passing: bool,
 }
 
 const fn row(word: &'static str, outcome: &'static str, note: &'static str) -> Reason {
-    Reason { word, outcome, note, hint: "" }
+    Reason { word, outcome, note, hint: "", passing: false }
 }
 
 impl Reason {
     const fn hint(self, hint: &'static str) -> Self {
         Self { hint, ..self }
+    }
+
+    const fn passing(self) -> Self {
+        Self { passing: true, ..self }
     }
 
     /// What it means, what to change, and which command says more.
@@ -77,7 +83,7 @@ pub const REASONS: &[Reason] = &[
     ),
     row("long-output", "miss", "more was printed than is kept (2 MiB), or not UTF-8; not stored"),
     row("missing-output", "miss", "an output that was expected is not there; not stored"),
-    row("unreadable-output", "miss", "an output cannot be read; not stored"),
+    row("unreadable-output", "miss", "an output cannot be read; not stored").passing(),
     row("no-dep-info", "miss", "the compiler left no dep-info; not stored"),
     row(
         "assembler-include",
@@ -126,18 +132,21 @@ pub const REASONS: &[Reason] = &[
         "input-vanished",
         "miss",
         "a file that the linker, or the build script, read is gone; not stored",
-    ),
+    )
+    .passing(),
     row(
         "input-changed-meanwhile",
         "miss",
         "a file changed while the compiler, or the build script, ran; not stored",
-    ),
+    )
+    .passing(),
     row(
         "no-file-time",
         "miss",
         "KILN_DIR takes no files, or its file times do not move; not stored",
-    ),
-    row("publish-failed", "miss", "the server did not take the result; see kiln doctor"),
+    )
+    .passing(),
+    row("publish-failed", "miss", "the server did not take the result; see kiln doctor").passing(),
     row(
         "verified",
         "miss",
@@ -250,4 +259,10 @@ pub fn note(word: &str) -> Option<&'static str> {
 /// The same, with the command that says more of it where there is one.
 pub fn note_with_hint(word: &str) -> Option<String> {
     REASONS.iter().find(|r| r.word == word).map(Reason::whole)
+}
+
+/// Whether a result was not stored for what is of one machine, or of one moment: the next compile of the unit may be
+/// stored.
+pub fn is_passing(word: &str) -> bool {
+    REASONS.iter().any(|reason| reason.word == word && reason.passing)
 }

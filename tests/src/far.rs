@@ -124,6 +124,8 @@ pub enum Mode {
     Garbage,
     /// Hands on what only reads; answers what writes with this status, and for 503 as a read-only server.
     NoWrites(u16),
+    /// Hands on all but how leases end: hangs up then.
+    NoReleases,
 }
 
 /// Requests and bytes of bodies, both ways.
@@ -190,6 +192,11 @@ impl Relay {
         relay
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -225,7 +232,8 @@ impl Relay {
         match mode {
             Mode::Pass => {}
             Mode::NoWrites(_) if !writes => {}
-            Mode::HangUp => return self.refuse(),
+            Mode::NoReleases if !call.ends_with("/release") => {}
+            Mode::HangUp | Mode::NoReleases => return self.refuse(),
             Mode::Silent => {
                 self.state().held.push(client);
                 return self.refuse();

@@ -118,8 +118,10 @@ impl Leases {
         let wait = wait_of(&request);
         let mut places =
             scopes.iter().map(|scope| Place { scope: scope.as_str().into(), key: request.key });
-        let held = self.with(|table, _| places.find(|place| table.state.is_held(place)));
-        let Some(place) = held else { return LeaseResponse::Free };
+        let tells = |table: &mut Table, now| {
+            places.find(|place| table.state.is_known(place, &request.known, now))
+        };
+        let Some(place) = self.with(tells) else { return LeaseResponse::Free };
         let asked = (request.known, !wait.is_zero());
         self.answer((place.clone(), wait), |state, now| state.watch(&place, asked, now)).await
     }

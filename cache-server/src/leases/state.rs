@@ -6,6 +6,7 @@
 //! is remembered for a while, for those who had looked the result up before it was there. Who stores nothing only looks
 //! on: nobody ever waits for them. Called by [`super`].
 
+mod shares;
 mod unit;
 
 use std::collections::{BTreeSet, HashMap};
@@ -17,6 +18,7 @@ use kiln_storage::limits::{MAX_LEASE_WAITERS, MAX_LEASES, MAX_SHOWN_LEASES};
 use kiln_storage::record::UnitName;
 use kiln_storage::{LeaseKey, ResultKey};
 
+use self::shares::Shares;
 use self::unit::{Holding, Poll, Unit, Waiting};
 use super::id::{Ids, LeaseId};
 use crate::limits::{MAX_HELD_LEASES, MAX_LEASE_WATCHERS};
@@ -83,6 +85,7 @@ pub(crate) struct State {
     next_ticket: u64,
     units: HashMap<Place, Unit>,
     by_id: HashMap<LeaseId, Place>,
+    shares: Shares,
     /// When holders are lost.
     ends: BTreeSet<(Duration, Place)>,
     /// When what is remembered of units without a holder is forgotten.
@@ -100,6 +103,7 @@ impl State {
             next_ticket: 0,
             units: HashMap::new(),
             by_id: HashMap::new(),
+            shares: Shares::default(),
             ends: BTreeSet::new(),
             forgets: BTreeSet::new(),
             told: Vec::new(),
@@ -202,7 +206,7 @@ impl State {
     pub(crate) fn ask(&mut self, question: Question, now: Duration) -> Asked {
         self.tick(now);
         let place = question.place.clone();
-        let full = self.held() >= MAX_HELD_LEASES;
+        let full = self.shares.has_enough(&place.scope, MAX_HELD_LEASES);
         if !self.units.contains_key(&place) && (full || !self.has_room()) {
             return Asked::Now(self.says(LeaseResponse::Free));
         }
@@ -213,9 +217,10 @@ impl State {
         }
     }
 
-    /// Whether somebody has the lease of a unit.
-    pub(crate) fn is_held(&self, place: &Place) -> bool {
-        self.units.get(place).is_some_and(|unit| unit.holding.is_some())
+    /// Whether there is something to wait for, or to tell, for who looks on and knows these results.
+    pub(crate) fn is_known(&self, place: &Place, known: &[ResultKey], now: Duration) -> bool {
+        let tells = |unit: &Unit| unit.holding.is_some() || unit.news(known, now).is_some();
+        self.units.get(place).is_some_and(tells)
     }
 
     /// Somebody asks who never gets the lease: waits as long as somebody else has it.
@@ -287,7 +292,7 @@ impl State {
                 }
                 (false, None) => held,
             }
-        } else if self.held() >= MAX_HELD_LEASES {
+        } else if self.shares.has_enough(&place.scope, MAX_HELD_LEASES) {
             LeaseResponse::Free
         } else {
             unit.name = name;
@@ -317,6 +322,7 @@ impl State {
     ) -> LeaseResponse {
         let id = self.ids.next();
         self.by_id.insert(id, place.clone());
+        self.shares.begins(&place.scope);
         let (since, heard) = (now, now);
         unit.holding = Some(Holding { id, asker, since, heard, open: 0, cpu_ms: 0, ticket });
         LeaseResponse::Granted { id: id.to_string() }
@@ -433,9 +439,8 @@ impl State {
     }
 
     fn end(&mut self, unit: &mut Unit) {
-        if let Some(holding) = unit.holding.take() {
-            self.by_id.remove(&holding.id);
-        }
+        let held = unit.holding.take().and_then(|holding| self.by_id.remove(&holding.id));
+        held.iter().for_each(|place| self.shares.ends(&place.scope));
     }
 
     /// Tells those who wait what there is to tell, and gives the lease that nobody has to the one who waits longest.

@@ -30,9 +30,10 @@ pub const TLS_LOOKED_AFTER: Duration = Duration::from_secs(2);
 /// Largest file of a certificate chain or a key, bytes.
 pub const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
-/// Most requests of one connection of HTTP/2 at once; further ones wait at the client. Those of a machine that wait for
-/// leases are among them.
-pub const MAX_STREAMS: u32 = 256;
+/// Most requests of one connection of HTTP/2 at once; further ones wait at the client, where an answer that does not come is
+/// a fault. All questions of a machine for leases that wait are among them, up to three for each of its processors, and as
+/// many as one principal may have ([`super::MAX_LEASE_QUESTIONS_EACH`]).
+pub const MAX_STREAMS: u32 = 1024;
 
 /// Most requests of a connection of HTTP/2 that were taken back before they were looked at; with more it ends.
 pub const MAX_TAKEN_BACK: usize = 64;

@@ -166,7 +166,9 @@ struct Waits {
 impl Waits {
     /// One more, unless they have too many.
     fn begin(service: &Service, name: Option<String>) -> Option<Self> {
-        let may = name.as_ref().is_none_or(|name| service.policy.trust().spending().wait(name));
+        let left = service.questions.available_permits();
+        let spending = service.policy.trust().spending();
+        let may = name.as_ref().is_none_or(|name| spending.wait(name, left));
         may.then(|| Self { service: service.clone(), name })
     }
 }

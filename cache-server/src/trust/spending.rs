@@ -122,12 +122,15 @@ impl Spending {
         }
     }
 
-    /// A question of somebody begins to wait; whether it may.
-    pub(crate) fn wait(&self, name: &str) -> bool {
+    /// A question of somebody begins to wait; whether it may, when there is room for so many more of all. Nobody has more
+    /// of them than are left for others.
+    pub(crate) fn wait(&self, name: &str, left: usize) -> bool {
         let mut state = self.state();
-        let waits = state.waits.entry(name.to_owned()).or_default();
-        let may = *waits < MAX_LEASE_QUESTIONS_EACH;
-        *waits += usize::from(may);
+        let waits = state.waits.get(name).copied().unwrap_or_default();
+        let may = waits < MAX_LEASE_QUESTIONS_EACH.min(left);
+        if may {
+            state.waits.insert(name.to_owned(), waits + 1);
+        }
         may
     }
 
@@ -146,6 +149,7 @@ impl Spending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_LEASE_QUESTIONS;
 
     #[test]
     fn so_much_is_spent_in_a_time_and_others_are_not_concerned() {
@@ -178,14 +182,32 @@ mod tests {
     #[test]
     fn so_many_questions_of_one_wait() {
         let spending = Spending::default();
+        let wait = |name| spending.wait(name, usize::MAX);
         for _ in 0..MAX_LEASE_QUESTIONS_EACH {
-            assert!(spending.wait("a"));
+            assert!(wait("a"));
         }
-        assert!(!spending.wait("a") && spending.wait("b"));
+        assert!(!wait("a") && wait("b"));
         spending.waited("a");
-        assert!(spending.wait("a"));
+        assert!(wait("a"));
         (0..=MAX_LEASE_QUESTIONS_EACH).for_each(|_| spending.waited("a"));
         spending.waited("b");
         assert!(spending.state().waits.is_empty());
+    }
+
+    /// Whoever has many names has not all the room by that.
+    #[test]
+    fn some_room_to_wait_is_left_for_others() {
+        let (spending, mut left) = (Spending::default(), MAX_LEASE_QUESTIONS);
+        let mut all_of = |name| {
+            let mut has = 0;
+            while spending.wait(name, left) {
+                (has, left) = (has + 1, left - 1);
+            }
+            has
+        };
+        assert_eq!(all_of("one"), MAX_LEASE_QUESTIONS / 2);
+        assert_eq!(all_of("two"), MAX_LEASE_QUESTIONS / 4);
+        assert!(all_of("main") > 0);
+        assert_eq!(spending.state().waits.len(), 3);
     }
 }

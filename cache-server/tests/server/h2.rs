@@ -148,7 +148,7 @@ fn its_bounds_are_announced() {
         of.map(|one| u32::from_be_bytes(one[2..].try_into().unwrap()))
     };
     // Streams at once, the window of each, the size of a head.
-    assert_eq!([3, 4, 6].map(value), [Some(256), Some(1024 * 1024), Some(32 * 1024)]);
+    assert_eq!([3, 4, 6].map(value), [Some(1024), Some(1024 * 1024), Some(32 * 1024)]);
     assert_eq!(h2.get(1, "/healthz", &[]), (200, b"ok\n".to_vec()));
     assert_eq!(h2.get(3, "/healthz", &[]), (200, b"ok\n".to_vec()));
 }

@@ -2,18 +2,24 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use kiln_server::remote::url::RemoteUrl;
-use kiln_storage::api::{LeaseResponse, LookupRequest, LookupResponse, ReleaseRequest};
+use kiln_storage::api::{
+    LeaseRequest, LeaseResponse, LookupRequest, LookupResponse, ReleaseRequest,
+};
 use kiln_storage::limits::MAX_HOPS;
 use kiln_storage::remote::via;
 
 use crate::chain::before;
-use crate::harness::{Fixture, TestServer};
+use crate::harness::{Fixture, TestServer, exchange, spawn_by};
 use crate::leases::{ask, asks, granted, hold, is_held, list, release, request, until, waiting};
 use crate::metrics::value;
+use crate::tls::Secured;
 
 fn is_far(id: &str) -> bool {
     id.starts_with("up-")
@@ -200,4 +206,41 @@ fn a_question_for_a_lease_goes_through_so_many_servers_and_no_more() {
     };
     assert!(is_far(&ask(MAX_HOPS - 1, "a")));
     assert!(!is_far(&ask(MAX_HOPS, "b")));
+}
+
+/// A large machine before a server that speaks TLS: all that it asks there shares one connection, and more wait than once
+/// had room on it.
+#[test]
+fn hundreds_that_wait_share_a_connection_of_http_2() {
+    let (secured, dir) = (Secured::start(), tempfile::tempdir().unwrap());
+    let url = format!("https://{}", secured.server.tcp);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kiln-server"));
+    command.env_clear().env("SSL_CERT_FILE", &secured.root).args(["--upstream", &url]);
+    let (mut edge, socket) = spawn_by(command, dir.path());
+    let asks = |request: &LeaseRequest| -> LeaseResponse {
+        let body = serde_json::to_vec(request).unwrap();
+        let stream = UnixStream::connect(&socket).unwrap();
+        exchange(stream, "POST", "/v1/leases", &[], &body).json()
+    };
+    let id = granted(&ask(&secured.server, &request("u", "a")));
+    let open = hold(&secured.server, &id);
+    let waiting = || value(&secured.server, "kiln_lease_waiters").unwrap_or_default();
+    let most = std::thread::scope(|scope| {
+        let began = Instant::now();
+        for n in 0..300 {
+            let (asks, asker) = (&asks, n.to_string());
+            scope.spawn(move || asks(&request("u", &asker)));
+            // One after another: none is to be late for want of a processor.
+            while waiting() < f64::from(n + 1) && began.elapsed() < Duration::from_secs(9) {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
+        let most = waiting();
+        release(&secured.server, &id, ReleaseRequest::NotStored);
+        most
+    });
+    assert_eq!(most, 300.0);
+    drop(open);
+    edge.kill().unwrap();
+    edge.wait().unwrap();
 }

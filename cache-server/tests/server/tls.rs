@@ -29,7 +29,7 @@ pub(crate) fn files(files: &Certified) -> TlsFiles {
 pub(crate) struct Secured {
     pub(crate) server: TestServer,
     authority: Authority,
-    root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 pub(crate) type Connection = StreamOwned<ClientConnection, TcpStream>;

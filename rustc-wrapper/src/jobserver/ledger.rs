@@ -15,11 +15,17 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::limits::LEDGER_WAIT;
 
 /// The directory of all ledgers.
 const LEDGERS: &str = "jobserver";
 /// The lock of one of them.
 const LOCK: &str = "lock";
+/// Between two tries to get it.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Most ledgers that are looked at when one is made, to remove those of jobservers that are gone.
 const MAX_SWEPT: usize = 64;
 
@@ -107,12 +113,18 @@ impl Ledger {
         }
     }
 
-    /// The lock, waited for: whoever has it does nothing that takes long.
+    /// The lock, waited for a moment: whoever has it does nothing that takes long, unless it was stopped.
     fn lock(&self) -> Option<File> {
         let path = self.path.join(LOCK);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
-        file.lock().ok()?;
-        Some(file)
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Some(file),
+                Err(TryLockError::WouldBlock) if began.elapsed() < LEDGER_WAIT => sleep(PAUSE),
+                Err(_) => return None,
+            }
+        }
     }
 
     fn entries(&self) -> Vec<PathBuf> {

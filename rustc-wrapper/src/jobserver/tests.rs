@@ -161,6 +161,30 @@ fn numbers_that_are_something_else_get_nothing() {
     assert!(pipes.found(&pipes.auth(), 2).is_some());
 }
 
+/// Somebody who was stopped while it had the ledger locked stops nobody else.
+#[test]
+fn a_ledger_that_stays_locked_is_not_waited_for() {
+    let pipes = Pipes::new();
+    let jobserver = pipes.jobserver(2);
+    let given = jobserver.give().unwrap();
+    let ledgers = std::fs::read_dir(pipes.dir.path().join("jobserver")).unwrap();
+    let lock = ledgers.flatten().next().unwrap().path().join("lock");
+    let lock = File::open(lock).unwrap();
+    lock.lock().unwrap();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        assert!(jobserver.give().is_none());
+        jobserver.repay();
+        jobserver.take_back(given, SHORT);
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert_eq!((pipes.idle(), pipes.booked()), (1, 1), "it is owed");
+    drop(lock);
+    pipes.jobserver(2).repay();
+    assert_eq!((pipes.idle(), pipes.booked()), (0, 0));
+}
+
 /// A descriptor of this process that the one in the role of cargo has not, or has as something else.
 #[test]
 fn a_pipe_that_cargo_does_not_have_gets_nothing() {

@@ -50,22 +50,61 @@ impl Hold {
 /// Asks again and again, until it is over or the lease is another's.
 fn keep(address: &Address, path: &str, is_over: &AtomicBool) {
     let mut client = None;
+    // A connection whose answer was late stays until another one holds the lease: its end would end the lease.
+    let mut late = None;
     // As long as the server would wait for a sign of life.
     let mut tries = LEASE_GRACE.as_millis() / PAUSE.as_millis();
     while !is_over.load(Ordering::Relaxed) && tries > 0 {
         let connected = client.take().map_or_else(|| Client::connect(address), Ok);
         let body = serde_json::to_vec(&HoldRequest { cpu_ms: compile::running_cpu_ms() });
-        let asked = connected.and_then(|mut client| {
-            client.request("POST", path, &body.unwrap_or_default(), LEASE_HOLD + LEASE_ANSWER)?;
-            Ok(client)
+        let body = body.unwrap_or_default();
+        let asked = connected.map_err(|error| (None, error)).and_then(|mut client| {
+            match client.request("POST", path, &body, LEASE_HOLD + LEASE_ANSWER) {
+                Ok(_) => Ok(client),
+                Err(error) => Err((Some(client), error)),
+            }
         });
         match asked {
-            Ok(same) => client = Some(same).filter(Client::is_alive),
-            Err(ClientError::Refused(..)) => return,
-            Err(_) => {
+            Ok(same) => (client, late) = (Some(same).filter(Client::is_alive), None),
+            Err((_, ClientError::Refused(..))) => return,
+            Err((unanswered, _)) => {
+                late = unanswered.or(late);
                 tries -= 1;
                 std::thread::sleep(PAUSE);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A server that has no time to answer takes the end of a connection for the end of who holds the lease.
+    #[test]
+    fn a_connection_whose_answer_is_late_stays_until_the_next_question() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let server = UnixListener::bind(&path).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (address, over) = (Address::Unix(path), is_over.clone());
+        std::thread::spawn(move || keep(&address, "/v1/leases/x/hold", &over));
+        let (mut first, _) = server.accept().unwrap();
+        let (mut second, _) = server.accept().unwrap();
+        assert!(second.read(&mut [0; 4096]).unwrap() > 0, "it asks once more");
+        is_over.store(true, Ordering::Relaxed);
+        first.set_nonblocking(true).unwrap();
+        let mut asked = [0; 4096];
+        let end = loop {
+            match first.read(&mut asked) {
+                Ok(0) => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        assert_eq!(end, Some(ErrorKind::WouldBlock), "it is open");
     }
 }

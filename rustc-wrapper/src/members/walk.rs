@@ -6,6 +6,8 @@ use std::path::Path;
 
 use kiln_storage::record::TreeFilter;
 
+use crate::roots::TARGET_MARKER;
+
 /// Most files in one tree; a larger one makes the unit uncacheable.
 const MAX_TREE_FILES: usize = 20_000;
 /// Deepest directory in a tree.
@@ -56,7 +58,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn skips(&self, path: &Path, name: &str) -> bool {
         self.filter == TreeFilter::Package
-            && (name == ".git" || path.join("CACHEDIR.TAG").exists() || Some(path) == self.target)
+            && (name == ".git" || path.join(TARGET_MARKER).exists() || Some(path) == self.target)
     }
 
     /// None when something cannot be read, or there is too much.

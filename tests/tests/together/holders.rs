@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use kiln_tests::far::Shared;
+use kiln_tests::far::{Mode, Relay, Shared};
 use kiln_tests::mount::Mount;
-use kiln_tests::server::{Gate, kill, parent_of};
+use kiln_tests::server::{Gate, kill, parent_of, wait_until};
 use kiln_tests::{Call, skip};
 use rustix::process::Signal;
 
@@ -96,6 +96,68 @@ fn a_machine_that_is_cut_off_is_not_waited_for_for_long() {
     let (first, second) = (machine!(&shared), machine!(&shared));
     let call = network.on_other(first.call(1, &[]));
     cut_off(&shared, (&first, call), &second, || network.cut());
+}
+
+/// It has stored what it made, and nobody heard of it.
+#[test]
+fn what_a_job_that_is_lost_has_stored_is_not_compiled_again() {
+    let shared = Shared::start();
+    let relay = Relay::before(&shared);
+    relay.set(Mode::NoReleases);
+    let (first, second) = (machine!(&shared).over(relay.address()), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build_one(KRATE);
+    until_they_wait(&address(&shared), KRATE, 1);
+    drop(held);
+    job.wait().ok();
+    assert!(!other.wait().ok().did_compile(KRATE));
+    assert_eq!(second.outcome(KRATE).0, "joined");
+    assert!(leases(&address(&shared)).is_empty());
+}
+
+/// What stands in the way of storing it is of one machine, and of that moment: elsewhere it is compiled once.
+#[test]
+fn what_one_job_could_not_store_is_compiled_by_one_more() {
+    let shared = Shared::start();
+    let machines = [machine!(&shared), machine!(&shared), machine!(&shared)];
+    let gates = machines.each_ref().map(|machine| Gate::new(&machine.world.bin(), KRATE));
+    let job = machines[0].build(1);
+    let held = gates[0].wait();
+    let others = [machines[1].build(1), machines[2].build(1)];
+    until_they_wait(&address(&shared), KRATE, 2);
+    machines[0].project.write(&format!("{KRATE}/src/lib.rs"), "pub fn n() -> usize { 100 }\n");
+    drop(held);
+    job.wait().ok();
+    assert_eq!(machines[0].outcome(KRATE), ("miss".into(), "input-changed-meanwhile".into()));
+    until_they_wait(&address(&shared), KRATE, 1);
+    drop(gates);
+    let done = others.map(|job| job.wait().ok());
+    assert_eq!(done.iter().filter(|done| done.did_compile(KRATE)).count(), 1);
+    assert_eq!([machines[1].says(), machines[2].says()], [SUM, SUM]);
+}
+
+/// Nobody is left who wants what a job waits for.
+#[test]
+fn a_job_whose_cargo_is_killed_while_it_waits_compiles_nothing_more() {
+    let shared = Shared::start();
+    let (first, second) = (machine!(&shared), machine!(&shared));
+    let gate = Gate::new(&first.world.bin(), KRATE);
+    let job = first.build_one(KRATE);
+    let held = gate.wait();
+    let other = second.build_one(KRATE);
+    until_they_wait(&address(&shared), KRATE, 1);
+    kill(other.pid(), Signal::KILL);
+    other.wait().fails();
+    wait_until("its processes are gone", || {
+        let line = |pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_wrapper = |pid: &u32| String::from_utf8_lossy(&line(*pid)).contains(KRATE);
+        !second.processes().iter().any(is_wrapper)
+    });
+    assert!(!second.began(KRATE));
+    drop(held);
+    job.wait().ok();
 }
 
 /// There is no room for what one job compiles.
@@ -194,4 +256,24 @@ fn a_server_that_leaves_sends_everybody_to_work() {
     drop(held);
     job.wait().ok();
     assert_eq!(first.says(), SUM);
+}
+
+/// What is between a machine and its server is started anew while much is waited for. Who waited compiles, and the server
+/// is asked on.
+#[test]
+fn a_way_that_breaks_once_is_used_again() {
+    let shared = Shared::start();
+    let wire = Wire::to(shared.address());
+    let (first, second) = (machine!(&shared), machine!(&shared).over(wire.address));
+    let gates = LIBRARIES.map(|krate| Gate::new(&first.world.bin(), krate));
+    let job = first.build(LIBRARIES.len());
+    let held = gates.each_ref().map(Gate::wait);
+    let other = second.build(LIBRARIES.len());
+    LIBRARIES.iter().for_each(|krate| until_they_wait(&address(&shared), krate, 1));
+    wire.hang_up();
+    let done = other.wait().ok();
+    assert!(LIBRARIES.iter().all(|krate| done.did_compile(krate)));
+    assert_eq!(second.outcome_of("app bin"), ("miss".into(), "new-unit".into()));
+    drop(held);
+    job.wait().ok();
 }

@@ -148,3 +148,40 @@ fn a_result_that_does_not_hold_here_is_compiled_after_all() {
     assert_eq!((first.says(), second.says()), ("18\n".into(), "20\n".into()));
     assert_eq!(second.outcome(LIBRARIES[0]), ("miss".into(), "wait-abandoned".into()));
 }
+
+/// Jobs that have several values: those with the same one wait for each other, and the others wait for nobody.
+#[test]
+fn who_waited_in_vain_waits_for_nobody_who_differs() {
+    const WHICH: [&str; 5] = ["a", "bb", "ccc", "dddd", "ccc"];
+    let shared = Shared::start();
+    let machines = WHICH.map(|_| machine!(&shared));
+    let source = "pub fn n() -> usize { env!(\"WHICH\").len() }\n";
+    for machine in &machines {
+        machine.project.write(&format!("{}/src/lib.rs", LIBRARIES[0]), source);
+    }
+    let gates = [0, 1, 3].map(|n: usize| Gate::new(&machines[n].world.bin(), LIBRARIES[0]));
+    let build = |n: usize| machines[n].build_with(1, &[("WHICH", WHICH[n])]);
+    let job = build(0);
+    let held = gates[0].wait();
+    let [second, third, fourth, like_third] = [1, 2, 3, 4].map(|n| {
+        let job = build(n);
+        until_they_wait(&address(&shared), LIBRARIES[0], n);
+        job
+    });
+    drop(held);
+    job.wait().ok();
+    let held = [gates[1].wait(), gates[2].wait()];
+    // These go on while the others compile.
+    third.wait().ok();
+    like_third.wait().ok();
+    drop(held);
+    second.wait().ok();
+    fourth.wait().ok();
+    let mut events = machines.each_ref().map(|machine| machine.outcome(LIBRARIES[0]).1);
+    events[2..].sort_unstable();
+    let vain = "wait-abandoned";
+    assert_eq!(events, ["new-unit", vain, "", vain, vain], "the same value is compiled once");
+    for (machine, which) in machines.iter().zip(WHICH) {
+        assert_eq!(machine.says(), format!("{}\n", 15 + which.len()));
+    }
+}

@@ -156,6 +156,21 @@ fn who_compiles_after_all_takes_a_token_again() {
     drop(first);
 }
 
+/// What came is compiled all the same, to compare it: with a token, like every compile.
+#[test]
+fn who_waited_and_checks_what_came_takes_a_token_again() {
+    let Held { shared, second, first: _first, job, held, _gate } = Held::new();
+    let tokens = Tokens::new(0);
+    let waiter = compile(&second, KRATE, &tokens.flags()).env("KILN_VERIFY", "100%").spawn();
+    wait_until("a token is given", || tokens.idle() == 1);
+    until_they_wait(&address(&shared), KRATE, 1);
+    drop(held);
+    job.wait().ok();
+    assert!(waiter.wait().ok().did_compile(KRATE));
+    assert_eq!(second.outcome(KRATE).1, "verified");
+    assert_eq!((tokens.idle(), booked(&second)), (0, 0), "it has what it had");
+}
+
 /// Numbers that were closed and are something else by now.
 #[test]
 fn what_is_no_jobserver_gets_no_token() {

@@ -5,13 +5,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// A relay of bytes on a port of its own.
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
     is_cut: Arc<AtomicBool>,
+    clients: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Wire {
@@ -19,17 +20,26 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let is_cut = Arc::new(AtomicBool::new(false));
-        let cut = is_cut.clone();
+        let (cut, clients) = (is_cut.clone(), Arc::<Mutex<Vec<TcpStream>>>::default());
+        let all = clients.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(upstream) = TcpStream::connect(server) else { continue };
+                all.lock().unwrap().push(client.try_clone().unwrap());
                 let both = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
                 let (there, back) = (cut.clone(), cut.clone());
                 std::thread::spawn(move || relay(client, upstream, &there));
                 std::thread::spawn(move || relay(both.1, both.0, &back));
             }
         });
-        Self { address, is_cut }
+        Self { address, is_cut, clients }
+    }
+
+    /// Ends all connections there are, and takes new ones, like a proxy that is started anew.
+    pub(crate) fn hang_up(&self) {
+        for client in self.clients.lock().unwrap().drain(..) {
+            let _ = client.shutdown(std::net::Shutdown::Both);
+        }
     }
 
     pub(crate) fn cut(&self) {

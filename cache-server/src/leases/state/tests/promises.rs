@@ -31,6 +31,7 @@ impl World {
         }
         assert_eq!((&state.ends, &state.forgets), (&ends, &forgets));
         assert_eq!(state.by_id.len(), ends.len());
+        assert_eq!(state.shares.counted().1, ends.len());
         // Nobody is lost: who waits is waited for, by the same question.
         assert_eq!(open, self.open());
         let watching: usize = state.units.values().map(|unit| unit.watching.len()).sum();

@@ -82,7 +82,7 @@ fn who_stores_nothing_looks_on() {
     assert_eq!(world.state.waited(&place(0), two, world.now), None);
     assert_eq!(world.state.waiting(), 2);
     // The holder is gone, and another one takes over: not the one who looks on.
-    assert!(world.state.is_held(&place(0)));
+    assert!(world.state.is_known(&place(0), &[], world.now));
     world.does(Step::HoldBegins(0)).does(Step::HoldBreaks(0));
     assert!(world.holds(1));
     assert_eq!(world.state.waiting(), 1);
@@ -92,6 +92,9 @@ fn who_stores_nothing_looks_on() {
     let told = LeaseResponse::Stored { result: result(1) };
     assert_eq!(world.state.take_told(), [(three, told.clone())]);
     assert_eq!(watch(&mut world, true), Asked::Now(told));
+    // One that comes between two questions is told of it by the next, though nobody has the lease any more.
+    let is_known = |known: &[ResultKey]| world.state.is_known(&place(0), known, world.now);
+    assert!(is_known(&[]) && !is_known(&[result(1)]));
 }
 
 #[test]
@@ -303,11 +306,39 @@ fn the_number_of_units_is_bounded() {
     }
     assert_eq!((state.units.len(), state.forgets.len()), (MAX_LEASES, MAX_LEASES));
     assert_eq!(ask(&mut state, MAX_LEASES), LeaseResponse::Stored { result: result(1) });
-    for n in 0..MAX_HELD_LEASES {
+    for n in 0..MAX_HELD_LEASES / 2 {
         assert!(matches!(ask(&mut state, 2 * MAX_LEASES + n), LeaseResponse::Granted { .. }));
     }
     assert_eq!(ask(&mut state, 4 * MAX_LEASES), LeaseResponse::Free);
-    assert_eq!((state.units.len(), state.held()), (MAX_LEASES, MAX_HELD_LEASES));
+    assert_eq!((state.units.len(), state.held()), (MAX_LEASES, MAX_HELD_LEASES / 2));
+}
+
+/// A scope that wants all leases gets half of them, the next one half of the rest: there is always one for others.
+#[test]
+fn no_scope_takes_all_leases() {
+    let (mut state, now) = (State::new(Ids::of(Digest::of(b""))), Duration::ZERO);
+    let ask = |state: &mut State, scope: &str, n| {
+        let place = Place { scope: scope.into(), ..place(n) };
+        let (unit, known) = (UnitName::default(), Vec::new());
+        let question = Question { place, asker: asker(n), unit, known, waits: false };
+        match state.ask(question, now) {
+            Asked::Now(LeaseResponse::Granted { id }) => Some(id.parse().unwrap()),
+            Asked::Now(LeaseResponse::Free) => None,
+            asked => panic!("{asked:?}"),
+        }
+    };
+    let greedy = |state: &mut State, scope| -> Vec<LeaseId> {
+        (0..2 * MAX_HELD_LEASES).map_while(|n| ask(state, scope, n)).collect()
+    };
+    let first = greedy(&mut state, "one");
+    assert_eq!(first.len(), MAX_HELD_LEASES / 2);
+    assert_eq!(greedy(&mut state, "two").len(), MAX_HELD_LEASES / 4);
+    assert!(!greedy(&mut state, "main").is_empty());
+    for id in first {
+        assert!(state.release(("one", id), ReleaseRequest::Abandoned, now));
+    }
+    assert_eq!(state.shares.counted().0, 2, "who has none is not counted");
+    assert!(ask(&mut state, "one", 0).is_some());
 }
 
 #[test]
