@@ -34,10 +34,11 @@ use crate::inputs::Unknown;
 use crate::lease::{self, Step, Turn};
 use crate::limits::SCRIPT_LOG_BYTES;
 use crate::lookup::{self, Found, Place};
+use crate::members::find_program;
 use crate::notes::Notes;
 use crate::objects::Classes;
 use crate::observe::Library;
-use crate::observe::seen::Subject;
+use crate::observe::seen::{Seen, Subject};
 use crate::outputs::{RestoreError, Source};
 use crate::roots::Escape;
 use crate::scratch::Scratch;
@@ -296,7 +297,8 @@ fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<Res
     let watch = scratch.watch.as_ref().map_err(|why| unobserved(why))?;
     let kiln = run.engine.env.program.clone().unwrap_or_default();
     let seen = watch.read(Subject::Script(kiln.as_os_str().as_encoded_bytes()));
-    let seen = seen.map_err(|error| unobserved(&error))?;
+    let mut seen = seen.map_err(|error| unobserved(&error))?;
+    let apart = apart(run.engine.env, &mut seen);
     if seen.pids.iter().any(|pid| is_running(*pid)) {
         return Err(unobserved(&"a program that it started still runs"));
     }
@@ -304,6 +306,7 @@ fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<Res
     let observed = inputs::Observed {
         seen: &seen,
         notes: &notes,
+        apart: &apart,
         classes: &Classes::open(run.engine.dir),
         started_ns: *started_ns,
     };
@@ -319,6 +322,28 @@ fn store(run: &mut Run<'_>, finished: &Finished, watched: Watched) -> Result<Res
     run.engine.event.pinned = inputs.pinned;
     let record = record(run, finished, (members, values), made.outputs, (stdout, stderr));
     publish::hand_over(&mut run.engine, record, made.offers)
+}
+
+/// Takes the runs of Kiln itself out of what was not observed, where it is linked statically; the system's
+/// numbers of their processes. What they read they tell themselves, or nothing is stored.
+fn apart(env: &Env, seen: &mut Seen) -> Vec<u32> {
+    let real = |path: &Path| path.canonicalize().ok();
+    let Some(kiln) = env.program.as_deref().and_then(real) else { return Vec::new() };
+    let is_kiln = |program: &[u8]| {
+        let path = match std::str::from_utf8(program) {
+            Ok(name) if !name.contains('/') => find_program(env, name),
+            Ok(path) if path.starts_with('/') => Some(path.into()),
+            _ => None,
+        };
+        path.and_then(|path| real(&path)).is_some_and(|path| path == kiln)
+    };
+    let mut pids = Vec::new();
+    seen.unobserved.retain(|started| {
+        let own = started.origin.is_foreign() && is_kiln(&started.program);
+        pids.extend(own.then_some(started.pid));
+        !own
+    });
+    pids
 }
 
 /// Whether a process of this number runs, and is not just waited for.

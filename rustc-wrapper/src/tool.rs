@@ -98,11 +98,15 @@ pub struct Said {
 }
 
 impl Said {
-    /// Keeps the answer of a tool that was started at a time of the coarse clock, nanoseconds, and is
-    /// `now` still made of the same files.
-    pub fn keep(&self, text: &str, started_ns: i128, now: Option<&Self>) {
-        let same = now.is_some_and(|now| now.path == self.path);
-        if same && self.newest_ns < started_ns {
+    /// Whether it is `now` still the same question to a compiler of the same files.
+    pub fn is_still(&self, now: Option<&Self>) -> bool {
+        now.is_some_and(|now| now.path == self.path)
+    }
+
+    /// Keeps the answer of a tool that was started at a time of the coarse clock, nanoseconds, and that
+    /// [`Self::is_still`] what it was.
+    pub fn keep(&self, text: &str, started_ns: i128) {
+        if self.newest_ns < started_ns {
             write_whole(&self.path, text.as_bytes());
         }
     }

@@ -83,34 +83,45 @@ fn became(env: &Env, dir: Option<&Path>) {
 /// A question to the tool passes through; what it says of itself is noted. The version is told without
 /// it to a build script, when nothing changed since it was asked.
 fn probe(env: &Env, config: &Config, dir: &Path, invocation: &Invocation) -> ExitCode {
+    let notes = Notes::within(env, dir);
+    let tell = |note: &Note| {
+        // Without a note nothing of the script is kept.
+        notes.iter().for_each(|notes| drop(notes.append(note)));
+    };
     let said = probes::version(env, dir, invocation);
     if let Some((said, text)) = said.as_ref().and_then(|said| Some((said, said.text.as_ref()?)))
         && config.mode != Mode::Refresh
     {
-        if let Some(notes) = Notes::within(env, dir) {
-            let _ = notes.append(&Note::read(probes::members_of(said, env, invocation)));
-        }
+        tell(&Note::read(probes::members_of(said, env, invocation)));
         say::replay_stdout(text);
         return ExitCode::SUCCESS;
     }
-    became(env, Some(dir));
-    let argv = || invocation.argv();
+    let become_tool = || {
+        tell(&Note::became());
+        compile::become_tool(&invocation.argv())
+    };
     let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
     let telling = invocation.inner.is_none() && invocation.args.iter().any(telling);
-    if said.is_none() && !telling {
-        return compile::become_tool(&argv());
+    // What a child of this process reads counts for nobody.
+    if said.is_none() && (notes.is_some() || !telling) {
+        return become_tool();
     }
     let started_ns = stamp::coarse_now_ns();
     match compile::probe(&invocation.tool, &invocation.args) {
         Ok((status, stdout)) => {
+            let mut note = Note::refused("the compiler's version is not known");
             if let (true, Some(stdout)) = (status.success(), stdout) {
                 tool::note_probe(dir, env, &invocation.tool, &invocation.args, &stdout);
                 let now = probes::version(env, dir, invocation);
-                said.into_iter().for_each(|said| said.keep(&stdout, started_ns, now.as_ref()));
+                if let Some(said) = said.filter(|said| said.is_still(now.as_ref())) {
+                    said.keep(&stdout, started_ns);
+                    note = Note::read(probes::members_of(&said, env, invocation));
+                }
             }
+            tell(&note);
             compile::exit_as(status)
         }
-        Err(_) => compile::become_tool(&argv()),
+        Err(_) => become_tool(),
     }
 }
 

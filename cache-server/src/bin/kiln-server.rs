@@ -83,10 +83,14 @@ fn main() -> ExitCode {
         };
     }
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        return match writeln!(std::io::stdout(), "{USAGE}") {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+        return print(match args.first().map(String::as_str) {
+            Some("token") => kiln_server::TOKEN_USAGE,
+            Some("revoke") => kiln_server::REVOKE_USAGE,
+            _ => USAGE,
+        });
+    }
+    if args.first().is_some_and(|arg| arg == "--version" || arg == "-V") {
+        return print(concat!("kiln-server ", env!("CARGO_PKG_VERSION")));
     }
     if args.first().is_some_and(|arg| arg == "gc") {
         return collect(args.split_off(1), environment().settings, say);
@@ -126,6 +130,13 @@ fn main() -> ExitCode {
             say(&error.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
@@ -267,6 +278,11 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<Resolved, Stri
             settings.flag(Key::AllowAnyone, "true");
             continue;
         }
+        let key = Key::ALL.iter().find(|key| key.flag() == flag);
+        if key.is_none() && !["--role", "--dir", "--config"].contains(&flag.as_str()) {
+            let what = if flag.starts_with('-') { "flag" } else { "command" };
+            return Err(format!("unknown {what} {flag:?}\n{USAGE}"));
+        }
         let value = args.next().ok_or_else(|| format!("{flag} has no value\n{USAGE}"))?;
         match flag.as_str() {
             "--role" if value == "local" => local = true,
@@ -274,10 +290,7 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<Resolved, Stri
             "--role" => return Err(format!("role is {value:?}; it accepts local or shared")),
             "--dir" => kiln_dir = Some(PathBuf::from(value)),
             "--config" => file = Some(value),
-            _ => match Key::ALL.iter().find(|key| key.flag() == flag) {
-                Some(key) => settings.flag(*key, value),
-                None => return Err(format!("unknown flag {flag:?}\n{USAGE}")),
-            },
+            _ => key.iter().for_each(|key| settings.flag(**key, value.clone())),
         }
     }
     let kiln_dir = kiln_dir
@@ -285,7 +298,10 @@ fn resolve(args: Vec<String>, environment: Environment) -> Result<Resolved, Stri
         .or_else(|| home.map(|dir| dir.join(".cache/kiln")))
         .ok_or("KILN_DIR is not set and there is no HOME; it accepts an absolute path")?;
     if !kiln_dir.is_absolute() {
-        return Err("KILN_DIR is relative; it accepts an absolute path".to_owned());
+        let shown = kiln_dir.display();
+        return Err(format!(
+            "the directory (--dir, KILN_DIR) is {shown:?}; it accepts an absolute path"
+        ));
     }
     let uid = rustix::process::geteuid().as_raw();
     let config = if local {

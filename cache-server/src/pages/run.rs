@@ -300,7 +300,7 @@ fn some(all: &[String], left_out: u64) -> String {
 }
 
 fn why(unit: &CompiledUnit, words: &dyn Words) -> String {
-    let Some(cause) = unit.causes.first() else { return unit.reason.clone() };
+    let Some(cause) = unit.cause() else { return unit.reason_in_full() };
     let more = unit.causes.len() as u64 - 1 + unit.more_causes;
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     words.cause(cause) + &rest

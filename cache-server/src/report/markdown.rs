@@ -265,9 +265,9 @@ fn twice(report: &RunReport, words: &dyn Words) -> Section {
 }
 
 fn why(unit: &CompiledUnit, words: &dyn Words) -> String {
-    match unit.causes.first() {
+    match unit.cause() {
         Some(cause) => inline(&words.cause(cause)),
-        None => inline(&unit.reason),
+        None => inline(&unit.reason_in_full()),
     }
 }
 

@@ -2,12 +2,18 @@
 
 use kiln_storage::api::report::Measures;
 
-/// The sentence for a job whose hits saved no more than Kiln took.
+/// The phase in which a job waits for what another one compiles.
+const WAIT: &str = "wait";
+
+/// The sentence for a job whose hits saved no more than Kiln took. While it waits for other jobs cargo
+/// compiles something else, so that does not count.
 pub(super) fn verdict(measures: &Measures) -> Option<String> {
     let counts = &measures.counts;
-    if counts.units == 0 || measures.net_saved_ms > 0 {
+    let waited_ms = measures.phases_ms.get(WAIT).copied().unwrap_or_default().min(measures.kiln_ms);
+    if counts.units == 0 || measures.net_saved_ms.saturating_add_unsigned(waited_ms) > 0 {
         return None;
     }
+    let kiln_ms = measures.kiln_ms - waited_ms;
     let asked = counts.units - counts.bypass;
     Some(match () {
         () if asked == 0 => {
@@ -31,8 +37,8 @@ pub(super) fn verdict(measures: &Measures) -> Option<String> {
             "The cache did not pay: {} saved {} of compiling, and Kiln took {}{}.",
             if measures.hits == 1 { "1 hit".to_owned() } else { format!("{} hits", measures.hits) },
             time(measures.saved_cpu_ms),
-            time(measures.kiln_ms),
-            longest(measures)
+            time(kiln_ms),
+            longest(measures, kiln_ms)
         ),
     })
 }
@@ -47,10 +53,11 @@ fn most(reasons: &std::collections::BTreeMap<String, u64>) -> &str {
 }
 
 /// Where most of Kiln's own time went.
-fn longest(measures: &Measures) -> String {
-    let own = measures.phases_ms.iter().filter(|(phase, _)| *phase != "compile");
+fn longest(measures: &Measures, kiln_ms: u64) -> String {
+    let own = |phase: &str| phase != "compile" && phase != WAIT;
+    let own = measures.phases_ms.iter().filter(|(phase, _)| own(phase));
     match own.max_by_key(|(_, ms)| **ms) {
-        Some((phase, ms)) if *ms * 2 > measures.kiln_ms => {
+        Some((phase, ms)) if *ms * 2 > kiln_ms => {
             format!(", {} of it in the phase {phase}", time(*ms))
         }
         _ => String::new(),
@@ -102,6 +109,23 @@ mod tests {
             net_saved_ms,
             ..Measures::default()
         })
+    }
+
+    #[test]
+    fn waiting_for_other_jobs_is_no_time_lost() {
+        let job = |kiln_ms, net_saved_ms| Measures {
+            hits: 11,
+            counts: Counts { units: 20, joined: 11, miss: 9, ..Counts::default() },
+            saved_cpu_ms: 9_900,
+            kiln_ms,
+            phases_ms: BTreeMap::from([("wait".into(), 24_200), ("restore".into(), 3_000)]),
+            net_saved_ms,
+            ..Measures::default()
+        };
+        assert_eq!(verdict(&job(27_900, -18_000)), None);
+        let words = "saved 9.9 s of compiling, and Kiln took 10.0 s.";
+        let slow = verdict(&job(34_200, -24_300)).unwrap();
+        assert!(slow.ends_with(words), "{slow}");
     }
 
     #[test]

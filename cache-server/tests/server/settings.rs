@@ -51,6 +51,26 @@ fn what_is_said_where_is_told() {
 }
 
 #[test]
+fn the_program_tells_what_it_is_and_what_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, status, words) in [
+        (&["--version"][..], 0, concat!("kiln-server ", env!("CARGO_PKG_VERSION"), "\n")),
+        (&["-V"], 0, concat!("kiln-server ", env!("CARGO_PKG_VERSION"), "\n")),
+        (&["--help"], 0, "usage: kiln-server [--role"),
+        (&["token", "create", "--help"], 0, "--rights read|write"),
+        (&["revoke", "-h"], 0, "TIME is 2026-01-31T12:00:00Z"),
+        (&["start"], 2, "unknown command \"start\""),
+        (&["--lissten"], 2, "unknown flag \"--lissten\""),
+        (&["--listen"], 2, "--listen has no value"),
+    ] {
+        let output = program(dir.path(), args, &[]);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn a_mistake_in_the_file_is_no_start() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("kiln.toml"), "idle = 1\ncache-size = '1GiB'\n").unwrap();

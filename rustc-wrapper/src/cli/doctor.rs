@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
 use kiln_server::{Key, RemoteUrl, ServeConfig};
-use kiln_storage::api::{RemoteStatus, ServerInfo};
+use kiln_storage::api::{LookupRequest, RemoteStatus, ServerInfo};
+use kiln_storage::{Digest, UnitKey};
 
 use super::{bytes, results, server, stats};
 use crate::client::{Client, ClientError};
@@ -207,13 +208,29 @@ fn reached(env: &Env, config: &Config, lines: &mut Lines) -> Option<(Client, Ser
                 }
                 _ => "check KILN_SERVER, and that the server runs",
             };
-            lines.add(Mark::Bad, &format!("no server: {error}"), hint);
+            let fact = match error {
+                ClientError::Absent(_) => error.to_string(),
+                error => format!("no server: {error}"),
+            };
+            lines.add(Mark::Bad, &fact, hint);
             return None;
         }
     };
     match server::info(&mut client) {
         Ok(info) => Some((client, info)),
+        Err(ClientError::Refused(status @ (401 | 403), why)) => {
+            lines.add(
+                Mark::Bad,
+                &format!("the server lets nobody in like that: {why} (status {status})"),
+                "KILN_TOKEN has to hold a token of this server: docs/trust.md; until then everything is compiled",
+            );
+            None
+        }
         Err(error) => {
+            let error = match error {
+                ClientError::Foreign(why) => why.to_owned(),
+                error => error.to_string(),
+            };
             let hint = match config.server {
                 ServerPlace::Local => "remove it, or set KILN_DIR to another place",
                 _ => "look at KILN_SERVER and KILN_TOKEN",
@@ -247,7 +264,8 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
             "make room or make the store writable",
         );
     }
-    remote(config, info.remote.as_ref(), lines);
+    let remote_now = info.remote.map(|status| asked(&mut client, status));
+    remote(config, remote_now.as_ref(), lines);
     if let Ok(stats) = stats::read(&mut client) {
         let budget = stats.store.budget_bytes.map_or("no budget".into(), bytes);
         let fact =
@@ -266,6 +284,18 @@ fn service(env: &Env, config: &Config, lines: &mut Lines) {
         "whatever builds as this user shares this cache",
         "on a self-hosted runner give each trust domain a KILN_DIR of its own",
     );
+}
+
+/// How the place behind the server is, by a question to it where there was none so far: for a unit that nobody
+/// has.
+fn asked(client: &mut Client, status: RemoteStatus) -> RemoteStatus {
+    if status.reachable.is_some() || status.left_alone.is_some() {
+        return status;
+    }
+    let chance = format!("kiln doctor {} {}", std::process::id(), stamp::now_ns());
+    let unit = UnitKey::new(Digest::of(chance.as_bytes()));
+    let _ = client.lookup(&LookupRequest { units: vec![unit], ..LookupRequest::default() });
+    server::info(client).ok().and_then(|info| info.remote).unwrap_or(status)
 }
 
 /// What is behind the server, as the settings name it and as the server knows it.
@@ -293,10 +323,23 @@ fn remote(config: &Config, status: Option<&RemoteStatus>, lines: &mut Lines) {
             &format!("nothing is sent to {}: {why}", status.place),
             "results stay queued; docs/remote.md",
         ),
-        (None, None) => {
-            let fact = format!("before {}; {} to be sent", status.place, results(status.queued));
-            lines.add(Mark::Good, &fact, "");
-        }
+        (None, None) => match stats::trouble(status) {
+            Some(why) => lines.add(
+                Mark::Note,
+                &format!("nothing comes from {}: {why}", status.place),
+                "look at KILN_UPSTREAM, and at docs/remote.md; builds go on without it",
+            ),
+            None => {
+                let answers = if status.reachable == Some(true) {
+                    "which answers"
+                } else {
+                    "not asked so far"
+                };
+                let waits = results(status.queued);
+                let fact = format!("before {}, {answers}; {waits} to be sent", status.place);
+                lines.add(Mark::Good, &fact, "");
+            }
+        },
     }
 }
 

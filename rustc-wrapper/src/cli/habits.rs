@@ -64,7 +64,7 @@ pub(super) fn run(env: &Env, config: &Config, habit: Habit) -> ExitCode {
     match habit {
         Habit::Stats => stats::run(env, config, Format::Text, false),
         Habit::StatsAsJson => {
-            stats::shown(env, config, false, |stats| format!("{:#}", figures(stats)))
+            stats::shown(env, config, false, |stats, _| format!("{:#}", figures(stats)))
         }
         Habit::Zero => stats::run(env, config, Format::Text, true),
         Habit::Start => server::run(env, config, &server::Action::Start),

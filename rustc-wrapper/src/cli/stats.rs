@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use kiln_storage::api::{Counts, NotedUnit, StatsResponse};
+use kiln_storage::api::{Counts, NotedUnit, RemoteStatus, StatsResponse};
 use kiln_storage::limits;
 
-use super::{Format, bytes, time};
+use super::{Format, bytes, server, time};
 use crate::client::Client;
 use crate::config::Config;
 use crate::env::Env;
@@ -15,9 +15,12 @@ use crate::{local, reasons, say};
 const MAX_NAMED: usize = 12;
 
 pub(super) fn run(env: &Env, config: &Config, format: Format, zero: bool) -> ExitCode {
-    shown(env, config, zero, |stats| match format {
+    shown(env, config, zero, |stats, client| match format {
         Format::Json => serde_json::to_string_pretty(stats).unwrap_or_default(),
-        Format::Text => text(stats),
+        Format::Text => {
+            let remote = server::info(client).ok().and_then(|info| info.remote);
+            text(stats, remote.as_ref())
+        }
     })
 }
 
@@ -26,7 +29,7 @@ pub(super) fn shown(
     env: &Env,
     config: &Config,
     zero: bool,
-    show: impl FnOnce(&StatsResponse) -> String,
+    show: impl FnOnce(&StatsResponse, &mut Client) -> String,
 ) -> ExitCode {
     let fail = |why: String| {
         say::error(&format!("no figures: {why}"), &["kiln doctor looks for the reason"]);
@@ -44,7 +47,7 @@ pub(super) fn shown(
     }
     match read(&mut client) {
         Ok(stats) => {
-            say::result(&show(&stats));
+            say::result(&show(&stats, &mut client));
             ExitCode::SUCCESS
         }
         Err(error) => fail(error.to_string()),
@@ -71,7 +74,7 @@ fn rate(counts: &Counts) -> String {
 }
 
 /// The figures for people.
-pub(super) fn text(stats: &StatsResponse) -> String {
+fn text(stats: &StatsResponse, remote: Option<&RemoteStatus>) -> String {
     let (build, total) = (&stats.build, &stats.total);
     let mut out = format!("{:<22}{:>12}{:>12}\n", "", "last build", "in all");
     let mut row =
@@ -80,6 +83,10 @@ pub(super) fn text(stats: &StatsResponse) -> String {
     row("units", number(build.units), number(total.units));
     row("hits, local", number(build.hit_local), number(total.hit_local));
     row("hits, remote", number(build.hit_remote), number(total.hit_remote));
+    // A job that nobody builds beside has none.
+    if total.joined > 0 {
+        row("hits, joined", number(build.joined), number(total.joined));
+    }
     row("misses", number(build.miss), number(total.miss));
     row("bypasses", number(build.bypass), number(total.bypass));
     row("errors", number(build.error), number(total.error));
@@ -99,9 +106,19 @@ pub(super) fn text(stats: &StatsResponse) -> String {
             stats.quarantined
         ));
     }
+    if let Some((place, why)) = remote.and_then(|remote| Some((&remote.place, trouble(remote)?))) {
+        out.push_str(&format!("nothing comes from {place} now: {why}\n"));
+    }
     reasons_text(&mut out, build);
     units_text(&mut out, stats);
     out
+}
+
+/// Why the place behind a server is not asked, or did not answer last.
+pub(super) fn trouble(remote: &RemoteStatus) -> Option<&str> {
+    let silent = || (remote.reachable == Some(false)).then_some("it did not answer last");
+    let left_alone = remote.left_alone.as_deref();
+    left_alone.or_else(|| silent().map(|silent| remote.fault.as_deref().unwrap_or(silent)))
 }
 
 /// Why units of a build were not answered, counted.
@@ -177,18 +194,49 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_hit_that_the_rate_counts_has_a_row() {
+        let build = Counts { units: 4, joined: 3, miss: 1, ..Counts::default() };
+        let stats = StatsResponse { build: build.clone(), total: build, ..Default::default() };
+        let shown = text(&stats, None);
+        assert!(shown.contains("hits, joined                     3           3\n"), "{shown}");
+        assert!(!text(&StatsResponse::default(), None).contains("joined"));
+    }
+
+    #[test]
+    fn a_place_that_gives_nothing_is_named() {
+        let place = |reachable, fault: Option<&str>, left_alone: Option<&str>| {
+            let remote = RemoteStatus {
+                place: "https://cache.example".into(),
+                reachable,
+                fault: fault.map(str::to_owned),
+                left_alone: left_alone.map(str::to_owned),
+                ..RemoteStatus::default()
+            };
+            let shown = text(&StatsResponse::default(), Some(&remote));
+            let line = shown.lines().find(|line| line.contains("cache.example"));
+            line.map(str::to_owned)
+        };
+        assert_eq!(place(Some(true), None, None), None);
+        assert_eq!(place(None, None, None), None);
+        let says = |why: &str| Some(format!("nothing comes from https://cache.example now: {why}"));
+        assert_eq!(place(Some(false), Some("it answers 401"), None), says("it answers 401"));
+        assert_eq!(place(Some(false), None, None), says("it did not answer last"));
+        assert_eq!(place(Some(false), Some("x"), Some("three faults")), says("three faults"));
+    }
+
+    #[test]
     fn quarantined_results_are_mentioned() {
         let mut stats = StatsResponse::default();
-        assert!(!text(&stats).contains("quarantined"));
+        assert!(!text(&stats, None).contains("quarantined"));
         stats.quarantined = 2;
-        assert!(text(&stats).contains("quarantined: 2 results"));
+        assert!(text(&stats, None).contains("quarantined: 2 results"));
     }
 
     #[test]
     fn every_reason_that_is_counted_is_shown() {
         let mut stats = StatsResponse::default();
         stats.build.bypass_reasons.insert("incremental".into(), 3);
-        let text = text(&stats);
+        let text = text(&stats, None);
         assert!(text.contains("incremental: "), "{text}");
         assert!(text.contains("CARGO_INCREMENTAL=0"), "{text}");
     }
@@ -196,13 +244,13 @@ mod tests {
     #[test]
     fn misses_lead_to_their_explanation() {
         let mut stats = StatsResponse::default();
-        assert!(!text(&stats).contains("kiln explain"));
+        assert!(!text(&stats, None).contains("kiln explain"));
         stats.missed.push(kiln_storage::api::MissedUnit {
             unit: Default::default(),
             outcome: kiln_storage::api::Outcome::Miss,
             reason: "new-unit".into(),
             cost_ms: 1,
         });
-        assert!(text(&stats).contains("kiln explain"));
+        assert!(text(&stats, None).contains("kiln explain"));
     }
 }

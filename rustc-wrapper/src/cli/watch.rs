@@ -125,7 +125,11 @@ pub(super) fn run(env: &Env, config: &Config, arguments: &Arguments) -> ExitCode
                 heard = Instant::now();
                 view = View { now: Some(*now), leases, ..View::default() };
             }
-            Ok(Found::None { waits_for }) => view.notice = Some(Notice::Waits(waits_for)),
+            Ok(Found::None { missing, waits_for }) => {
+                let waits_for = waits_for.filter(|_| !arguments.once);
+                let then = waits_for.map_or(String::new(), |what| format!("; waiting for {what}"));
+                view.notice = Some(Notice::Waits(missing + &then));
+            }
             Err(error) if !asker.was_answered() => return fails(&error),
             Err(error) => {
                 let why = format!("the server does not answer ({error}); trying again");

@@ -64,7 +64,7 @@ fn unseen(seen: &Seen) -> Option<String> {
     if seen.facts.iter().any(|fact| late(&fact)) {
         return Some("the compiler started another program".into());
     }
-    let (_, program) = seen.unobserved.first()?;
+    let program = &seen.unobserved.first()?.program;
     Some(format!("{} was started and cannot be observed", String::from_utf8_lossy(program)))
 }
 

@@ -6,7 +6,7 @@ use kiln_observer::log::{Kind, Lost, flags};
 
 use super::made::Made;
 use super::rules::{Around, Verdict, verdict};
-use super::seen::{Fact, Origin, Seen};
+use super::seen::{Fact, Origin, Seen, Unobserved};
 
 /// What was found to be inputs, with local names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,8 +46,9 @@ pub struct Found {
 /// Applies the rules.
 pub fn apply(seen: &Seen, around: &Around<'_>) -> Found {
     let mut found = Found { doubts: doubts(seen), ..Found::default() };
-    let unobserved = seen.unobserved.iter().filter(|(origin, _)| origin.is_foreign());
-    found.helpers = unobserved.map(|(_, path)| String::from_utf8_lossy(path).into()).collect();
+    let unobserved = seen.unobserved.iter().filter(|started| started.origin.is_foreign());
+    found.helpers =
+        unobserved.map(|started| String::from_utf8_lossy(&started.program).into()).collect();
     let mut made = Made::default();
     for fact in &seen.facts {
         let Ok(name) = std::str::from_utf8(&fact.name) else {
@@ -146,7 +147,7 @@ pub fn doubts(seen: &Seen) -> Vec<String> {
             doubts.push(why.to_owned());
         }
     }
-    for (origin, program) in &seen.unobserved {
+    for Unobserved { origin, program, .. } in &seen.unobserved {
         if origin.is_foreign() {
             let program = String::from_utf8_lossy(program);
             doubts.push(format!("{program} was started and cannot be observed"));
@@ -225,7 +226,7 @@ mod tests {
 
     #[test]
     fn doubts_say_why() {
-        let unobserved = |origin| vec![(origin, b"/static".to_vec())];
+        let unobserved = |origin| vec![Unobserved { origin, pid: 1, program: b"/static".to_vec() }];
         let seen = |lost, unobserved, began| Seen { lost, unobserved, began, ..Seen::default() };
         for (seen, want) in [
             (seen(0, vec![], false), "nothing was seen to load the observer"),

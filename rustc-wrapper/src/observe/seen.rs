@@ -67,13 +67,24 @@ impl Fact {
     }
 }
 
+/// A program that was started and not observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unobserved {
+    /// Who started it.
+    pub origin: Origin,
+    /// The system's number of its process.
+    pub pid: u32,
+    /// What it was started as: a path, or a name for `PATH`.
+    pub program: Vec<u8>,
+}
+
 /// What was seen of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// What was asked for, in order.
     pub facts: Vec<Fact>,
-    /// Programs that were started and not observed, with who started them.
-    pub unobserved: Vec<(Origin, Vec<u8>)>,
+    /// Programs that were started and not observed.
+    pub unobserved: Vec<Unobserved>,
     /// What was lost: bits of [`Lost`].
     pub lost: u32,
     /// Whether the compiler, or the script, was observed at all.
@@ -310,7 +321,7 @@ impl<'a> Reader<'a> {
         for (_, pid, origin, path) in started {
             match self.introduced.get_mut(&pid).filter(|count| **count > 0) {
                 Some(count) => *count -= 1,
-                None => self.seen.unobserved.push((origin, path)),
+                None => self.seen.unobserved.push(Unobserved { origin, pid, program: path }),
             }
         }
         self.seen

@@ -51,6 +51,8 @@ pub struct Observed<'a> {
     pub seen: &'a Seen,
     /// What Kiln's own compiles within the run told.
     pub notes: &'a [Note],
+    /// Processes that were Kiln and could not be observed.
+    pub apart: &'a [u32],
     /// What is known of programs and shared objects.
     pub classes: &'a Classes,
     /// A [`crate::stamp::barrier`] right before it was started, nanoseconds.
@@ -270,12 +272,15 @@ impl<'a> Finder<'a> {
 
     /// What the compiles read that Kiln answered. Each of its processes has to have told.
     fn compiles(&mut self, observed: &Observed<'_>) -> Result<(), Unknown> {
-        for pid in &observed.seen.own {
+        for pid in observed.seen.own.iter().chain(observed.apart) {
             let Some(note) = observed.notes.iter().find(|note| note.pid == *pid) else {
                 return Err(unknown("not-observed", "a compile did not tell what it read"));
             };
             if let Some(why) = &note.refused {
                 return Err(unknown("not-observed", format!("a compile in it: {why}")));
+            }
+            if note.became && observed.apart.contains(pid) {
+                return Err(unknown("not-observed", "a compiler that Kiln handed over to"));
             }
             for member in &note.members {
                 if let Member::File(TokenPath(path)) = member

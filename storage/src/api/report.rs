@@ -169,6 +169,22 @@ pub struct CompiledUnit {
     pub cost_ms: u64,
 }
 
+impl CompiledUnit {
+    /// What differs, where that is why it was compiled: other reasons say more than it.
+    pub fn cause(&self) -> Option<&Cause> {
+        let differs = matches!(self.reason.as_str(), "new-unit" | "input-changed");
+        self.causes.first().filter(|_| differs)
+    }
+
+    /// The reason, and what is known of it.
+    pub fn reason_in_full(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.reason),
+            None => self.reason.clone(),
+        }
+    }
+}
+
 /// Units of one outcome with one reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

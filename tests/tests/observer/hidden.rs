@@ -142,7 +142,7 @@ fn programs_that_take_no_library() {
             let path = format!("{}:{SYSTEM_PATH}", lab.at("").display());
             let program = Program::new(&starts).args(&[case, program.to_str().unwrap(), ""]);
             let seen = lab.compared(&program.env("PATH", path));
-            let started = seen.unobserved.iter().map(|(origin, _)| *origin).collect::<Vec<_>>();
+            let started = seen.unobserved.iter().map(|started| started.origin).collect::<Vec<_>>();
             assert_eq!(started, [Origin::Tool], "{case}");
         }
     }

@@ -220,7 +220,8 @@ fn shows_lead(text: &str) -> bool {
 fn not_followed(stage: &Stage, case: &str, seen: &Seen) {
     assert_eq!(processes(seen), [stage.starts.as_str()], "{case}");
     let program = if case.contains("execvpe") { "show" } else { &stage.show };
-    assert_eq!(seen.unobserved, [(Origin::Tool, program.into())], "{case}");
+    let started = seen.unobserved.iter().map(|started| (started.origin, &started.program[..]));
+    assert_eq!(started.collect::<Vec<_>>(), [(Origin::Tool, program.as_bytes())], "{case}");
     assert!(!stage.lines(seen).contains(&"read file".to_owned()), "{case}");
     assert_eq!(lost(seen), [""; 0], "{case}");
 }

@@ -70,6 +70,34 @@ fn machines_share_by_a_server_with_tls_alone() {
     let nobody = |call: Call| call.env("KILN_SERVER", &url).env("SSL_CERT_FILE", &authority);
     assert_eq!(build(&three, &nobody).compiled().len(), 4);
     assert_eq!(shared.results(), 5);
+    let said = nobody(three.kiln(&["doctor"])).run().fails().stdout;
+    assert!(said.contains("FAIL  the server lets nobody in like that: "), "{said}");
+}
+
+/// Before anything is built, too.
+#[test]
+fn who_looks_for_a_mistake_is_told_how_the_place_behind_is() {
+    let (one, two) = (world!(), world!());
+    let mut token = Vec::new();
+    let words = ["create", "--name", "a", "--repository", "r", "--ref", "main"].map(str::to_owned);
+    let (shared, authority) = serving(&one, "127.0.0.1", FAR, |config| {
+        kiln_server::token(&words, &config.kiln_dir, &mut token).unwrap();
+    });
+    let token = String::from_utf8(token).unwrap();
+    let url = format!("https://{}", shared.address());
+    let says = |token: &str, word: &str| {
+        let call = two.kiln(&[word]).env("KILN_UPSTREAM", &url).env("KILN_TOKEN", token);
+        call.env("SSL_CERT_FILE", &authority).run().ok().stdout
+    };
+    let refused = format!("nothing comes from {url}");
+    for word in ["doctor", "stats"] {
+        let said = says("another", word);
+        assert!(said.contains(&refused) && said.contains("it answers 401"), "{word}: {said}");
+    }
+    two.kiln(&["server", "stop"]).run().ok();
+    let said = says(token.trim(), "doctor");
+    assert!(said.contains(&format!("ok    before {url}, which answers; 0 results")), "{said}");
+    assert!(!says(token.trim(), "stats").contains(&refused));
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod inputs;
 mod outputs;
 mod real;
 mod refused;
+mod statics;
 mod switches;

@@ -197,9 +197,9 @@ fn units(out: &mut String, heading: &str, units: &[CompiledUnit], left_out: u64)
     }
     out.push_str(&format!("\n{heading}:\n"));
     for unit in units.iter().take(MAX_SHOWN) {
-        let why = match unit.causes.first() {
+        let why = match unit.cause() {
             Some(cause) => Told::new(cause).text,
-            None => say::inline(&unit.reason),
+            None => say::inline(&unit.reason_in_full()),
         };
         let job = shortened(&unit.job);
         out.push_str(&format!(

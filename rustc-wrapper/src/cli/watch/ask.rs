@@ -33,8 +33,10 @@ pub(super) enum Found {
     },
     /// None yet.
     None {
-        /// What is waited for.
-        waits_for: String,
+        /// What there is not.
+        missing: String,
+        /// What is waited for, where it may come.
+        waits_for: Option<&'static str>,
     },
 }
 
@@ -88,21 +90,21 @@ impl<'a> Asker<'a> {
             self.choose()?;
         }
         let Some(run) = self.run.clone() else {
-            let waits_for = "no run goes on; waiting for one to begin".to_owned();
-            return Ok(Found::None { waits_for });
+            let missing = "no run goes on".to_owned();
+            return Ok(Found::None { missing, waits_for: Some("one to begin") });
         };
         let path = format!("/v1/runs/{}", in_query(&run));
         if !self.is_gathered {
             // Brings what other machines left of it; later looks do not wait for that.
             if self.get::<RunSummary>(&path, REPORT_TIMEOUT)?.is_none() {
-                let waits_for = format!("no run {} is known; waiting for it", plain(&run));
-                return Ok(Found::None { waits_for });
+                let missing = format!("no run {} is known", plain(&run));
+                return Ok(Found::None { missing, waits_for: Some("it") });
             }
             self.is_gathered = true;
         }
         let Some(now) = self.get::<Box<RunNow>>(&format!("{path}/now"), WATCH_TIMEOUT)? else {
-            let waits_for = format!("run {} is not known any more", plain(&run));
-            return Ok(Found::None { waits_for });
+            let missing = format!("run {} is not known any more", plain(&run));
+            return Ok(Found::None { missing, waits_for: None });
         };
         let leases = match self.has_leases {
             true => self.get::<LeasesResponse>(

@@ -50,6 +50,10 @@ fn origins(seen: &Seen) -> Vec<Origin> {
     seen.facts.iter().filter(|f| f.kind == Kind::Read).map(|f| f.origin).collect()
 }
 
+fn unobserved(origin: Origin, pid: u32, program: &str) -> Unobserved {
+    Unobserved { origin, pid, program: program.into() }
+}
+
 #[test]
 fn origins_follow_from_who_started_whom() {
     let seen = Script::default()
@@ -93,7 +97,7 @@ fn kiln_in_a_build_script_tells_itself_what_it_read() {
     let seen = super::read(&script.0, Lost(0), Subject::Script(b"/bin/kiln"));
     use Origin::{Helper, Own, Plugin};
     assert_eq!(origins(&seen), [Plugin, Helper, Own, Helper, Own]);
-    assert_eq!(seen.unobserved, [(Own, b"/rustc, observed by itself".to_vec())]);
+    assert_eq!(seen.unobserved, [unobserved(Own, 14, "/rustc, observed by itself")]);
     assert_eq!((seen.own, seen.began), (vec![12, 13], true));
 }
 
@@ -149,7 +153,7 @@ fn programs_that_do_not_introduce_themselves_are_told() {
         .starts(13, "/seen")
         .process(2, 1, How::ChildOfLater, 13)
         .read();
-    assert_eq!(seen.unobserved, [(Origin::Plugin, b"/static".to_vec())]);
+    assert_eq!(seen.unobserved, [unobserved(Origin::Plugin, 11, "/static")]);
 }
 
 #[test]
