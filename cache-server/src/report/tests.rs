@@ -291,6 +291,63 @@ fn the_run_of_another_build_script_counts_with_the_script() {
     assert_eq!(told(&twice.groups), ["profile [argument -C strip] one+two: app app = 2 in 100 ms"]);
 }
 
+/// The library `py_ffi` of the package `py-ffi`, compiled for one version of Python and then for another; in the second
+/// job beside `plain`, a crate without a build script, where that has these arguments more than in the first.
+fn for_two_versions(versions: [u32; 2], script: fn(usize) -> Event, plain: &[&str]) -> Vec<String> {
+    let of_version = |version| match version {
+        10 => &["cfg|Py_3_10"][..],
+        _ => &["cfg|Py_3_10", "cfg|Py_3_11"],
+    };
+    let [first, second] = versions.map(of_version);
+    let mut known = known(&[
+        ("l0", first),
+        ("l1", second),
+        ("p0", &[]),
+        ("p1", plain),
+        ("s", &["build script||a"]),
+    ]);
+    for n in 0..2 {
+        let keys = (chunk::brief_unit(&key("s")), chunk::brief_result(&result(&n.to_string())));
+        let member = Member::Env("CONFIG_FILE".into(), EnvForm::Raw);
+        known.inputs.insert(keys, vec![(member, Digest::of(&[n as u8]))]);
+    }
+    let of = |n: usize| {
+        let (at, [lib, other]) = (100 * n as u64, ["l", "p"].map(|key| format!("{key}{n}")));
+        let mut run = script(n);
+        run.unit.kind = "build-script run".into();
+        let mut events = vec![run, miss("py_ffi", (&lib, &lib), at + 1, 50)];
+        events.extend((!plain.is_empty()).then(|| miss("plain", (&other, &other), at + 2, 20)));
+        job(["a", "b"][n], &events)
+    };
+    told(&make(&input(vec![of(0), of(1)], known)).twice.groups)
+}
+
+/// PyO3 says `cargo:rustc-cfg=Py_3_11`: RUSTFLAGS are the same in all jobs.
+#[test]
+fn a_cfg_of_a_build_script_is_none_of_rustflags() {
+    let runs = |n: usize| miss("py-ffi", ("s", &n.to_string()), 100 * n as u64, 5);
+    let of_run = ["inputs [variable CONFIG_FILE] a+b: py_ffi py-ffi = 2 in 55 ms"];
+    // The run of the script is another one, too, and says why; whichever version comes first.
+    assert_eq!(for_two_versions([10, 11], runs, &[]), of_run);
+    assert_eq!(for_two_versions([11, 10], runs, &[]), of_run);
+    // What it says was there in both jobs, and the crate is another one.
+    let restored = |_| hit("py-ffi");
+    assert_eq!(
+        for_two_versions([10, 11], restored, &[]),
+        ["build-script [argument --cfg Py_3_11] a+b: py_ffi = 1 in 50 ms"]
+    );
+    // The library has another name than its package.
+    assert_eq!(
+        for_two_versions([10, 11], |_| hit("py-ffi-sys"), &[]),
+        ["build-script [argument --cfg Py_3_11] a+b: py_ffi = 1 in 50 ms"]
+    );
+    // A crate without a script has it, too.
+    assert_eq!(
+        for_two_versions([10, 11], restored, &["cfg|Py_3_11"]),
+        ["flags [argument --cfg Py_3_11] a+b: py_ffi plain = 2 in 70 ms"]
+    );
+}
+
 #[test]
 fn of_three_jobs_the_nearest_is_compared_and_one_job_alone_repeats_nothing() {
     let known = known(&[

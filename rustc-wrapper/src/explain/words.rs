@@ -184,6 +184,10 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
         "argument" if cause.name.starts_with("--check-cfg") => {
             "the package declares other features or configurations"
         }
+        "argument" if cause.name.starts_with("--cfg") => {
+            "the build script of the package says it (cargo::rustc-cfg), or it comes from RUSTFLAGS and cargo's \
+             settings; each set of them is compiled once and kept beside the others"
+        }
         "argument" | "order" => {
             "arguments come from the profile, RUSTFLAGS and cargo's settings; each set of them is \
              compiled once and kept beside the others"
