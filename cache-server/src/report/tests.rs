@@ -241,6 +241,39 @@ fn other_keys_are_grouped_by_what_differs() {
     );
 }
 
+/// A crate whose file has the same name in both jobs, and another content.
+#[test]
+fn a_unit_with_another_crate_of_the_same_name_counts_with_the_crate() {
+    let file = |name: &str| Member::File(TokenPath(format!("<target>/debug/deps/{name}")));
+    let mut known = Known::default();
+    let mut read = |unit: &str, members: &[Member]| {
+        for n in 0..2 {
+            let keys = (
+                chunk::brief_unit(&key(unit)),
+                chunk::brief_result(&result(&format!("{unit}{n}"))),
+            );
+            let values = members.iter().map(|member| (member.clone(), Digest::of(&[n])));
+            known.inputs.insert(keys, values.collect());
+        }
+    };
+    read("low", &[Member::Env("STAMP".into(), EnvForm::Raw)]);
+    read("top", &[file("liblow-12.rmeta"), file("liblow-12.rlib")]);
+    read("own", &[file("liblow-12.rlib"), file("own/table.bin")]);
+    let of = |n: u64| {
+        let miss = |name: &str, at| miss(name, (name, &format!("{name}{n}")), 100 * n + at, 10);
+        job(["a", "b"][n as usize], &[miss("low", 1), miss("top", 2), miss("own", 3)])
+    };
+    let twice = make(&input(vec![of(0), of(1)], known)).twice;
+    assert_eq!(
+        told(&twice.groups),
+        [
+            "inputs [variable STAMP] a+b: low top = 2 in 20 ms",
+            "inputs [file <target>/debug/deps/liblow-12.rlib, file <target>/debug/deps/own/table.bin] a+b: own = 1 in \
+             10 ms",
+        ]
+    );
+}
+
 /// Jobs that build together: one has the crate that differs from another.
 #[test]
 fn what_began_in_another_job_counts_with_it() {

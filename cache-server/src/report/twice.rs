@@ -206,7 +206,11 @@ fn same_key(class: &Class<'_>, one: &Compile<'_>, known: &Known) -> Why {
     let inputs = |result: &str| known.inputs.get(&(one.key.to_owned(), result.to_owned()));
     let before = class.results.iter().find_map(|result| inputs(result));
     match (before, inputs(one.result)) {
-        (Some(then), Some(now)) => Why::Inputs(inputs_that_differ(then, now)),
+        (Some(then), Some(now)) => {
+            let causes = inputs_that_differ(then, now);
+            let crates: Option<Vec<Cause>> = causes.iter().map(crate_of).collect();
+            crates.filter(|_| !causes.is_empty()).map_or(Why::Inputs(causes), Why::Crates)
+        }
         _ => Why::Unknown,
     }
 }
@@ -229,6 +233,14 @@ fn inputs_that_differ(
     // A variable tells more than the files that differ with it.
     causes.sort_by_key(|cause| (cause.kind != "variable", cause.kind == "tree"));
     causes
+}
+
+/// The crate that a cause is the file of, in a target directory.
+fn crate_of(cause: &Cause) -> Option<Cause> {
+    let file = cause.name.strip_prefix("<target>/").filter(|_| cause.kind == "file")?;
+    let (stem, kind) = file.rsplit('/').next()?.rsplit_once('.')?;
+    let (name, _) = stem.strip_prefix("lib")?.rsplit_once('-')?;
+    matches!(kind, "rlib" | "rmeta" | "so").then(|| parts::cause("crate", name, None, None))
 }
 
 /// A member as a cause; the kinds are those of docs/explain.md.
