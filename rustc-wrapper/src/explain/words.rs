@@ -240,6 +240,18 @@ mod tests {
         }
     }
 
+    /// It need not come from RUSTFLAGS.
+    #[test]
+    fn a_cfg_may_be_of_a_build_script() {
+        let of = |name: &str| {
+            let cause = Cause { kind: "argument".into(), name: name.into(), then: None, now: None };
+            hint(&cause).unwrap()
+        };
+        assert!(of("--cfg Py_3_11").contains("build script"));
+        assert!(!of("--check-cfg cfg(a)").contains("build script"));
+        assert!(!of("-C opt-level").contains("build script"));
+    }
+
     #[test]
     fn hostile_names_stay_on_their_line() {
         let text = told("variable", "\u{1b}[2J\nKT", Some("unset"), Some("\u{9b}31m"));
