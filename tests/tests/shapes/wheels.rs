@@ -2,7 +2,7 @@
 //! container of its own with another place and another user than those of the host, all at the same time before a server
 //! of the host. No Python is needed, as a file says of each version what PyO3 wants to know.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
