@@ -17,12 +17,14 @@
 pub mod call;
 pub mod change;
 pub mod checking;
+pub mod container;
 pub mod direct;
 pub mod far;
 pub mod host;
 pub mod job;
 pub mod lab;
 pub mod left;
+pub mod made;
 pub mod memo;
 pub mod mount;
 pub mod native;

@@ -58,6 +58,12 @@ pub const NATIVE: &[(&str, &str)] = &[
     ("parking_lot_core", "\"0.9\""),
 ];
 
+/// What an extension of Python in Rust needs, and a crate for numbers.
+pub const PYTHON: &[(&str, &str)] = &[
+    ("pyo3", "{ version = \"0.30\", features = [\"extension-module\"] }"),
+    ("num-complex", "\"0.4\""),
+];
+
 /// What makes bindings to C with libclang, in build scripts.
 pub const BINDGEN: &[(&str, &str)] = &[("bindgen", "\"0.72\"")];
 
@@ -155,6 +161,12 @@ pub fn native(world: &World) -> &'static Fetched {
 pub fn bindgen(world: &World) -> &'static Fetched {
     static BINDGEN_SET: OnceLock<Fetched> = OnceLock::new();
     BINDGEN_SET.get_or_init(|| package(&world.programs.shared, "bindgen", BINDGEN))
+}
+
+/// [`PYTHON`], fetched once for each test program.
+pub fn python(world: &World) -> &'static Fetched {
+    static PYTHON_SET: OnceLock<Fetched> = OnceLock::new();
+    PYTHON_SET.get_or_init(|| package(&world.programs.shared, "python", PYTHON))
 }
 
 /// A published program with its own lock file, and all that it needs.

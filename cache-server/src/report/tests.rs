@@ -241,6 +241,39 @@ fn other_keys_are_grouped_by_what_differs() {
     );
 }
 
+/// A crate whose file has the same name in both jobs, and another content.
+#[test]
+fn a_unit_with_another_crate_of_the_same_name_counts_with_the_crate() {
+    let file = |name: &str| Member::File(TokenPath(format!("<target>/debug/deps/{name}")));
+    let mut known = Known::default();
+    let mut read = |unit: &str, members: &[Member]| {
+        for n in 0..2 {
+            let keys = (
+                chunk::brief_unit(&key(unit)),
+                chunk::brief_result(&result(&format!("{unit}{n}"))),
+            );
+            let values = members.iter().map(|member| (member.clone(), Digest::of(&[n])));
+            known.inputs.insert(keys, values.collect());
+        }
+    };
+    read("low", &[Member::Env("STAMP".into(), EnvForm::Raw)]);
+    read("top", &[file("liblow-12.rmeta"), file("liblow-12.rlib")]);
+    read("own", &[file("liblow-12.rlib"), file("own/table.bin")]);
+    let of = |n: u64| {
+        let miss = |name: &str, at| miss(name, (name, &format!("{name}{n}")), 100 * n + at, 10);
+        job(["a", "b"][n as usize], &[miss("low", 1), miss("top", 2), miss("own", 3)])
+    };
+    let twice = make(&input(vec![of(0), of(1)], known)).twice;
+    assert_eq!(
+        told(&twice.groups),
+        [
+            "inputs [variable STAMP] a+b: low top = 2 in 20 ms",
+            "inputs [file <target>/debug/deps/liblow-12.rlib, file <target>/debug/deps/own/table.bin] a+b: own = 1 in \
+             10 ms",
+        ]
+    );
+}
+
 /// Jobs that build together: one has the crate that differs from another.
 #[test]
 fn what_began_in_another_job_counts_with_it() {
@@ -289,6 +322,63 @@ fn the_run_of_another_build_script_counts_with_the_script() {
         .collect();
     let twice = make(&input(jobs, known)).twice;
     assert_eq!(told(&twice.groups), ["profile [argument -C strip] one+two: app app = 2 in 100 ms"]);
+}
+
+/// The library `py_ffi` of the package `py-ffi`, compiled for one version of Python and then for another; in the second
+/// job beside `plain`, a crate without a build script, where that has these arguments more than in the first.
+fn for_two_versions(versions: [u32; 2], script: fn(usize) -> Event, plain: &[&str]) -> Vec<String> {
+    let of_version = |version| match version {
+        10 => &["cfg|Py_3_10"][..],
+        _ => &["cfg|Py_3_10", "cfg|Py_3_11"],
+    };
+    let [first, second] = versions.map(of_version);
+    let mut known = known(&[
+        ("l0", first),
+        ("l1", second),
+        ("p0", &[]),
+        ("p1", plain),
+        ("s", &["build script||a"]),
+    ]);
+    for n in 0..2 {
+        let keys = (chunk::brief_unit(&key("s")), chunk::brief_result(&result(&n.to_string())));
+        let member = Member::Env("CONFIG_FILE".into(), EnvForm::Raw);
+        known.inputs.insert(keys, vec![(member, Digest::of(&[n as u8]))]);
+    }
+    let of = |n: usize| {
+        let (at, [lib, other]) = (100 * n as u64, ["l", "p"].map(|key| format!("{key}{n}")));
+        let mut run = script(n);
+        run.unit.kind = "build-script run".into();
+        let mut events = vec![run, miss("py_ffi", (&lib, &lib), at + 1, 50)];
+        events.extend((!plain.is_empty()).then(|| miss("plain", (&other, &other), at + 2, 20)));
+        job(["a", "b"][n], &events)
+    };
+    told(&make(&input(vec![of(0), of(1)], known)).twice.groups)
+}
+
+/// PyO3 says `cargo:rustc-cfg=Py_3_11`: RUSTFLAGS are the same in all jobs.
+#[test]
+fn a_cfg_of_a_build_script_is_none_of_rustflags() {
+    let runs = |n: usize| miss("py-ffi", ("s", &n.to_string()), 100 * n as u64, 5);
+    let of_run = ["inputs [variable CONFIG_FILE] a+b: py_ffi py-ffi = 2 in 55 ms"];
+    // The run of the script is another one, too, and says why; whichever version comes first.
+    assert_eq!(for_two_versions([10, 11], runs, &[]), of_run);
+    assert_eq!(for_two_versions([11, 10], runs, &[]), of_run);
+    // What it says was there in both jobs, and the crate is another one.
+    let restored = |_| hit("py-ffi");
+    assert_eq!(
+        for_two_versions([10, 11], restored, &[]),
+        ["build-script [argument --cfg Py_3_11] a+b: py_ffi = 1 in 50 ms"]
+    );
+    // The library has another name than its package.
+    assert_eq!(
+        for_two_versions([10, 11], |_| hit("py-ffi-sys"), &[]),
+        ["build-script [argument --cfg Py_3_11] a+b: py_ffi = 1 in 50 ms"]
+    );
+    // A crate without a script has it, too.
+    assert_eq!(
+        for_two_versions([10, 11], restored, &["cfg|Py_3_11"]),
+        ["flags [argument --cfg Py_3_11] a+b: py_ffi plain = 2 in 70 ms"]
+    );
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! Units of one name (crate, version, kind, target) are taken in the order they were compiled. A compile is done
 //! again when another job compiled the name before: with the same key (then time, inputs or a result that
 //! was not stored kept them apart), or with another key, whose parts are compared with those of the nearest
-//! earlier one. What differs only in the crates it is made with follows from these, and counts with them.
+//! earlier one. What differs only in the crates it is made with follows from these, and counts with them; what differs
+//! in a `--cfg` that a build script says follows from the run of the script.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,6 +15,7 @@ use kiln_storage::api::report::{Twice, TwiceGroup};
 use kiln_storage::parts::{self, CODEGEN, Rank};
 use kiln_storage::record::{Member, UnitName};
 
+use super::cfgs::{self, Cfgs};
 use super::sums::is_compiled;
 use super::{Job, Known, name};
 use crate::history::chunk::Kept;
@@ -61,6 +63,8 @@ enum Why {
     NotStored(String),
     /// Parts of its key differ.
     Parts(Vec<Cause>),
+    /// Only `--cfg`s differ, which the build script of its package says.
+    Script(Vec<Cause>),
     /// Only these crates that it is made with differ.
     Crates(Vec<Cause>),
     /// Not known here any more.
@@ -121,6 +125,7 @@ pub(super) fn find(jobs: &[Job], known: &Known) -> Twice {
         repeated(&compiles, known, &mut again);
         units += u64::from(again.len() > before);
     }
+    tell_scripts_apart(&mut again, &Cfgs::of(jobs, known));
     let by_crate = ByCrate::of(&again);
     let mut groups: BTreeMap<(String, Vec<String>), Group<'_>> = BTreeMap::new();
     for one in &again {
@@ -169,6 +174,24 @@ fn repeated<'a>(compiles: &[Compile<'a>], known: &Known, again: &mut Vec<Again<'
     }
 }
 
+/// Takes `--cfg`s of build scripts out of what decides alone, where there is more.
+fn tell_scripts_apart(again: &mut [Again<'_>], cfgs: &Cfgs<'_>) {
+    for one in again {
+        let Why::Parts(causes) = &one.why else { continue };
+        let (of_script, own): (Vec<Cause>, Vec<Cause>) =
+            causes.iter().cloned().partition(|cause| {
+                // Where it is gone, the job before has it.
+                let job = if cause.now.is_some() { one.compile.job } else { one.before };
+                cfgs.is_of_script(job, &one.compile.event.unit, cause)
+            });
+        match (own.is_empty(), of_script.is_empty()) {
+            (true, false) => one.why = Why::Script(of_script),
+            (false, false) => one.why = Why::Parts(own),
+            (_, true) => {}
+        }
+    }
+}
+
 fn same_key(class: &Class<'_>, one: &Compile<'_>, known: &Known) -> Why {
     let reason = |of: &Compile<'_>| of.event.more.as_ref().map(|more| more.reason.clone());
     if class.results.is_empty() {
@@ -183,7 +206,11 @@ fn same_key(class: &Class<'_>, one: &Compile<'_>, known: &Known) -> Why {
     let inputs = |result: &str| known.inputs.get(&(one.key.to_owned(), result.to_owned()));
     let before = class.results.iter().find_map(|result| inputs(result));
     match (before, inputs(one.result)) {
-        (Some(then), Some(now)) => Why::Inputs(inputs_that_differ(then, now)),
+        (Some(then), Some(now)) => {
+            let causes = inputs_that_differ(then, now);
+            let crates: Option<Vec<Cause>> = causes.iter().map(crate_of).collect();
+            crates.filter(|_| !causes.is_empty()).map_or(Why::Inputs(causes), Why::Crates)
+        }
         _ => Why::Unknown,
     }
 }
@@ -206,6 +233,14 @@ fn inputs_that_differ(
     // A variable tells more than the files that differ with it.
     causes.sort_by_key(|cause| (cause.kind != "variable", cause.kind == "tree"));
     causes
+}
+
+/// The crate that a cause is the file of, in a target directory.
+fn crate_of(cause: &Cause) -> Option<Cause> {
+    let file = cause.name.strip_prefix("<target>/").filter(|_| cause.kind == "file")?;
+    let (stem, kind) = file.rsplit('/').next()?.rsplit_once('.')?;
+    let (name, _) = stem.strip_prefix("lib")?.rsplit_once('-')?;
+    matches!(kind, "rlib" | "rmeta" | "so").then(|| parts::cause("crate", name, None, None))
 }
 
 /// A member as a cause; the kinds are those of docs/explain.md.
@@ -301,14 +336,18 @@ fn origin<'g, 'a>(
     by_crate: &ByCrate<'_>,
 ) -> &'g Again<'a> {
     let (mut at, mut steps) = (one, 0);
-    while let Why::Crates(crates) = &at.why {
-        let next = crates.iter().find_map(|cause| {
-            if cause.kind == SCRIPT {
-                return again.iter().find(|other| is_script_of(other, at));
-            }
-            let name = cause.name.rsplit(':').next().unwrap_or_default();
-            by_crate.find(at.compile.job, name).map(|next| &again[next])
-        });
+    loop {
+        let next = match &at.why {
+            Why::Crates(crates) => crates.iter().find_map(|cause| {
+                if cause.kind == SCRIPT {
+                    return again.iter().find(|other| is_script_of(other, at));
+                }
+                let name = cause.name.rsplit(':').next().unwrap_or_default();
+                by_crate.find(at.compile.job, name).map(|next| &again[next])
+            }),
+            Why::Script(_) => run_for(at, again),
+            _ => None,
+        };
         match next.filter(|next| !std::ptr::eq(*next, at)) {
             Some(next) if steps < MAX_CHAIN => (at, steps) = (next, steps + 1),
             _ => break,
@@ -325,6 +364,13 @@ fn is_script_of(one: &Again<'_>, run: &Again<'_>) -> bool {
         && (&script.crate_name, &script.version) == (&of.crate_name, &of.version)
 }
 
+/// The run of the build script of what a compile was made of: in its job, or else in another.
+fn run_for<'g, 'a>(one: &Again<'_>, again: &'g [Again<'a>]) -> Option<&'g Again<'a>> {
+    let of = &one.compile.event.unit;
+    let runs = || again.iter().filter(|run| cfgs::is_run_for(&run.compile.event.unit, of));
+    runs().find(|run| run.compile.job == one.compile.job).or_else(|| runs().next())
+}
+
 fn kind(why: &Why) -> &'static str {
     match why {
         Why::SameTime => "same-time",
@@ -332,6 +378,7 @@ fn kind(why: &Why) -> &'static str {
         Why::NotStored(_) => "not-stored",
         Why::Crates(_) => "dependencies",
         Why::Unknown => "unknown",
+        Why::Script(_) => "build-script",
         Why::Parts(causes) => parts::kind_of(causes),
     }
 }
@@ -340,14 +387,14 @@ fn kind(why: &Why) -> &'static str {
 fn group_key(one: &Again<'_>) -> (String, Vec<String>) {
     let kind = kind(&one.why);
     let mut names: Vec<String> = match &one.why {
-        Why::Inputs(causes) | Why::Parts(causes) => {
+        Why::Inputs(causes) | Why::Parts(causes) | Why::Script(causes) => {
             causes.iter().map(|cause| format!("{}\0{}", cause.kind, cause.name)).collect()
         }
         Why::NotStored(reason) => vec![reason.clone()],
         Why::SameTime | Why::Crates(_) | Why::Unknown => Vec::new(),
     };
-    // A feature is one of its crate.
-    if kind == "features" {
+    // A feature is one of its crate, and so is what a script says.
+    if matches!(kind, "features" | "build-script") {
         names.push(one.compile.event.unit.crate_name.clone());
     }
     (kind.to_owned(), names)
@@ -363,7 +410,9 @@ struct Group<'a> {
 impl<'a> Group<'a> {
     fn new(root: &Again<'a>) -> Self {
         let (differs, reason) = match &root.why {
-            Why::Inputs(causes) | Why::Parts(causes) => (causes.clone(), None),
+            Why::Inputs(causes) | Why::Parts(causes) | Why::Script(causes) => {
+                (causes.clone(), None)
+            }
             Why::NotStored(reason) => (Vec::new(), Some(reason.clone())),
             Why::SameTime | Why::Crates(_) | Why::Unknown => (Vec::new(), None),
         };
@@ -409,6 +458,12 @@ fn advice(kind: &str, crate_name: &str) -> String {
         }
         "profile" => "build with the same profile settings in all of these jobs",
         "flags" => "set the same RUSTFLAGS and cargo settings in all of these jobs",
+        "build-script" => {
+            return format!(
+                "the build script of {crate_name} says other --cfgs in these jobs, by what it reads: make that the \
+                 same in all of them, where it can be"
+            );
+        }
         "compiler" => "use the same toolchain in all of these jobs",
         "arguments" => "build with the same arguments in all of these jobs",
         "dependencies" => "the crates that they are made with differ between the jobs; where that began is \

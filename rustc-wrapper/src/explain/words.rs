@@ -184,6 +184,10 @@ pub(super) fn hint(cause: &Cause) -> Option<&'static str> {
         "argument" if cause.name.starts_with("--check-cfg") => {
             "the package declares other features or configurations"
         }
+        "argument" if cause.name.starts_with("--cfg") => {
+            "the build script of the package says it (cargo::rustc-cfg), or it comes from RUSTFLAGS and cargo's \
+             settings; each set of them is compiled once and kept beside the others"
+        }
         "argument" | "order" => {
             "arguments come from the profile, RUSTFLAGS and cargo's settings; each set of them is \
              compiled once and kept beside the others"
@@ -234,6 +238,18 @@ mod tests {
         ] {
             assert_eq!(text, want);
         }
+    }
+
+    /// It need not come from RUSTFLAGS.
+    #[test]
+    fn a_cfg_may_be_of_a_build_script() {
+        let of = |name: &str| {
+            let cause = Cause { kind: "argument".into(), name: name.into(), then: None, now: None };
+            hint(&cause).unwrap()
+        };
+        assert!(of("--cfg Py_3_11").contains("build script"));
+        assert!(!of("--check-cfg cfg(a)").contains("build script"));
+        assert!(!of("-C opt-level").contains("build script"));
     }
 
     #[test]

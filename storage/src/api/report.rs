@@ -224,7 +224,7 @@ pub struct Twice {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TwiceGroup {
-    /// `same-time`, `inputs`, `not-stored`, `features`, `profile`, `flags`, `compiler`, `arguments`,
+    /// `same-time`, `inputs`, `not-stored`, `features`, `profile`, `flags`, `build-script`, `compiler`, `arguments`,
     /// `dependencies` or `unknown`; docs/report.md says what each means.
     pub kind: String,
     /// What differs between the jobs: `then` in the job that compiled it first.

@@ -2,36 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
-use std::collections::BTreeMap;
-
-use kiln::front;
-use kiln_tests::project::files_below;
+use kiln_tests::made::{assert_same, made};
 use kiln_tests::samples::small_workspace;
 use kiln_tests::{Project, registry, skip, world};
-
-/// All files that rustc made, with their bytes; of a build script those of the program behind its front.
-fn made(project: &Project) -> BTreeMap<String, Vec<u8>> {
-    let target = project.at("target");
-    let files = files_below(&target).into_iter().map(|f| f.to_str().unwrap().to_owned());
-    let of_rustc = files.filter(|f| {
-        let own =
-            f.contains("/deps/") || f.contains("/examples/") || f.contains("build-script-build");
-        own && !f.contains(".fingerprint")
-    });
-    let read = |f: &String| {
-        let path = target.join(f);
-        std::fs::read(front::real_of(&path).unwrap_or(path)).unwrap()
-    };
-    of_rustc.map(|f| (f.clone(), read(&f))).collect()
-}
-
-#[track_caller]
-fn assert_same(what: &str, made: &BTreeMap<String, Vec<u8>>, plain: &BTreeMap<String, Vec<u8>>) {
-    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(made), names(plain), "{what}");
-    let other: Vec<&String> = plain.keys().filter(|name| made[*name] != plain[*name]).collect();
-    assert!(other.is_empty(), "{what}: other bytes in {other:#?}");
-}
 
 /// Plain cargo, a build through Kiln, and a restored one, all at one place.
 #[track_caller]

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
+use kiln_tests::container::contained;
 use kiln_tests::far::bucket::Bucket;
 use kiln_tests::net::{Lan, Place};
 use kiln_tests::server::{is_alive, kill, wait_until};
@@ -140,10 +141,8 @@ impl Site {
             place(&self.world.at("trust.json"), RULES) + ":ro",
             place(&self.world.at("hosts"), HOSTS) + ":ro",
         ];
-        let apart = ["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"];
-        let call = Call::new(Path::new("/usr/bin/unshare"), Path::new("/"), &apart);
-        let call = call.args(&[self.contain.as_str(), self.image.says("User").as_str().unwrap()]);
-        let call = call.args(&[&self.image.root]).args(&volumes).args(&["--"]);
+        let user = self.image.says("User").as_str().unwrap();
+        let call = contained(&self.contain, user, &self.image.root, &volumes);
         let call = call.args(&self.image.words("Entrypoint"));
         let call = call.args(&["--listen", "0.0.0.0:5456"]);
         let call = self.variables().iter().fold(call, |call, (name, value)| call.env(name, value));

@@ -11,6 +11,7 @@ mod issuer;
 mod pull_requests;
 mod split;
 mod stages;
+mod wheels;
 
 /// The manifest of a package, with more lines behind `[package]`.
 pub(crate) fn manifest(name: &str, more: &str) -> String {
