@@ -33,8 +33,11 @@ mod tokens;
 
 use std::sync::OnceLock;
 
+/// What a target does with an input.
+type Run = fn(&[u8]);
+
 /// A target by its name.
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+const TARGETS: [(&str, Run); 5] = [
     ("args", args::run),
     ("depinfo", depinfo::run),
     ("entries", entries::run),
@@ -42,9 +45,9 @@ const TARGETS: [(&str, fn(&[u8])); 5] = [
     ("tokens", tokens::run),
 ];
 
-static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
+static TARGET: OnceLock<Run> = OnceLock::new();
 
-fn target() -> fn(&[u8]) {
+fn target() -> Run {
     let program = std::env::args_os().next().unwrap_or_default();
     let name = std::path::Path::new(&program).file_name().unwrap_or_default();
     let found = TARGETS.iter().find(|(target, _)| name == *target);
