@@ -83,6 +83,11 @@ impl Notes {
         path.is_file().then_some(Self { path, own: false })
     }
 
+    /// Leaves a note where [`Self::within`] says; without it nothing of the script is kept.
+    pub fn leave(env: &Env, dir: &Path, note: &Note) {
+        let _ = Self::within(env, dir).map(|notes| notes.append(note));
+    }
+
     /// Makes the file for the run of a build script, empty; it goes when this value does.
     ///
     /// # Errors

@@ -74,36 +74,30 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
 
 /// Tells the Kiln around a build script that the tool itself is what it sees.
 fn became(env: &Env, dir: Option<&Path>) {
-    if let Some(notes) = dir.and_then(|dir| Notes::within(env, dir)) {
-        // Without a note nothing of the script is kept.
-        let _ = notes.append(&Note::became());
+    if let Some(dir) = dir {
+        Notes::leave(env, dir, &Note::became());
     }
 }
 
 /// A question to the tool passes through; what it says of itself is noted. The version is told without
 /// it to a build script, when nothing changed since it was asked.
 fn probe(env: &Env, config: &Config, dir: &Path, invocation: &Invocation) -> ExitCode {
-    let notes = Notes::within(env, dir);
-    let tell = |note: &Note| {
-        // Without a note nothing of the script is kept.
-        notes.iter().for_each(|notes| drop(notes.append(note)));
-    };
     let said = probes::version(env, dir, invocation);
     if let Some((said, text)) = said.as_ref().and_then(|said| Some((said, said.text.as_ref()?)))
         && config.mode != Mode::Refresh
     {
-        tell(&Note::read(probes::members_of(said, env, invocation)));
+        Notes::leave(env, dir, &Note::read(probes::members_of(said, env, invocation)));
         say::replay_stdout(text);
         return ExitCode::SUCCESS;
     }
     let become_tool = || {
-        tell(&Note::became());
+        became(env, Some(dir));
         compile::become_tool(&invocation.argv())
     };
     let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
     let telling = invocation.inner.is_none() && invocation.args.iter().any(telling);
     // What a child of this process reads counts for nobody.
-    if said.is_none() && (notes.is_some() || !telling) {
+    if said.is_none() && (!telling || Notes::within(env, dir).is_some()) {
         return become_tool();
     }
     let started_ns = stamp::coarse_now_ns();
@@ -118,7 +112,7 @@ fn probe(env: &Env, config: &Config, dir: &Path, invocation: &Invocation) -> Exi
                     note = Note::read(probes::members_of(&said, env, invocation));
                 }
             }
-            tell(&note);
+            Notes::leave(env, dir, &note);
             compile::exit_as(status)
         }
         Err(_) => become_tool(),
