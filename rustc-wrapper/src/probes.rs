@@ -1,5 +1,5 @@
 //! Questions that build scripts put to the compiler: is this a script's run, what version is it, and
-//! does a compile that failed say something of its source.
+//! does a compile that failed say something of its source; and what a question to the tool itself is answered ([`answer`]).
 //!
 //! A script tries out what the compiler knows. Its tries fail on purpose, and a failure is a result as
 //! good as any, when it is the source that was refused and not this machine that failed. Called by
@@ -7,15 +7,19 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::ExitCode;
 
 use kiln_storage::record::Member;
 
 use crate::args::Invocation;
+use crate::compile;
+use crate::config::Mode;
 use crate::diagnostics::strip_json_ansi;
 use crate::env::Env;
-use crate::notes::absolute;
+use crate::notes::{Note, Notes, absolute};
 use crate::roots::Roots;
 use crate::tool::{self, Said};
+use crate::{say, stamp};
 
 /// What cargo sets for a build script and for no compile.
 const OF_SCRIPTS: &[&str] = &["OUT_DIR", "NUM_JOBS", "OPT_LEVEL", "HOST"];
@@ -25,6 +29,46 @@ const OF_COMPILES: &str = "CARGO_CRATE_NAME";
 /// Whether a build script, or something that it started, asks.
 pub fn is_of_script(env: &Env) -> bool {
     OF_SCRIPTS.iter().all(|name| env.get(name).is_some()) && env.get(OF_COMPILES).is_none()
+}
+
+/// A question to the tool passes through; what it says of itself is noted. The version is told without
+/// it to a build script, when nothing changed since it was asked.
+pub fn answer(env: &Env, mode: Mode, dir: &Path, invocation: &Invocation) -> ExitCode {
+    let said = version(env, dir, invocation);
+    if let Some((said, text)) = said.as_ref().and_then(|said| Some((said, said.text.as_ref()?)))
+        && mode != Mode::Refresh
+    {
+        Notes::leave(env, dir, &Note::read(members_of(said, env, invocation)));
+        say::replay_stdout(text);
+        return ExitCode::SUCCESS;
+    }
+    let become_tool = || {
+        Notes::leave(env, dir, &Note::became());
+        compile::become_tool(&invocation.argv())
+    };
+    let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
+    let telling = invocation.inner.is_none() && invocation.args.iter().any(telling);
+    // What a child of this process reads counts for nobody.
+    if said.is_none() && (!telling || Notes::within(env, dir).is_some()) {
+        return become_tool();
+    }
+    let started_ns = stamp::coarse_now_ns();
+    match compile::probe(&invocation.tool, &invocation.args) {
+        Ok((status, stdout)) => {
+            let mut note = Note::refused("the compiler's version is not known");
+            if let (true, Some(stdout)) = (status.success(), stdout) {
+                tool::note_probe(dir, env, &invocation.tool, &invocation.args, &stdout);
+                let now = version(env, dir, invocation);
+                if let Some(said) = said.filter(|said| said.is_still(now.as_ref())) {
+                    said.keep(&stdout, started_ns);
+                    note = Note::read(members_of(&said, env, invocation));
+                }
+            }
+            Notes::leave(env, dir, &note);
+            compile::exit_as(status)
+        }
+        Err(_) => become_tool(),
+    }
 }
 
 /// Which question for the version this is; both forms of one are one.

@@ -6,15 +6,15 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use kiln_storage::api::{Outcome, ReleaseRequest};
 use kiln_storage::record::Record;
 
-use crate::args::{self, Invocation};
+use crate::args;
 use crate::compile::{self, Finished};
-use crate::config::{BuildScripts, Config, Mode};
+use crate::config::{BuildScripts, Mode};
 use crate::diagnostics::{is_artifact_notice, strip_json_ansi};
 use crate::env::Env;
 use crate::inputs::Unknown;
@@ -31,7 +31,7 @@ use crate::scratch::Scratch;
 use crate::session::{Session, report_bypass};
 use crate::stdin::Source;
 use crate::verify::{self, Fresh};
-use crate::{front, probes, say, stamp, tool, unit};
+use crate::{front, probes, say, stamp, unit};
 
 /// Name of the linker's list in a run's private directory.
 pub const LINK_LIST: &str = "link.d";
@@ -46,7 +46,9 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
     };
     let usable = config.dir.as_deref().filter(|dir| crate::local::create_dir(dir).is_ok());
     let Some(dir) = usable.filter(|_| config.mode != Mode::Off) else {
-        became(env, config.dir.as_deref());
+        if let Some(dir) = &config.dir {
+            Notes::leave(env, dir, &Note::became());
+        }
         return compile::become_tool(argv);
     };
     let invocation = match args::split(argv) {
@@ -55,67 +57,20 @@ pub fn main(env: &Env, argv: &[OsString]) -> ExitCode {
             if !args::is_probe(argv.get(1..).unwrap_or_default()) {
                 report_bypass(env, &config, dir, &bypass, None);
             }
-            became(env, Some(dir));
+            Notes::leave(env, dir, &Note::became());
             return compile::become_tool(argv);
         }
     };
     if args::is_probe(&invocation.args) {
-        return probe(env, &config, dir, &invocation);
+        return probes::answer(env, config.mode, dir, &invocation);
     }
     match Session::open(env, &config, dir, invocation) {
         Ok(mut session) => unit(&mut session, argv),
         Err(refused) => {
             report_bypass(env, &config, dir, &refused.bypass, refused.parsed.as_ref());
-            became(env, Some(dir));
+            Notes::leave(env, dir, &Note::became());
             hand_over(argv, refused.source)
         }
-    }
-}
-
-/// Tells the Kiln around a build script that the tool itself is what it sees.
-fn became(env: &Env, dir: Option<&Path>) {
-    if let Some(dir) = dir {
-        Notes::leave(env, dir, &Note::became());
-    }
-}
-
-/// A question to the tool passes through; what it says of itself is noted. The version is told without
-/// it to a build script, when nothing changed since it was asked.
-fn probe(env: &Env, config: &Config, dir: &Path, invocation: &Invocation) -> ExitCode {
-    let said = probes::version(env, dir, invocation);
-    if let Some((said, text)) = said.as_ref().and_then(|said| Some((said, said.text.as_ref()?)))
-        && config.mode != Mode::Refresh
-    {
-        Notes::leave(env, dir, &Note::read(probes::members_of(said, env, invocation)));
-        say::replay_stdout(text);
-        return ExitCode::SUCCESS;
-    }
-    let become_tool = || {
-        became(env, Some(dir));
-        compile::become_tool(&invocation.argv())
-    };
-    let telling = |arg: &OsString| arg == "-vV" || arg == "--print=sysroot";
-    let telling = invocation.inner.is_none() && invocation.args.iter().any(telling);
-    // What a child of this process reads counts for nobody.
-    if said.is_none() && (!telling || Notes::within(env, dir).is_some()) {
-        return become_tool();
-    }
-    let started_ns = stamp::coarse_now_ns();
-    match compile::probe(&invocation.tool, &invocation.args) {
-        Ok((status, stdout)) => {
-            let mut note = Note::refused("the compiler's version is not known");
-            if let (true, Some(stdout)) = (status.success(), stdout) {
-                tool::note_probe(dir, env, &invocation.tool, &invocation.args, &stdout);
-                let now = probes::version(env, dir, invocation);
-                if let Some(said) = said.filter(|said| said.is_still(now.as_ref())) {
-                    said.keep(&stdout, started_ns);
-                    note = Note::read(probes::members_of(&said, env, invocation));
-                }
-            }
-            Notes::leave(env, dir, &note);
-            compile::exit_as(status)
-        }
-        Err(_) => become_tool(),
     }
 }
 
@@ -212,7 +167,7 @@ fn make(
         Ok(finished) => finished,
         Err(_) => {
             turn.end(session, &ReleaseRequest::Abandoned);
-            became(session.env, Some(session.dir));
+            Notes::leave(session.env, session.dir, &Note::became());
             return hand_over(argv, session.source.take());
         }
     };
