@@ -103,7 +103,7 @@ pub const AHEAD_BATCH: usize = 512;
 pub const AHEAD_FIRST_BATCH: usize = 8;
 
 /// See [`AHEAD_FIRST_BATCH`].
-pub const AHEAD_GROWTH: usize = 4;
+pub const AHEAD_GROWTH: usize = 8;
 
 /// Most results in a note of what a job used.
 pub const MAX_AHEAD_RESULTS: usize = 5000;
