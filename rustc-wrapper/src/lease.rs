@@ -111,11 +111,13 @@ impl Turn {
 
     /// Gets the lease, or waits for who has it.
     pub(crate) fn next(&mut self, engine: &mut Engine<'_>) -> Step {
-        self.narrow(engine);
-        let step = match self.key {
-            _ if self.hold.is_some() => Step::Compile,
-            Some(key) if self.known.len() < MAX_LEASE_LOOKUPS => self.ask(engine, key),
-            _ => Step::Compile,
+        let asks = self.hold.is_none() && self.known.len() < MAX_LEASE_LOOKUPS;
+        let step = match self.key.filter(|_| asks) {
+            Some(key) => {
+                let key = self.narrow(engine, key);
+                self.ask(engine, key)
+            }
+            None => Step::Compile,
         };
         if self.has_waited() {
             engine.end_phase("wait");
@@ -131,10 +133,11 @@ impl Turn {
     }
 
     /// What was told last does not hold here: from now on only those are waited for that differ in the same way.
-    fn narrow(&mut self, engine: &Engine<'_>) {
-        if let (Some(key), Some(told)) = (self.key, self.known.last()) {
-            self.key = key::narrowed(engine, key, told).or(self.key);
-        }
+    fn narrow(&mut self, engine: &Engine<'_>, key: LeaseKey) -> LeaseKey {
+        let told = self.known.last();
+        let key = told.and_then(|told| key::narrowed(engine, key, told)).unwrap_or(key);
+        self.key = Some(key);
+        key
     }
 
     /// A compile begins, for whatever reason: a token is taken in place of one that was given back, or what others owe

@@ -21,7 +21,7 @@ use kiln_storage::{LeaseKey, ResultKey};
 use self::shares::Shares;
 use self::unit::{Holding, Poll, Unit, Waiting};
 use super::id::{Ids, LeaseId};
-use crate::limits::{MAX_HELD_LEASES, MAX_LEASE_WATCHERS};
+use crate::limits::MAX_LEASE_WATCHERS;
 
 /// A unit of a scope, named by the scope's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -206,7 +206,7 @@ impl State {
     pub(crate) fn ask(&mut self, question: Question, now: Duration) -> Asked {
         self.tick(now);
         let place = question.place.clone();
-        let full = self.shares.has_enough(&place.scope, MAX_HELD_LEASES);
+        let full = self.shares.has_enough(&place.scope, self.by_id.len());
         if !self.units.contains_key(&place) && (full || !self.has_room()) {
             return Asked::Now(self.says(LeaseResponse::Free));
         }
@@ -292,7 +292,7 @@ impl State {
                 }
                 (false, None) => held,
             }
-        } else if self.shares.has_enough(&place.scope, MAX_HELD_LEASES) {
+        } else if self.shares.has_enough(&place.scope, self.by_id.len()) {
             LeaseResponse::Free
         } else {
             unit.name = name;

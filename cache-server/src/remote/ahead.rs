@@ -94,7 +94,7 @@ impl Ahead {
     }
 
     /// Of what a job's note names, only these are still to come.
-    fn comes(&self, key: &Key, names: &[ResultName]) {
+    fn comes<'a>(&self, key: &Key, names: impl IntoIterator<Item = &'a ResultName>) {
         self.with(key, |job| job.ready.send_replace(Ready::but(names)));
     }
 
@@ -194,7 +194,7 @@ pub(crate) fn note_used(service: &Service, scope: &str, events: &[Event]) {
 async fn run(service: Service, own: Scoped, key: Key) {
     let Some(edge) = &service.edge else { return };
     let begun = records_of(&service, edge, &own, &key).await;
-    edge.ahead.comes(&key, &[]);
+    edge.ahead.comes(&key, []);
     let Some(Begun { names, budget, opened }) = begun else { return };
     let Some((blobs, of_result)) = blobs_of(&service, &own, &names).await else { return };
     let fetcher = Arc::new(Fetcher { service: service.clone(), key, of_result });
@@ -323,7 +323,7 @@ async fn records_of(service: &Service, edge: &Edge, own: &Scoped, key: &Key) -> 
             error.tell(&service.log, format_args!("results from afar"));
             return None;
         }
-        edge.ahead.comes(key, &batches[here..].concat());
+        edge.ahead.comes(key, batches[here..].iter().flatten());
         here += 1;
     }
     Some(Begun { names, budget, opened })

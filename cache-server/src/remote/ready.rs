@@ -16,8 +16,8 @@ pub(crate) struct Ready {
 
 impl Ready {
     /// When these are still to come.
-    pub(crate) fn but(names: &[ResultName]) -> Self {
-        Self { coming: Some(names.iter().map(|name| name.unit).collect()) }
+    pub(crate) fn but<'a>(names: impl IntoIterator<Item = &'a ResultName>) -> Self {
+        Self { coming: Some(names.into_iter().map(|name| name.unit).collect()) }
     }
 
     /// Whether nothing more comes for these units.

@@ -14,7 +14,7 @@ use super::{Job, Known};
 use crate::history::chunk::Kept;
 
 /// Kinds of units: the program of a build script, and its run.
-const PROGRAM: &str = "build-script";
+pub(super) const PROGRAM: &str = "build-script";
 const RUN: &str = "build-script run";
 
 /// Name and version of a package.

@@ -2,9 +2,9 @@
 //!
 //! It answers four questions: did the cache work, in which job, why not, and what would help. Figures come from the
 //! sums that the history keeps with each job and are exact; lists come from the events and are bounded.
-//! `twice` finds what more than one job compiled (`cfgs`: whether a build script said a `--cfg`), `verdict` says where the cache did not pay, and [`markdown`]
-//! writes it for the summary of a step. Called by the routes of runs; the command line has
-//! [`markdown`] write with its own words.
+//! `twice` finds what more than one job compiled (`cfgs`: whether a build script said a `--cfg`), `verdict` says where
+//! the cache did not pay, and [`markdown`] writes it for the summary of a step. Called by the routes of runs; the command
+//! line has [`markdown`] write with its own words.
 
 mod cfgs;
 mod details;

@@ -360,7 +360,7 @@ fn origin<'g, 'a>(
 fn is_script_of(one: &Again<'_>, run: &Again<'_>) -> bool {
     let (script, of) = (&one.compile.event.unit, &run.compile.event.unit);
     one.compile.job == run.compile.job
-        && script.kind == "build-script"
+        && script.kind == cfgs::PROGRAM
         && (&script.crate_name, &script.version) == (&of.crate_name, &of.version)
 }
 

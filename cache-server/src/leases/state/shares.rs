@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// How many there are, in each scope that has one and in all.
+use crate::limits::MAX_HELD_LEASES;
+
+/// How many there are in each scope that has one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
     each: HashMap<Arc<str>, usize>,
-    all: usize,
 }
 
 impl Shares {
     /// One more in a scope.
     pub(super) fn begins(&mut self, scope: &Arc<str>) {
         *self.each.entry(scope.clone()).or_default() += 1;
-        self.all += 1;
     }
 
     /// One less in a scope.
@@ -25,19 +25,17 @@ impl Shares {
         if *has == 0 {
             self.each.remove(scope);
         }
-        self.all = self.all.saturating_sub(1);
     }
 
-    /// Whether a scope gets no more of so many: it has as many as are left. One alone gets half of them, the next one half
-    /// of the rest.
-    pub(super) fn has_enough(&self, scope: &str, most: usize) -> bool {
-        self.each.get(scope).copied().unwrap_or_default() >= most.saturating_sub(self.all)
+    /// Whether a scope gets no more when there are so many in all: it has as many as are left. One alone gets half of
+    /// them, the next one half of the rest.
+    pub(super) fn has_enough(&self, scope: &str, all: usize) -> bool {
+        self.each.get(scope).copied().unwrap_or_default() >= MAX_HELD_LEASES.saturating_sub(all)
     }
 
     /// Scopes that have one, and how many there are in all.
     #[cfg(test)]
     pub(super) fn counted(&self) -> (usize, usize) {
-        assert_eq!(self.each.values().sum::<usize>(), self.all);
-        (self.each.len(), self.all)
+        (self.each.len(), self.each.values().sum())
     }
 }
