@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
+pub(crate) use self::ledger::Place;
 use self::ledger::{Booked, Ledger};
 use crate::env::Env;
 use crate::observe::rules::JOBSERVER;
@@ -101,6 +102,13 @@ impl Jobserver {
                 return;
             }
         }
+    }
+
+    /// A place among those who compile. Where more tokens are owed than may be it is waited for, so long at most and
+    /// until it is over; none then, and where cargo itself starts so many.
+    pub(crate) fn place(&self, within: Duration, is_over: impl Fn() -> bool) -> Option<Place> {
+        let began = std::time::Instant::now();
+        self.ledger.place(|| is_over() || began.elapsed() >= within, || self.read_one())
     }
 
     /// Repays tokens that processes owe that have ended, as far as tokens are idle.

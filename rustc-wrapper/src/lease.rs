@@ -27,8 +27,8 @@ use crate::client::ClientError;
 use crate::config::{Leases, Mode};
 use crate::engine::Engine;
 use crate::inputs::Unknown;
-use crate::jobserver::{Given, Jobserver};
-use crate::limits::{LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, TOKEN_WAIT};
+use crate::jobserver::{Given, Jobserver, Place};
+use crate::limits::{LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, PLACE_WAIT, TOKEN_WAIT};
 
 /// What a unit that was no hit does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub(crate) struct Turn {
     known: Vec<ResultKey>,
     jobserver: Option<Jobserver>,
     given: Option<Given>,
+    /// Of those who compile, or may have to.
+    place: Option<Place>,
     hold: Option<Hold>,
     /// How long others were waited for.
     waited: Duration,
@@ -114,6 +116,8 @@ impl Turn {
         let asks = self.hold.is_none() && self.known.len() < MAX_LEASE_LOOKUPS;
         let step = match self.key.filter(|_| asks) {
             Some(key) => {
+                // Who could not compile yet leaves the lease to others.
+                self.take_place(engine);
                 let key = self.narrow(engine, key);
                 self.ask(engine, key)
             }
@@ -143,10 +147,25 @@ impl Turn {
     /// A compile begins, for whatever reason: a token is taken in place of one that was given back, or what others owe
     /// is repaid.
     pub(crate) fn compiles(&mut self, engine: &Engine<'_>) {
+        self.take_place(engine);
         match (self.given.take(), &self.jobserver) {
             (Some(given), Some(jobserver)) => jobserver.take_back(given, TOKEN_WAIT),
-            _ => Jobserver::of_cargo(engine.env, engine.dir).iter().for_each(Jobserver::repay),
+            (_, jobserver) => jobserver.iter().for_each(Jobserver::repay),
         }
+    }
+
+    fn take_place(&mut self, engine: &Engine<'_>) {
+        if self.place.is_none() {
+            let jobserver = self.jobserver(engine);
+            self.place = jobserver.and_then(|own| own.place(PLACE_WAIT, || is_left(engine)));
+        }
+    }
+
+    fn jobserver(&mut self, engine: &Engine<'_>) -> Option<&Jobserver> {
+        if self.jobserver.is_none() {
+            self.jobserver = Jobserver::of_cargo(engine.env, engine.dir);
+        }
+        self.jobserver.as_ref()
     }
 
     fn ask(&mut self, engine: &mut Engine<'_>, key: LeaseKey) -> Step {
@@ -238,12 +257,11 @@ impl Turn {
         }
     }
 
+    /// Gives the token and the place to others, before a wait.
     fn give(&mut self, engine: &Engine<'_>) {
+        self.place = None;
         if self.given.is_none() {
-            if self.jobserver.is_none() {
-                self.jobserver = Jobserver::of_cargo(engine.env, engine.dir);
-            }
-            self.given = self.jobserver.as_ref().and_then(Jobserver::give);
+            self.given = self.jobserver(engine).and_then(Jobserver::give);
         }
     }
 

@@ -6,11 +6,13 @@
 //! token is owed, for cargo gives it back a second time when it sees the giver end. Whoever would give a token
 //! back while one is owed takes over that file instead, and nothing is written; whoever is about to compile
 //! reads a token that is idle and removes a file. So as many are at work as cargo counts, and more only by what
-//! is owed, which [`Ledger::most`] bounds.
+//! is owed. Many may wait at a time, and leave at a time when what they wait for is stored at once; so whoever is
+//! about to compile takes one of so many places first, and waits for one while too much is owed ([`Ledger::place`]).
 //!
 //! One lock on the directory orders all of this among the processes of a machine. It is held for a few system
 //! calls.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -24,6 +26,12 @@ use crate::limits::LEDGER_WAIT;
 const LEDGERS: &str = "jobserver";
 /// The lock of one of them.
 const LOCK: &str = "lock";
+/// The places of those who compile.
+const PLACES: &str = "places";
+/// Most of them, however many jobs cargo has.
+const MAX_PLACES: usize = 1024;
+/// Between two looks for a free one.
+const PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// Between two tries to get it.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Most ledgers that are looked at when one is made, to remove those of jobservers that are gone.
@@ -44,6 +52,13 @@ pub(super) struct Booked {
     _file: File,
 }
 
+/// A place among those who compile. Dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Locked as long as it is there.
+    _file: File,
+}
+
 impl Ledger {
     /// The ledger of a jobserver with a name that ends in the number and the start of the process that made it.
     /// Nothing is written before something is given.
@@ -54,6 +69,42 @@ impl Ledger {
     /// Most tokens that are given and not taken again, those that are owed with those of who waits.
     pub(super) fn most(&self) -> usize {
         (2 * self.jobs).max(4)
+    }
+
+    /// Most tokens that are owed before nobody else begins to compile.
+    fn most_owed(&self) -> usize {
+        (self.jobs / 2).max(1)
+    }
+
+    /// A place among those who compile; waited for while there is none and more tokens are owed than may be, until it
+    /// is over for another reason. None then, and where cargo starts that many by itself.
+    pub(super) fn place(
+        &self,
+        is_over: impl Fn() -> bool,
+        read: impl Fn() -> io::Result<bool>,
+    ) -> Option<Place> {
+        let places = self.path.join(PLACES);
+        if !places.is_dir() {
+            self.make().ok()?;
+        }
+        let most = (self.jobs + self.most_owed()).min(MAX_PLACES);
+        loop {
+            let free = (0..most).find_map(|number| take_place(&places.join(number.to_string())));
+            if free.is_some() {
+                return free;
+            }
+            self.repay(&read);
+            if is_over() || self.owed() <= self.most_owed() {
+                return None;
+            }
+            sleep(PLACE_PAUSE);
+        }
+    }
+
+    /// How many tokens are owed; none where that cannot be told.
+    fn owed(&self) -> usize {
+        let Some(_lock) = self.lock() else { return 0 };
+        self.entries().iter().filter(|path| take_over(path).is_some()).count()
     }
 
     /// Books a token, and writes it to the jobserver unless one is owed already. None when it is not given.
@@ -129,13 +180,14 @@ impl Ledger {
 
     fn entries(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let paths = entries.take(self.most() + 1).map(|entry| entry.path());
-        paths.filter(|path| path.file_name().is_some_and(|name| name != LOCK)).collect()
+        let own = |name: &OsStr| name == LOCK || name == PLACES;
+        let booked = entries.filter(|entry| !own(&entry.file_name()));
+        booked.take(self.most() + 1).map(|entry| entry.path()).collect()
     }
 
     /// Makes the directory, and removes those of jobservers whose cargo is gone.
     fn make(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(self.path.join(PLACES))?;
         let all = self.path.parent().map(std::fs::read_dir).transpose()?;
         for entry in all.into_iter().flatten().flatten().take(MAX_SWEPT) {
             if entry.file_name().to_str().is_some_and(is_gone) {
@@ -153,6 +205,12 @@ fn take_over(path: &Path) -> Option<Booked> {
         Ok(()) => Some(Booked { path: path.to_owned(), _file: file }),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
+}
+
+/// A place that nobody has.
+fn take_place(path: &Path) -> Option<Place> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
+    file.try_lock().is_ok().then_some(Place { _file: file })
 }
 
 /// Whether the process is gone that a ledger's name ends in.

@@ -48,7 +48,8 @@ impl Pipes {
     fn booked(&self) -> usize {
         let ledgers = std::fs::read_dir(self.dir.path().join("jobserver")).into_iter().flatten();
         let files = ledgers.flatten().flat_map(|dir| std::fs::read_dir(dir.path()).unwrap());
-        files.flatten().filter(|file| file.file_name() != "lock").count()
+        let is_own = |name: &std::ffi::OsStr| name == "lock" || name == "places";
+        files.flatten().filter(|file| !is_own(&file.file_name())).count()
     }
 }
 
@@ -125,6 +126,57 @@ fn so_many_are_given_and_no_more() {
         given.into_iter().for_each(|given| jobserver.take_back(given, SHORT));
         assert_eq!((pipes.idle(), pipes.booked()), (0, 0));
     }
+}
+
+/// So many tokens are owed, of which cargo has made crates that run.
+fn owe(pipes: &Pipes, jobserver: &Jobserver, tokens: usize) {
+    let given: Vec<Given> = (0..tokens).map(|_| jobserver.give().unwrap()).collect();
+    drop(given);
+    while pipes.idle() > 0 {
+        assert!(jobserver.read_one().unwrap());
+    }
+    assert_eq!(pipes.booked(), tokens);
+}
+
+#[test]
+fn while_much_is_owed_no_more_compile_than_there_are_places() {
+    for (jobs, most) in [(1, 2), (2, 3), (8, 12)] {
+        let pipes = Pipes::new();
+        let jobserver = pipes.jobserver(jobs);
+        owe(&pipes, &jobserver, (2 * jobs).max(4));
+        let place = |within| jobserver.place(within, || false);
+        let mut places: Vec<Place> = (0..64).map_while(|_| place(Duration::ZERO)).collect();
+        assert_eq!(places.len(), most);
+        let long = Duration::from_secs(3600);
+        assert!(jobserver.place(long, || true).is_none(), "nobody wants it any more");
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| place(long));
+            drop(places.pop());
+            assert!(next.join().unwrap().is_some(), "one has ended");
+        });
+    }
+}
+
+#[test]
+fn who_waits_for_a_place_repays_and_goes_on_when_little_is_owed() {
+    let pipes = Pipes::new();
+    let jobserver = pipes.jobserver(1);
+    owe(&pipes, &jobserver, 3);
+    let places = [(); 2].map(|()| jobserver.place(Duration::ZERO, || false).unwrap());
+    pipes.put();
+    pipes.put();
+    assert!(jobserver.place(Duration::from_secs(3600), || false).is_none());
+    assert_eq!((pipes.idle(), pipes.booked()), (0, 1));
+    drop(places);
+}
+
+#[test]
+fn what_cargo_starts_by_itself_is_not_held_up() {
+    let pipes = Pipes::new();
+    let jobserver = pipes.jobserver(1);
+    let long = Duration::from_secs(3600);
+    let places: Vec<Place> = (0..64).map_while(|_| jobserver.place(long, || false)).collect();
+    assert_eq!(places.len(), 2, "whatever the number of jobs is taken for");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use kiln_tests::far::Shared;
 use kiln_tests::server::{Gate, kill, wait_until};
@@ -71,7 +72,8 @@ fn booked(machine: &Machine) -> usize {
     let dir = machine.world.kiln_dir().join("jobserver");
     let ledgers = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let files = ledgers.flat_map(|dir| std::fs::read_dir(dir.path()).into_iter().flatten());
-    files.flatten().filter(|file| file.file_name() != "lock").count()
+    let is_own = |name: &std::ffi::OsStr| name == "lock" || name == "places";
+    files.flatten().filter(|file| !is_own(&file.file_name())).count()
 }
 
 /// A crate that one machine compiles as long as the gate is held, while another waits for it.
@@ -139,6 +141,36 @@ fn a_waiter_that_is_killed_owes_its_token() {
     assert_eq!((tokens.idle(), booked(&second)), (1, 1));
     compile(&second, LIBRARIES[1], &tokens.flags()).spawn().wait().ok();
     assert_eq!((tokens.idle(), booked(&second)), (0, 0));
+}
+
+/// Three that wait for the same crate leave at the same time, and cargo has three tokens too many: of what it starts
+/// with them so many compile as it has jobs, and one more.
+#[test]
+fn after_many_have_joined_no_more_compile_than_there_are_places() {
+    let Held { shared, second, first: _first, job, held, _gate } = Held::new();
+    let tokens = Tokens::new(0);
+    let compile = |krate| compile(&second, krate, &tokens.flags()).env("CARGO_BUILD_JOBS", "1");
+    let waiters = [(); 3].map(|()| compile(KRATE).spawn());
+    wait_until("their tokens are given", || tokens.idle() == 3);
+    (0..3).for_each(|_| tokens.take());
+    drop(held);
+    job.wait().ok();
+    waiters.into_iter().for_each(|waiter| drop(waiter.wait().ok()));
+    assert_eq!((tokens.idle(), booked(&second)), (0, 3));
+    let gates = [1, 2, 3].map(|n| Gate::new(&second.world.bin(), LIBRARIES[n]));
+    let mut running = vec![compile(LIBRARIES[1]).spawn()];
+    let one = gates[0].wait();
+    running.push(compile(LIBRARIES[2]).spawn());
+    let other = gates[1].wait();
+    running.push(compile(LIBRARIES[3]).spawn());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(leases(&address(&shared)).len(), 2, "nobody who cannot compile has a lease");
+    assert!(!second.began(LIBRARIES[3]));
+    drop(one);
+    let third = gates[2].wait();
+    drop((other, third));
+    running.into_iter().for_each(|compile| drop(compile.wait().ok()));
+    assert_eq!(leases(&address(&shared)).len(), 0);
 }
 
 #[test]
