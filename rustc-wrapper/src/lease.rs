@@ -169,16 +169,17 @@ impl Turn {
     }
 
     fn ask(&mut self, engine: &mut Engine<'_>, key: LeaseKey) -> Step {
-        let mut wait = Duration::ZERO;
+        let (mut wait, mut over_ms) = (Duration::ZERO, None);
         loop {
             let began = Instant::now();
-            let answer = self.question(engine, key, wait);
+            let answer = self.question(engine, key, (wait, over_ms));
             if !wait.is_zero() {
                 self.waited += began.elapsed();
             }
-            match answer {
+            let holder = match answer {
                 Some(LeaseResponse::Stored { result }) => {
                     self.known.push(result);
+                    self.abandoned = None;
                     return Step::LookUp;
                 }
                 Some(LeaseResponse::Granted { id }) => {
@@ -190,24 +191,35 @@ impl Turn {
                     };
                 }
                 Some(LeaseResponse::Held { .. }) if is_left(engine) => return Step::Leave,
-                Some(LeaseResponse::Held { holder }) => match self.patience(engine, &holder) {
-                    Patience::Wait(longest) => wait = longest.min(LEASE_TURN),
-                    Patience::Compile(why) => {
-                        self.abandoned = Some(why);
-                        return Step::Compile;
-                    }
-                },
-                Some(LeaseResponse::Free) => {
-                    self.abandoned = self.has_waited().then(|| "it failed elsewhere".to_owned());
-                    return Step::Compile;
+                Some(LeaseResponse::Held { holder }) => holder,
+                Some(LeaseResponse::Free) => return self.gives_up("it failed elsewhere"),
+                None => return self.gives_up("the server left"),
+            };
+            // An older server does not know what it is to take over.
+            let is_kept = over_ms.take().is_some_and(|age| holder.age_ms >= age);
+            match self.patience(engine, &holder) {
+                Patience::Wait(longest) => {
+                    wait = longest.min(LEASE_TURN);
+                    self.give(engine);
                 }
-                None => {
-                    self.abandoned = self.has_waited().then(|| "the server left".to_owned());
+                Patience::TakeOver(why) if !is_kept => {
+                    self.abandoned = Some(why);
+                    (wait, over_ms) = (Duration::ZERO, Some(holder.age_ms));
+                }
+                Patience::TakeOver(why) | Patience::Compile(why) => {
+                    self.abandoned = Some(why);
                     return Step::Compile;
                 }
             }
-            self.give(engine);
         }
+    }
+
+    /// Compiles after all, for this reason where it has waited and there is no better one.
+    fn gives_up(&mut self, why: &str) -> Step {
+        if self.has_waited() && self.abandoned.is_none() {
+            self.abandoned = Some(why.to_owned());
+        }
+        Step::Compile
     }
 
     /// One question; none when the server does not answer it.
@@ -215,7 +227,7 @@ impl Turn {
         &self,
         engine: &mut Engine<'_>,
         key: LeaseKey,
-        wait: Duration,
+        (wait, over_ms): (Duration, Option<u64>),
     ) -> Option<LeaseResponse> {
         let request = LeaseRequest {
             key,
@@ -225,6 +237,7 @@ impl Turn {
             job: engine.event.job.clone(),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             known: self.known.clone(),
+            over_ms,
         };
         let began = Instant::now();
         let client = engine.connect().ok()?;

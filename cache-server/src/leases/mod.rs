@@ -215,7 +215,7 @@ fn wait_of(request: &LeaseRequest) -> Duration {
 }
 
 fn question(scope: &str, request: LeaseRequest) -> Question {
-    let LeaseRequest { key, asker, unit, run, job, wait_ms, known } = request;
+    let LeaseRequest { key, asker, unit, run, job, wait_ms, known, over_ms } = request;
     let name = |text: &str| bounded_name(text, MAX_KEPT_TEXT_BYTES);
     Question {
         place: Place { scope: Arc::from(scope), key },
@@ -232,6 +232,7 @@ fn question(scope: &str, request: LeaseRequest) -> Question {
         },
         known,
         waits: wait_ms > 0,
+        over: over_ms.map(Duration::from_millis),
     }
 }
 

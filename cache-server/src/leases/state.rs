@@ -8,6 +8,7 @@
 
 mod shares;
 mod unit;
+mod watch;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use kiln_storage::{LeaseKey, ResultKey};
 use self::shares::Shares;
 use self::unit::{Holding, Poll, Unit, Waiting};
 use super::id::{Ids, LeaseId};
-use crate::limits::MAX_LEASE_WATCHERS;
 
 /// A unit of a scope, named by the scope's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,6 +49,8 @@ pub(crate) struct Question {
     pub known: Vec<ResultKey>,
     /// Whether the answer may take time.
     pub waits: bool,
+    /// It takes the lease over from who has had it for so long.
+    pub over: Option<Duration>,
 }
 
 /// Names a question that waits.
@@ -217,38 +219,6 @@ impl State {
         }
     }
 
-    /// Whether there is something to wait for, or to tell, for who looks on and knows these results.
-    pub(crate) fn is_known(&self, place: &Place, known: &[ResultKey], now: Duration) -> bool {
-        let tells = |unit: &Unit| unit.holding.is_some() || unit.news(known, now).is_some();
-        self.units.get(place).is_some_and(tells)
-    }
-
-    /// Somebody asks who never gets the lease: waits as long as somebody else has it.
-    pub(crate) fn watch(
-        &mut self,
-        place: &Place,
-        (known, waits): (Vec<ResultKey>, bool),
-        now: Duration,
-    ) -> Asked {
-        self.tick(now);
-        let Some(unit) = self.units.get_mut(place).filter(|unit| !unit.free) else {
-            return Asked::Now(self.says(LeaseResponse::Free));
-        };
-        let answer = match (unit.news(&known, now), &unit.holding) {
-            (Some(result), _) => LeaseResponse::Stored { result },
-            (None, Some(holding)) if !waits => LeaseResponse::Held { holder: holding.shown(now) },
-            (None, Some(_)) if unit.watching.len() < MAX_LEASE_WATCHERS => {
-                let ticket = Ticket(self.next_ticket);
-                self.next_ticket += 1;
-                self.waiting += 1;
-                unit.watching.push((ticket, known));
-                return Asked::Later(ticket);
-            }
-            (None, _) => LeaseResponse::Free,
-        };
-        Asked::Now(self.says(answer))
-    }
-
     /// Makes room for one more unit by forgetting the one that would be forgotten next.
     fn has_room(&mut self) -> bool {
         if self.units.len() < MAX_LEASES {
@@ -260,7 +230,7 @@ impl State {
     }
 
     fn asked(&mut self, unit: &mut Unit, question: Question, now: Duration) -> Asked {
-        let Question { place, asker, unit: name, known, waits } = question;
+        let Question { place, asker, unit: name, known, waits, over } = question;
         if let Some(holding) = &mut unit.holding
             && holding.asker.name == asker.name
         {
@@ -270,6 +240,13 @@ impl State {
             return Asked::Now(LeaseResponse::Granted { id: holding.id.to_string() });
         }
         let turn = self.take_turn(unit, &asker, now);
+        let is_over = |age| unit.holding.as_ref().is_some_and(|held| held.age(now) >= age);
+        let takes_over = over.is_some_and(is_over);
+        if takes_over {
+            self.totals.lost += 1;
+            self.end(unit);
+            unit.failed(now);
+        }
         let answer = if unit.free {
             LeaseResponse::Free
         } else if let Some(result) = unit.news(&known, now) {
@@ -298,6 +275,9 @@ impl State {
             unit.name = name;
             self.grant(unit, (&place, asker), None, now)
         };
+        if takes_over && unit.holding.is_none() {
+            self.pass_on(unit, &place, now);
+        }
         Asked::Now(answer)
     }
 

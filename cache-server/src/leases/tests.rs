@@ -30,6 +30,7 @@ fn request(unit: usize, asker: &str) -> LeaseRequest {
         job: asker.to_owned(),
         wait_ms: 60_000,
         known: Vec::new(),
+        over_ms: None,
     }
 }
 

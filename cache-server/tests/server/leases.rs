@@ -25,6 +25,7 @@ pub(crate) fn request(unit: &str, asker: &str) -> LeaseRequest {
         job: asker.to_owned(),
         wait_ms: 20_000,
         known: Vec::new(),
+        over_ms: None,
     }
 }
 

@@ -77,6 +77,7 @@ impl Marked {
             job: "j".to_owned(),
             wait_ms: 0,
             known: Vec::new(),
+            over_ms: None,
         }
     }
 

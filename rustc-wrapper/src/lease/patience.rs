@@ -24,6 +24,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(super) enum Patience {
     /// To wait so long at most.
     Wait(Duration),
+    /// To have the lease in place of the holder, and why. Others who wait then wait for this one.
+    TakeOver(String),
     /// To compile, and why.
     Compile(String),
 }
@@ -38,7 +40,7 @@ pub(super) fn patience(cost: Option<Duration>, holder: &Holder, waited: Duration
         let due = cost.saturating_mul(2) + SLACK;
         return match due.checked_sub(age).filter(|rest| !rest.is_zero()) {
             Some(rest) => Patience::Wait(rest.min(left)),
-            None => Patience::Compile(format!(
+            None => Patience::TakeOver(format!(
                 "{} takes {:.1} s for what took {:.1} s",
                 holder.job,
                 age.as_secs_f64(),
@@ -48,7 +50,7 @@ pub(super) fn patience(cost: Option<Duration>, holder: &Holder, waited: Duration
     }
     let is_silent = Duration::from_millis(holder.silent_ms) > SILENCE;
     if age > STALL_AGE && (is_silent || holder.cpu_ms.saturating_mul(STALLED) < holder.age_ms) {
-        return Patience::Compile(format!("{} does not get on with it", holder.job));
+        return Patience::TakeOver(format!("{} does not get on with it", holder.job));
     }
     Patience::Wait(left)
 }
@@ -66,26 +68,26 @@ mod tests {
         Holder { job, age_ms: age_s * 1000, cpu_ms: cpu_s * 1000, ..Holder::default() }
     }
 
-    fn is_compile(patience: &Patience) -> bool {
-        matches!(patience, Patience::Compile(_))
+    fn is_take_over(patience: &Patience) -> bool {
+        matches!(patience, Patience::TakeOver(_))
     }
 
     #[test]
     fn a_holder_gets_twice_what_the_unit_cost() {
         assert_eq!(patience(Some(s(10)), &holder(0, 0), s(0)), Patience::Wait(s(21)));
         assert_eq!(patience(Some(s(10)), &holder(15, 0), s(3)), Patience::Wait(s(6)));
-        assert!(is_compile(&patience(Some(s(10)), &holder(21, 20), s(3))));
+        assert!(is_take_over(&patience(Some(s(10)), &holder(21, 20), s(3))));
     }
 
     #[test]
     fn what_was_never_made_is_waited_for_while_it_is_worked_on() {
         assert_eq!(patience(None, &holder(1, 0), s(0)), Patience::Wait(LONGEST));
         assert_eq!(patience(None, &holder(300, 200), s(100)), Patience::Wait(s(500)));
-        assert!(is_compile(&patience(None, &holder(300, 2), s(100))));
+        assert!(is_take_over(&patience(None, &holder(300, 2), s(100))));
         let silent = Holder { silent_ms: 8000, ..holder(300, 200) };
-        assert!(is_compile(&patience(None, &silent, s(100))));
+        assert!(is_take_over(&patience(None, &silent, s(100))));
         let young = Holder { silent_ms: 8000, ..holder(9, 0) };
-        assert!(!is_compile(&patience(None, &young, s(9))));
+        assert!(!is_take_over(&patience(None, &young, s(9))));
     }
 
     #[test]
@@ -93,7 +95,7 @@ mod tests {
         let costly = Some(s(3600));
         assert_eq!(patience(costly, &holder(5, 5), LONGEST - s(1)), Patience::Wait(s(1)));
         for cost in [None, costly] {
-            assert!(is_compile(&patience(cost, &holder(5, 5), LONGEST)));
+            assert!(matches!(patience(cost, &holder(5, 5), LONGEST), Patience::Compile(_)));
         }
     }
 }

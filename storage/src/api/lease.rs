@@ -32,6 +32,10 @@ pub struct LeaseRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub known: Vec<ResultKey>,
+    /// The lease is taken over from whoever has had it for so long or longer, milliseconds: it takes too long. That counts
+    /// as a failure of the other. Who never gets a lease takes none over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_ms: Option<u64>,
 }
 
 /// What is to be done about a unit.

@@ -285,6 +285,7 @@ fn lease_request() -> LeaseRequest {
         job: "j".into(),
         wait_ms: 0,
         known: Vec::new(),
+        over_ms: None,
     }
 }
 

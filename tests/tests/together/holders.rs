@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+use std::time::Duration;
+
 use kiln_tests::far::{Mode, Relay, Shared};
 use kiln_tests::mount::Mount;
 use kiln_tests::server::{Gate, kill, parent_of, wait_until};
@@ -56,6 +58,33 @@ fn a_job_that_is_stopped_is_not_waited_for_for_long() {
     job.wait().ok();
     assert_eq!(first.says(), SUM);
     println!("the other job took {:.1} s", done.took.as_secs_f64());
+}
+
+/// What a crate takes is known, and two jobs wait for one that takes longer: one of them compiles it for both.
+#[test]
+fn who_takes_too_long_is_taken_over_from_by_one() {
+    let shared = Shared::start();
+    let machines = [machine!(&shared), machine!(&shared), machine!(&shared)];
+    let gate = Gate::new(&machines[0].world.bin(), KRATE);
+    let job = machines[0].build_one(KRATE);
+    let held = gate.wait();
+    std::thread::sleep(Duration::from_secs(3));
+    drop(held);
+    job.wait().ok();
+    for machine in &machines {
+        let source = format!("{KRATE}/src/lib.rs");
+        let text = std::fs::read_to_string(machine.project.at(&source)).unwrap();
+        machine.project.write(&source, format!("{text}// More.\n"));
+    }
+    let job = machines[0].build_one(KRATE);
+    let held = gate.wait();
+    let others = [machines[1].build_one(KRATE), machines[2].build_one(KRATE)];
+    let done = others.map(|job| job.wait().ok());
+    assert_eq!(done.iter().filter(|done| done.did_compile(KRATE)).count(), 1);
+    let slow = |machine: &&Machine| machine.outcome(KRATE).1 == "wait-abandoned";
+    assert_eq!(machines[1..].iter().filter(slow).count(), 1);
+    drop(held);
+    job.wait().ok();
 }
 
 /// A job compiles what another one waits for, and is cut off meanwhile: the other one compiles it, and each has what it

@@ -45,6 +45,8 @@ pub(super) enum Step {
         waits: bool,
         known: Vec<ResultKey>,
     },
+    /// Asks to have the lease of a holder that has had it for so long.
+    TakesOver(usize, Duration),
     GivesUp(usize),
     Waited(usize),
     HoldBegins(usize),
@@ -93,7 +95,8 @@ impl World {
                 self.now += *by;
                 self.state.tick(self.now);
             }
-            Step::Ask { who, waits, known } => return self.ask(*who, *waits, known),
+            Step::Ask { who, waits, known } => return self.ask(*who, (*waits, None), known),
+            Step::TakesOver(who, age) => return self.ask(*who, (false, Some(*age)), &[]),
             Step::GivesUp(who) => {
                 let At::Waits(ticket) = *self.at(*who) else { return false };
                 self.state.gave_up(&place(self.askers[*who].0), ticket, now);
@@ -138,7 +141,12 @@ impl World {
         true
     }
 
-    fn ask(&mut self, who: usize, waits: bool, known: &[ResultKey]) -> bool {
+    fn ask(
+        &mut self,
+        who: usize,
+        (waits, over): (bool, Option<Duration>),
+        known: &[ResultKey],
+    ) -> bool {
         let (unit, at) = self.askers[who].clone();
         if matches!(at, At::Holds(_, 1..)) {
             return false;
@@ -152,6 +160,7 @@ impl World {
             unit: UnitName::default(),
             known: known.to_vec(),
             waits,
+            over,
         };
         let before = match at {
             At::Holds(id, _) if self.state.by_id.contains_key(&id) => Some(id),

@@ -35,6 +35,11 @@ impl Holding {
         if self.open > 0 { oldest } else { oldest.min(self.heard + LEASE_GRACE) }
     }
 
+    /// How long it has the lease.
+    pub(super) fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.since)
+    }
+
     /// As others are told of it.
     pub(super) fn shown(&self, now: Duration) -> Holder {
         let ms = |from: Duration| {

@@ -22,6 +22,7 @@ fn steps() -> Vec<Step> {
         steps.extend([
             ask(true, &[]),
             ask(true, &[0]),
+            Step::TakesOver(who, LEASE_GRACE),
             Step::GivesUp(who),
             Step::Waited(who),
             Step::HoldBegins(who),

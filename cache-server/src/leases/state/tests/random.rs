@@ -25,6 +25,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (who.clone(), prop::bool::weighted(0.8), known)
             .prop_map(|(who, waits, known)| Step::Ask { who, waits, known }),
+        2 => (who.clone(), 0_u64..8)
+            .prop_map(|(who, age)| Step::TakesOver(who, Duration::from_secs(age))),
         1 => who.clone().prop_map(Step::GivesUp),
         2 => who.clone().prop_map(Step::Waited),
         5 => who.clone().prop_map(Step::HoldBegins),

@@ -56,6 +56,46 @@ fn one_compiles_and_the_others_are_told_of_its_result() {
     assert!(world.holds(3), "it is forgotten");
 }
 
+/// The others wait for the one that takes over; after two who were too slow nobody does.
+#[test]
+fn a_slow_holder_is_taken_over_from_by_one() {
+    let mut world = world(5);
+    world.asks(0).does(Step::HoldBegins(0)).asks(1).asks(2);
+    world.does(Step::Later(SECOND)).does(Step::TakesOver(3, 2 * SECOND));
+    assert!(world.holds(0) && *world.at(3) == At::Nowhere, "it has not had it for so long");
+    world.does(Step::Later(SECOND)).does(Step::TakesOver(1, 2 * SECOND));
+    assert!(world.holds(1) && !world.holds(0));
+    assert!(world.waits(2), "one is enough");
+    assert!(!world.state.hold_begins(("s", held_by(&world, 0)), 7, world.now));
+    world.does(Step::HoldBegins(1)).does(Step::TakesOver(3, 2 * SECOND)).asks(3);
+    assert!(world.holds(1) && world.waits(3), "its time begins anew");
+    world.does(Step::Later(2 * SECOND)).does(Step::TakesOver(2, 2 * SECOND));
+    assert_eq!((world.at(2), world.at(3)), (&At::Nowhere, &At::Nowhere), "everybody compiles");
+    assert_eq!((world.state.held(), world.state.waiting(), world.state.totals().lost), (0, 0, 2));
+    world.asks(4);
+    assert_eq!((world.at(4), world.state.totals().free), (&At::Nowhere, 3));
+}
+
+/// A result that came meanwhile is what one who would take over is told of; the lease goes to who waits longest.
+#[test]
+fn who_takes_over_is_told_of_results_first() {
+    let mut world = world(3);
+    world.asks(0).does(Step::Release(0, ReleaseRequest::Stored { result: result(1) }));
+    let known = || vec![result(1)];
+    world.does(Step::Ask { who: 0, waits: true, known: known() });
+    world.does(Step::Ask { who: 1, waits: true, known: known() });
+    assert!(world.holds(0) && world.waits(1));
+    world.does(Step::TakesOver(2, Duration::ZERO));
+    assert_eq!((world.at(2), world.state.totals().stored), (&At::Nowhere, 1));
+    assert!(world.holds(1) && !world.holds(0));
+}
+
+/// The lease that somebody has, or had.
+fn held_by(world: &World, who: usize) -> LeaseId {
+    let At::Holds(id, _) = world.at(who) else { panic!("{:?}", world.at(who)) };
+    *id
+}
+
 /// Who looks on waits as others do, and is waited for by nobody.
 #[test]
 fn who_stores_nothing_looks_on() {
@@ -295,6 +335,7 @@ fn the_number_of_units_is_bounded() {
             unit: UnitName::default(),
             known: Vec::new(),
             waits: true,
+            over: None,
         };
         let Asked::Now(answer) = state.ask(question, now) else { panic!() };
         answer
@@ -320,7 +361,8 @@ fn no_scope_takes_all_leases() {
     let ask = |state: &mut State, scope: &str, n| {
         let place = Place { scope: scope.into(), ..place(n) };
         let (unit, known) = (UnitName::default(), Vec::new());
-        let question = Question { place, asker: asker(n), unit, known, waits: false };
+        let asker = asker(n);
+        let question = Question { place, asker, unit, known, waits: false, over: None };
         match state.ask(question, now) {
             Asked::Now(LeaseResponse::Granted { id }) => Some(id.parse().unwrap()),
             Asked::Now(LeaseResponse::Free) => None,
