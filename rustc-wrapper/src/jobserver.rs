@@ -104,8 +104,8 @@ impl Jobserver {
         }
     }
 
-    /// A place among those who compile. Where more tokens are owed than may be it is waited for, so long at most and
-    /// until it is over; none then, and where cargo itself starts so many.
+    /// A place among those who compile. While a token is owed it is waited for, so long at most and until it is over;
+    /// none then, and where cargo itself starts so many.
     pub(crate) fn place(&self, within: Duration, is_over: impl Fn() -> bool) -> Option<Place> {
         let began = std::time::Instant::now();
         self.ledger.place(|| is_over() || began.elapsed() >= within, || self.read_one())

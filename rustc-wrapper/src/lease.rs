@@ -28,7 +28,9 @@ use crate::config::{Leases, Mode};
 use crate::engine::Engine;
 use crate::inputs::Unknown;
 use crate::jobserver::{Given, Jobserver, Place};
-use crate::limits::{LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, PLACE_WAIT, TOKEN_WAIT};
+use crate::limits::{
+    LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, PLACE_PAUSE, PLACE_WAIT, TOKEN_WAIT,
+};
 
 /// What a unit that was no hit does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,16 +116,19 @@ impl Turn {
     /// Gets the lease, or waits for who has it.
     pub(crate) fn next(&mut self, engine: &mut Engine<'_>) -> Step {
         let asks = self.hold.is_none() && self.known.len() < MAX_LEASE_LOOKUPS;
+        let mut was_held_up = false;
         let step = match self.key.filter(|_| asks) {
             Some(key) => {
                 // Who could not compile yet leaves the lease to others.
+                let began = Instant::now();
                 self.take_place(engine);
+                was_held_up = began.elapsed() >= PLACE_PAUSE;
                 let key = self.narrow(engine, key);
                 self.ask(engine, key)
             }
             None => Step::Compile,
         };
-        if self.has_waited() {
+        if self.has_waited() || was_held_up {
             engine.end_phase("wait");
         }
         if step == Step::Compile && self.has_waited() && self.abandoned.is_none() {
@@ -147,11 +152,13 @@ impl Turn {
     /// A compile begins, for whatever reason: a token is taken in place of one that was given back, or what others owe
     /// is repaid.
     pub(crate) fn compiles(&mut self, engine: &Engine<'_>) {
-        self.take_place(engine);
-        match (self.given.take(), &self.jobserver) {
+        let given = self.given.take();
+        match (given, self.jobserver(engine)) {
             (Some(given), Some(jobserver)) => jobserver.take_back(given, TOKEN_WAIT),
-            (_, jobserver) => jobserver.iter().for_each(Jobserver::repay),
+            (_, jobserver) => jobserver.into_iter().for_each(Jobserver::repay),
         }
+        // It may owe one now.
+        self.take_place(engine);
     }
 
     fn take_place(&mut self, engine: &Engine<'_>) {

@@ -100,6 +100,9 @@ pub const MAX_COUNTED_PROCESSES: usize = 1024;
 /// Longest that the ledger of a jobserver is waited for; then no token is given, or it is owed.
 pub const LEDGER_WAIT: Duration = Duration::from_millis(200);
 
+/// Between two looks whether a compile may begin.
+pub const PLACE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Longest that a compile waits because too many run already.
 pub const PLACE_WAIT: Duration = Duration::from_secs(10 * 60);
 

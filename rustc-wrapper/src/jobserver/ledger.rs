@@ -6,8 +6,8 @@
 //! token is owed, for cargo gives it back a second time when it sees the giver end. Whoever would give a token
 //! back while one is owed takes over that file instead, and nothing is written; whoever is about to compile
 //! reads a token that is idle and removes a file. So as many are at work as cargo counts, and more only by what
-//! is owed. Many may wait at a time, and leave at a time when what they wait for is stored at once; so whoever is
-//! about to compile takes one of so many places first, and waits for one while too much is owed ([`Ledger::place`]).
+//! is owed: these would share its processors. So whoever is about to compile takes one of as many places first, and
+//! waits for one while a token is owed ([`Ledger::place`]).
 //!
 //! One lock on the directory orders all of this among the processes of a machine. It is held for a few system
 //! calls.
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::limits::LEDGER_WAIT;
+use crate::limits::{LEDGER_WAIT, PLACE_PAUSE};
 
 /// The directory of all ledgers.
 const LEDGERS: &str = "jobserver";
@@ -30,8 +30,6 @@ const LOCK: &str = "lock";
 const PLACES: &str = "places";
 /// Most of them, however many jobs cargo has.
 const MAX_PLACES: usize = 1024;
-/// Between two looks for a free one.
-const PLACE_PAUSE: Duration = Duration::from_millis(10);
 /// Between two tries to get it.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Most ledgers that are looked at when one is made, to remove those of jobservers that are gone.
@@ -71,13 +69,8 @@ impl Ledger {
         (2 * self.jobs).max(4)
     }
 
-    /// Most tokens that are owed before nobody else begins to compile.
-    fn most_owed(&self) -> usize {
-        (self.jobs / 2).max(1)
-    }
-
-    /// A place among those who compile; waited for while there is none and more tokens are owed than may be, until it
-    /// is over for another reason. None then, and where cargo starts that many by itself.
+    /// A place among those who compile, of which there are as many as cargo has jobs; waited for while there is none and
+    /// a token is owed, until it is over for another reason. None then, and where cargo starts that many by itself.
     pub(super) fn place(
         &self,
         is_over: impl Fn() -> bool,
@@ -87,24 +80,24 @@ impl Ledger {
         if !places.is_dir() {
             self.make().ok()?;
         }
-        let most = (self.jobs + self.most_owed()).min(MAX_PLACES);
+        let most = self.jobs.min(MAX_PLACES);
         loop {
             let free = (0..most).find_map(|number| take_place(&places.join(number.to_string())));
             if free.is_some() {
                 return free;
             }
             self.repay(&read);
-            if is_over() || self.owed() <= self.most_owed() {
+            if is_over() || !self.is_owed() {
                 return None;
             }
             sleep(PLACE_PAUSE);
         }
     }
 
-    /// How many tokens are owed; none where that cannot be told.
-    fn owed(&self) -> usize {
-        let Some(_lock) = self.lock() else { return 0 };
-        self.entries().iter().filter(|path| take_over(path).is_some()).count()
+    /// Whether a token is owed; not where that cannot be told.
+    fn is_owed(&self) -> bool {
+        let Some(_lock) = self.lock() else { return false };
+        self.entries().iter().any(|path| take_over(path).is_some())
     }
 
     /// Books a token, and writes it to the jobserver unless one is owed already. None when it is not given.
