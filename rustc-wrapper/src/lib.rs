@@ -5,6 +5,11 @@
 //! [`inputs`] and [`publish`] (a miss), or [`verify`] (a hit that is checked); a miss may wait for another job
 //! (`lease`). [`wrapper`] joins them for a compile, [`script`] for the run of a build script that [`front`] stands in for; [`cli`] holds the
 //! commands.
+//!
+//! Linux is what it is made for. On other Unix systems nothing is observed; where there is no Unix the program is
+//! `elsewhere` alone, and this library is empty.
+
+#![cfg(unix)]
 
 pub mod args;
 mod bring;

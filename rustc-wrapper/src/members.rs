@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use kiln_storage::Digest;
 use kiln_storage::encode::Encoder;
 use kiln_storage::record::{EnvForm, Member, TreeFilter, Variables};
-use rustix::fs::FileType;
 
 use crate::env::{Env, HIDDEN};
 use crate::memo::Memo;
@@ -23,6 +22,11 @@ use crate::real_paths::RealPaths;
 use crate::roots::Roots;
 use crate::stamp::changed_ns;
 use crate::variables;
+
+/// The bits of a mode that say what a file is, and what they are for a directory (POSIX); not all systems have modes of
+/// as many bits.
+const KIND: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
 
 /// Evaluates members, each at most once.
 #[derive(Debug)]
@@ -74,7 +78,7 @@ impl<'a> Evaluator<'a> {
 
     /// Notes when something was changed, not what is in it: a directory changes with all of that.
     fn touch_itself(&mut self, mode: u32, changed_ns: i128) {
-        if !FileType::from_raw_mode(mode).is_dir() {
+        if mode & KIND != DIRECTORY {
             self.newest_ns = self.newest_ns.max(changed_ns);
         }
     }

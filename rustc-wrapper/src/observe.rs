@@ -26,7 +26,6 @@ use std::path::{Path, PathBuf};
 
 use kiln_observer::log;
 use kiln_storage::Digest;
-use rustix::fs::MemfdFlags;
 
 use crate::config::{Config, Observe};
 use crate::env::Env;
@@ -59,6 +58,30 @@ fn is_plain(path: &Path) -> bool {
     })
 }
 
+/// A file that is nowhere but in memory.
+#[cfg(target_os = "linux")]
+fn memory() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("kiln-observed", rustix::fs::MemfdFlags::CLOEXEC)?.into())
+}
+
+/// Other systems have no library that would write to it.
+#[cfg(not(target_os = "linux"))]
+fn memory() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether programs and libraries in a directory may be run.
+#[cfg(target_os = "linux")]
+fn may_be_run(dir: &Path) -> io::Result<bool> {
+    let flags = rustix::fs::statvfs(dir)?.f_flag;
+    Ok(!flags.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn may_be_run(_: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
 impl Library {
     /// Puts the library into the state directory, where it is not there yet, and verifies it.
     ///
@@ -89,12 +112,9 @@ impl Library {
                 return Err(format!("{}: cannot be written", path.display()));
             }
         }
-        let flags = rustix::fs::statvfs(&place).map(|fs| fs.f_flag);
-        match flags {
-            Ok(flags) if !flags.contains(rustix::fs::StatVfsMountFlags::NOEXEC) => {
-                Ok(Self { path })
-            }
-            Ok(_) => Err(format!("{}: nothing may be run from there", place.display())),
+        match may_be_run(&place) {
+            Ok(true) => Ok(Self { path }),
+            Ok(false) => Err(format!("{}: nothing may be run from there", place.display())),
             Err(error) => Err(format!("{}: {error}", place.display())),
         }
     }
@@ -106,8 +126,7 @@ impl Library {
     /// Why there is none, for people.
     pub fn watch(&self, capacity: u32) -> Result<Watch, String> {
         let fail = |error: io::Error| format!("the log of an observed run: {error}");
-        let memory = rustix::fs::memfd_create("kiln-observed", MemfdFlags::CLOEXEC);
-        let file = File::from(memory.map_err(|error| fail(error.into()))?);
+        let file = memory().map_err(fail)?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         // Children open it by this name; where that is not possible, there is no observation.
         OpenOptions::new().read(true).write(true).open(&path).map_err(fail)?;

@@ -246,7 +246,7 @@ fn copy(from: &Path, digest: &Digest, size: u64, to: &mut File) -> Result<(), Re
         return Err(RestoreError::Blob(*digest, "has another size".into()));
     }
     if disk::is_sealed(&meta, digest, size) {
-        if rustix::fs::ioctl_ficlone(&*to, &blob).is_ok() {
+        if disk::reflink(&blob, to) {
             return Ok(());
         }
         let copied = io::copy(&mut blob, to).map_err(bad)?;

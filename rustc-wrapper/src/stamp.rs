@@ -25,8 +25,16 @@ pub fn now_ns() -> i128 {
 
 /// This moment on the coarse clock: no change from now on is stamped earlier. Nanoseconds since
 /// 1970.
+#[cfg(target_os = "linux")]
 pub fn coarse_now_ns() -> i128 {
     nanoseconds(clock_gettime(ClockId::RealtimeCoarse))
+}
+
+/// A moment before this one, by more than what other systems round the time of a change by.
+#[cfg(not(target_os = "linux"))]
+pub fn coarse_now_ns() -> i128 {
+    const LONGEST_TICK_NS: i128 = 20_000_000;
+    now_ns() - LONGEST_TICK_NS
 }
 
 /// When a file was last changed (content or inode), nanoseconds since 1970. Nobody can set it.

@@ -37,6 +37,7 @@ mod walk;
 mod writer;
 
 pub use backend::DiskBackend;
+pub use os::reflink;
 pub use store::{DiskCounters, DiskStore, StoredFile};
 pub use writer::DiskWriter;
 

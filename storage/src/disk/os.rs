@@ -41,12 +41,13 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 /// Makes `to` share the blocks of `from`, where the file system can. False: `to` is as it was.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn reflink(from: &File, to: &File) -> bool {
+pub fn reflink(from: &File, to: &File) -> bool {
     rustix::fs::ioctl_ficlone(to, from).is_ok()
 }
 
+/// Nothing, where files cannot share blocks, or not this way.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn reflink(_: &File, _: &File) -> bool {
+pub fn reflink(_: &File, _: &File) -> bool {
     false
 }
 

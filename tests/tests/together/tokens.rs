@@ -7,7 +7,6 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use kiln_tests::far::Shared;
 use kiln_tests::server::{Gate, kill, wait_until};
@@ -143,6 +142,13 @@ fn a_waiter_that_is_killed_owes_its_token() {
     assert_eq!((tokens.idle(), booked(&second)), (0, 0));
 }
 
+/// How often a process has gone to sleep.
+fn looks(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
+}
+
 /// Three that wait for the same crate leave at the same time, and cargo has three tokens too many: of what it starts
 /// with them so many compile at a time as it has jobs.
 #[test]
@@ -161,7 +167,8 @@ fn after_many_have_joined_no_more_compile_than_cargo_has_jobs() {
     let one = compile(LIBRARIES[1]).spawn();
     let held = gates[0].wait();
     let other = compile(LIBRARIES[2]).spawn();
-    std::thread::sleep(Duration::from_secs(1));
+    let began = looks(other.pid());
+    wait_until("it looks for a place again and again", || looks(other.pid()) > began + 50);
     assert_eq!(leases(&address(&shared)).len(), 1, "nobody who cannot compile has a lease");
     assert!(!second.began(LIBRARIES[2]));
     drop(held);
