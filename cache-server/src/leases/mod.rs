@@ -113,7 +113,7 @@ impl Leases {
         self.answer((place, wait), |state, now| state.ask(question, now)).await
     }
 
-    /// The answer to somebody who stores nothing, and may wait for who compiles in one of some scopes.
+    /// The answer to somebody who stores nothing in some scopes, and may wait for who compiles in one of them.
     pub(crate) async fn watch(&self, scopes: &[String], request: LeaseRequest) -> LeaseResponse {
         let wait = wait_of(&request);
         let mut places =

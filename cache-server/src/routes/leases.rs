@@ -73,8 +73,17 @@ pub(crate) async fn ask(
     if let Some(answer) = behind::ask(&service, &principal, &headers, &request).await {
         return Ok(Json(answer));
     }
-    let passed = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    request.wait_ms = request.wait_ms.saturating_sub(passed);
+    let passed = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let wait_ms = request.wait_ms;
+    request.wait_ms = wait_ms.saturating_sub(passed());
+    // What is compiled in a scope that it reads serves it as well. From there nothing is taken over.
+    let mut others = principal.read_ids();
+    others.retain(|other| *other != scope.id && request.over_ms.is_none());
+    let elsewhere = service.leases.watch(&others, request.clone()).await;
+    if elsewhere != LeaseResponse::Free {
+        return Ok(Json(elsewhere));
+    }
+    request.wait_ms = wait_ms.saturating_sub(passed());
     Ok(Json(service.leases.ask(&scope.id, request).await))
 }
 

@@ -62,6 +62,40 @@ fn who_stores_nothing_waits_for_others_and_is_waited_for_by_nobody() {
     assert_eq!(answer, LeaseResponse::Stored { result });
 }
 
+/// A pull request waits for what the main branch compiles, and has leases of its own alone.
+#[test]
+fn a_pull_request_waits_for_the_main_branch_and_not_the_other_way_round() {
+    let guarded = Guarded::start("");
+    let main = guarded.job(json!({}));
+    let pull = |number: u32| {
+        let merge = format!("refs/pull/{number}/merge");
+        guarded.job(json!({"event_name": "pull_request", "ref": merge, "base_ref": "main"}))
+    };
+    let (one, two) = (pull(1), pull(2));
+    let at_once = |unit: &str, asker: &str| LeaseRequest { wait_ms: 0, ..request(unit, asker) };
+    let is_held = |answer: LeaseResponse| matches!(answer, LeaseResponse::Held { .. });
+    let id = granted(&ask(&main, &at_once("u", "m")));
+    assert!(is_held(ask(&one, &at_once("u", "a"))));
+    // Too slow: it compiles itself, and main goes on.
+    let own = granted(&ask(&one, &LeaseRequest { over_ms: Some(0), ..at_once("u", "a") }));
+    assert_eq!(ask(&main, &at_once("u", "m")), LeaseResponse::Granted { id: id.clone() });
+    assert_eq!(
+        ask(&one, &LeaseRequest { over_ms: Some(0), ..at_once("u", "a") }),
+        LeaseResponse::Granted { id: own }
+    );
+    let result = guarded.result("1", "x", b"x").record.result_key;
+    let release = format!("/v1/leases/{id}/release");
+    assert_eq!(main.json("POST", &release, &ReleaseRequest::Stored { result }).status, 204);
+    assert_eq!(ask(&two, &request("u", "b")), LeaseResponse::Stored { result });
+    let known = LeaseRequest { known: vec![result], ..at_once("u", "b") };
+    granted(&ask(&two, &known));
+    // What pull requests compile is nothing to others.
+    granted(&ask(&one, &at_once("v", "a")));
+    for other in [&two, &main] {
+        granted(&ask(other, &at_once("v", "c")));
+    }
+}
+
 #[test]
 fn who_has_no_token_waits_for_nobody() {
     let guarded = Guarded::start(r#", "public_read": true"#);
