@@ -30,6 +30,13 @@ pub const REPORTS_MADE_AT_ONCE: usize = 4;
 /// Most requests for blobs worked on at once.
 pub const MAX_TRANSFERS: usize = 128;
 
+/// Most bytes of JSON bodies that are held at once, beyond [`SMALL_BODY_BYTES`] of each; the largest body fits. What is
+/// made of them takes up to six times as much.
+pub const BODIES_BYTES: usize = kiln_storage::limits::MAX_JSON_BODY_BYTES;
+
+/// So much of a body is always taken, bytes.
+pub const SMALL_BODY_BYTES: usize = 64 * 1024;
+
 /// Largest question in JSON, bytes: keys, digests and names. Publications and events may be larger.
 pub const MAX_QUESTION_BYTES: usize = 2 * 1024 * 1024;
 

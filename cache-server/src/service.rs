@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::config::ServeConfig;
 use crate::history::History;
+use crate::http::body::Room;
 use crate::index::Index;
 use crate::ingest::Queue;
 use crate::leases::Leases;
@@ -79,6 +80,8 @@ pub(crate) struct Parts {
     pub transfers: Semaphore,
     /// Turns of those that begin a session.
     pub logins: Semaphore,
+    /// Room for large bodies.
+    pub bodies: Arc<Semaphore>,
     /// Requests about runs worked on at once.
     pub readers: Semaphore,
     /// Reports made at once.
@@ -131,6 +134,7 @@ impl Service {
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
             logins: Semaphore::new(MAX_LOGINS_AT_ONCE),
+            bodies: Room::for_all(),
             readers: Semaphore::new(MAX_REPORT_REQUESTS),
             making: Semaphore::new(REPORTS_MADE_AT_ONCE),
             questions: Semaphore::new(MAX_LEASE_QUESTIONS),

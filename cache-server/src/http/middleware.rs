@@ -14,6 +14,7 @@ use kiln_storage::remote::squeeze;
 use tokio::time::timeout;
 
 use super::audit::{self, Who};
+use super::body::Room;
 use super::page;
 use crate::error::ApiError;
 use crate::limits::{
@@ -107,9 +108,12 @@ fn is_about_runs(path: &str) -> bool {
 /// Lets a bounded number of requests through at once, each for a bounded time.
 pub(crate) async fn bounded(
     State(service): State<Service>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    // Taken until there is an answer.
+    let room = Room::of(&service.bodies);
+    request.extensions_mut().insert(room.clone());
     if only_waits(&request) {
         return within(JSON_REQUEST_TIMEOUT, next.run(request)).await;
     }

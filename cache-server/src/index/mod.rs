@@ -19,10 +19,10 @@ pub(crate) mod unsent;
 pub(crate) mod usage;
 pub(crate) mod variables;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 /// What a caller can do about a failure of the index.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,9 @@ impl From<rusqlite::Error> for IndexError {
     }
 }
 
-/// A handle on the index; clones share the connections.
+/// A handle on the index; clones share the connections. Each is had in the order in which it was asked for: with a lock
+/// that whoever comes takes when it happens to be free, a publication asked thirty times would wait for its reads
+/// behind lookups that came later.
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     writer: Arc<Mutex<Connection>>,
@@ -95,16 +97,11 @@ impl Index {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let reader = self.reader.clone();
-        let result = blocking(move || {
-            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(work(&connection)?)
-        });
-        self.note(result.await)
+        let connection = self.reader.clone().lock_owned().await;
+        self.note(blocking(move || Ok(work(&connection)?)).await)
     }
 
-    /// Runs a read of a few rows, on this thread when nobody else reads: a change of threads costs
-    /// more than the read.
+    /// Runs a read of a few rows, on this thread: a change of threads costs more than the read.
     ///
     /// # Errors
     /// What SQLite fails with.
@@ -113,10 +110,8 @@ impl Index {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        if let Ok(connection) = self.reader.try_lock() {
-            return self.note(work(&connection).map_err(IndexError::from));
-        }
-        self.read(work).await
+        let connection = self.reader.lock().await;
+        self.note(work(&connection).map_err(IndexError::from))
     }
 
     /// Runs a write as one transaction.
@@ -128,9 +123,8 @@ impl Index {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let writer = self.writer.clone();
+        let mut connection = self.writer.clone().lock_owned().await;
         let result = blocking(move || {
-            let mut connection = writer.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = connection.transaction()?;
             let value = work(&transaction)?;
             transaction.commit()?;
@@ -144,9 +138,8 @@ impl Index {
     /// # Errors
     /// What SQLite fails with.
     pub(crate) async fn settle(&self) -> Result<(), IndexError> {
-        let writer = self.writer.clone();
+        let connection = self.writer.clone().lock_owned().await;
         let result = blocking(move || {
-            let connection = writer.lock().unwrap_or_else(PoisonError::into_inner);
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
             Ok(())
@@ -177,4 +170,52 @@ pub(crate) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
 
 pub(crate) fn uint(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever is asked for while somebody waits comes after that, also when it is short.
+    #[tokio::test]
+    async fn reads_and_writes_are_had_in_the_order_they_are_asked_for() {
+        let connect = || Connection::open_in_memory().unwrap();
+        let index = Index::new(connect(), Some(connect()));
+        let (open, gate) = std::sync::mpsc::channel();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let asked = index.clone();
+        let first = tokio::spawn(async move {
+            let work = move |_: &Connection| {
+                let _ = begin.send(());
+                gate.recv().unwrap();
+                Ok(())
+            };
+            asked.read(work).await.unwrap();
+        });
+        begun.await.unwrap();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let mut others = Vec::new();
+        for number in 0..64 {
+            let (index, order) = (index.clone(), order.clone());
+            let note = move |_: &Connection| {
+                order.lock().unwrap().push(number);
+                Ok(())
+            };
+            others.push(tokio::spawn(async move {
+                match number % 2 {
+                    0 => index.read(note).await.unwrap(),
+                    _ => index.read_few(note).await.unwrap(),
+                }
+            }));
+            tokio::task::yield_now().await;
+        }
+        index.write(|_| Ok(())).await.unwrap();
+        assert!(order.lock().unwrap().is_empty(), "who writes does not wait for who reads");
+        open.send(()).unwrap();
+        first.await.unwrap();
+        for other in others {
+            other.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), (0..64).collect::<Vec<_>>());
+    }
 }

@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Stdio};
 
 use kiln_tests::far::Shared;
-use kiln_tests::server::kill;
+use kiln_tests::server::{Gate, kill};
 use kiln_tests::{Call, Project, World, world};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -74,6 +74,29 @@ impl Drop for Watching {
 
 fn text(lines: &[String]) -> String {
     lines.join("\n")
+}
+
+/// Nothing is counted before a unit has ended; what is compiled at that moment is told all the same.
+#[test]
+fn a_run_is_shown_before_its_first_unit_has_ended() {
+    let world = world!();
+    let project = project(&world);
+    let gate = Gate::new(&world.bin(), "low");
+    let call = world.cargo(&project, &["build"]).env("KILN_RUN", "r7").env("KILN_JOB", "linux");
+    let job = call.spawn();
+    let held = gate.wait();
+    let watch = |run: &[&str]| {
+        let words = [&["watch", "--once"], run].concat();
+        world.kiln(&words).run().ok().stdout
+    };
+    for run in [&["r7"][..], &[]] {
+        let shown = watch(run);
+        assert!(shown.contains("run r7\nno unit has ended yet"), "{shown}");
+        assert!(shown.contains("low 0.3.0"), "{shown}");
+    }
+    drop(held);
+    job.wait().ok();
+    assert!(!watch(&["r7"]).contains("no unit"));
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln::client::{Address, Client};
+use kiln::client::{Address, Client, ClientError};
 use kiln_storage::Digest;
 use kiln_storage::api::{LookupRequest, LookupResponse, PublishRequest};
+use kiln_storage::limits::MAX_JSON_BODY_BYTES;
 use kiln_storage::record::Record;
 use kiln_storage::testing::bodies::noise;
 use kiln_storage::testing::results::result;
@@ -143,6 +144,43 @@ fn a_thousand_clients_at_once() {
 #[ignore = "five minutes"]
 fn a_thousand_clients_for_five_minutes() {
     crowd(300);
+}
+
+/// What is made of a body takes several times as many bytes: however many come at once, few are taken at a time.
+#[test]
+fn large_bodies_at_once() {
+    const BODIES: usize = 24;
+    let event = r#"{"id":"","at_ms":0,"run":"","job":"","build":"","unit":{"crate_name":"","version":"","kind":"","target":""},"outcome":"miss"}"#;
+    let events = vec![event; (MAX_JSON_BODY_BYTES - 1024) / (event.len() + 1)].join(",");
+    let body = format!("{{\"events\":[{events}]}}");
+    let world = world!();
+    let (standing, server) = start(&world);
+    let (record, _) = publish(&mut connect(standing.address()), 0);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let send = || match connect(standing.address()).request(
+            "POST",
+            "/v1/events",
+            body.as_bytes(),
+            PATIENCE,
+        ) {
+            Err(ClientError::Refused(status, _)) => status,
+            answer => panic!("{answer:?}"),
+        };
+        let sending: Vec<_> = (0..BODIES).map(|_| scope.spawn(send)).collect();
+        // Who asks little is answered meanwhile.
+        let units = vec![record.unit_key];
+        let request = LookupRequest { units, ..LookupRequest::default() };
+        let found: LookupResponse =
+            connect(standing.address()).json("POST", "/v1/lookup", &request, PATIENCE).unwrap();
+        assert_eq!(found.records, [record]);
+        sending.into_iter().map(|sending| sending.join().unwrap()).collect()
+    });
+    println!("{statuses:?}, at most {} MiB", most_kib(&server) / 1024);
+    // So many events are too many; whoever cannot be heard now is to come again.
+    assert!(statuses.contains(&413), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [413, 503].contains(status)), "{statuses:?}");
+    assert!(most_kib(&server) <= MOST_KIB, "{} KiB", most_kib(&server));
+    assert_eq!(standing.end(Signal::TERM), "");
 }
 
 /// Numbers that are the same in each run.

@@ -97,6 +97,12 @@ impl<'a> Asker<'a> {
         if !self.is_gathered {
             // Brings what other machines left of it; later looks do not wait for that.
             if self.get::<RunSummary>(&path, REPORT_TIMEOUT)?.is_none() {
+                // No unit has ended; the first ones may be compiled right now.
+                let leases = self.leases(Some(&run))?;
+                if !leases.is_empty() {
+                    let now = Box::new(RunNow { run, ..RunNow::default() });
+                    return Ok(Found::Run { now, leases });
+                }
                 let missing = format!("no run {} is known", plain(&run));
                 return Ok(Found::None { missing, waits_for: Some("it") });
             }
@@ -106,22 +112,29 @@ impl<'a> Asker<'a> {
             let missing = format!("run {} is not known any more", plain(&run));
             return Ok(Found::None { missing, waits_for: None });
         };
-        let leases = match self.has_leases {
-            true => self.get::<LeasesResponse>(
-                &format!("/v1/leases?run={}", in_query(&run)),
-                WATCH_TIMEOUT,
-            )?,
+        Ok(Found::Run { now, leases: self.leases(Some(&run))? })
+    }
+
+    /// Who compiles what, in a run or in all of them.
+    fn leases(&mut self, run: Option<&str>) -> Result<Vec<Lease>, ClientError> {
+        let of_run = run.map_or(String::new(), |run| format!("?run={}", in_query(run)));
+        let leases: Option<LeasesResponse> = match self.has_leases {
+            true => self.get(&format!("/v1/leases{of_run}"), WATCH_TIMEOUT)?,
             false => None,
         };
         self.has_leases = leases.is_some();
-        Ok(Found::Run { now, leases: leases.unwrap_or_default().leases })
+        Ok(leases.unwrap_or_default().leases)
     }
 
     /// Goes on to a run that began, or at first to the newest that goes on.
     fn choose(&mut self) -> Result<(), ClientError> {
         let path = format!("/v1/runs?limit={WATCH_CANDIDATES}");
         let listed = self.get::<RunsResponse>(&path, REPORT_TIMEOUT)?.unwrap_or_default().runs;
-        let chosen = chosen(&listed, self.known.as_ref());
+        let mut chosen = chosen(&listed, self.known.as_ref());
+        if chosen.is_none() && self.run.is_none() {
+            // One that has only begun is in no list.
+            chosen = self.leases(None)?.pop().map(|lease| lease.holder.run);
+        }
         self.known = Some(listed.iter().map(|run| run.run.clone()).collect());
         if chosen.is_some() && chosen != self.run {
             (self.run, self.is_gathered) = (chosen, false);

@@ -54,6 +54,9 @@ fn head(now: &RunNow) -> String {
 /// The run in a line.
 fn figures(now: &RunNow) -> String {
     let Figures { units, miss, bypass, error, hit_rate, compiled_ms, saved_cpu_ms, .. } = now.total;
+    if units == 0 {
+        return "no unit has ended yet".to_owned();
+    }
     let rate = match hit_rate {
         None => String::new(),
         rate => format!(": {} from the cache", percent(rate)),
