@@ -175,7 +175,10 @@ fn tokens(mut args: Vec<String>, environment: Environment, say: impl Fn(&str)) -
     let done = resolve(flags, environment)
         .and_then(|of| kiln_server::token(&args, &of.config.kiln_dir, &mut std::io::stdout()));
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(doubt) => {
+            doubt.iter().for_each(|doubt| say(doubt));
+            ExitCode::SUCCESS
+        }
         Err(text) => {
             say(&text);
             ExitCode::from(2)

@@ -61,6 +61,10 @@ pub(crate) async fn outer(
             | ApiError::TooMuch(_) => {
                 audit::refused(&service, (peer, &who), (&what, &error));
             }
+            // Whoever holds a lease too long finds it gone: how it is, and no trouble.
+            ApiError::NotFound if path.starts_with(LEASES) => {
+                service.log.debug(format_args!("{what}: {error}"));
+            }
             _ if status == 500 => service.log.error(format_args!("{what}: {error}")),
             _ => service.log.info(format_args!("{what}: {error}")),
         }

@@ -23,29 +23,34 @@ pub const USAGE: &str =
        kiln-server token revoke NAME
        each with [--dir PATH], the directory of the server (KILN_DIR)";
 
-/// Runs the command in a server's directory; says what it did on `out`.
+/// Runs the command in a server's directory; says what it did on `out`. What may not be what was meant is returned, for
+/// people.
 ///
 /// # Errors
 /// What is wrong, for people.
-pub fn token(args: &[String], dir: &Path, out: &mut dyn Write) -> Result<(), String> {
+pub fn token(args: &[String], dir: &Path, out: &mut dyn Write) -> Result<Option<String>, String> {
     let file = TokenFile::of(dir);
     let failed = |error: std::io::Error| error.to_string();
     match args.first().map(String::as_str) {
         Some("create") => {
             let asked = Asked::parse(&args[1..])?;
+            let doubt = asked.doubt();
             let secret = Secret::make(TOKEN_PREFIX).ok_or("the system has no chance to give")?;
             file.add(asked.token(&secret, clock::now_ms())).map_err(|error| error.to_string())?;
-            writeln!(out, "{}", secret.expose()).map_err(failed)
+            writeln!(out, "{}", secret.expose()).map_err(failed)?;
+            Ok(doubt)
         }
         Some("list") if args.len() == 1 => {
             let tokens = file.read().map_err(|error| error.to_string())?.unwrap_or_default();
             let uses = file.uses();
             let lines = tokens.iter().map(|token| line(token, uses.get(&token.name).copied()));
-            lines.into_iter().try_for_each(|line| writeln!(out, "{line}")).map_err(failed)
+            lines.into_iter().try_for_each(|line| writeln!(out, "{line}")).map_err(failed)?;
+            Ok(None)
         }
         Some("revoke") if args.len() == 2 => {
             file.revoke(&args[1]).map_err(|error| error.to_string())?;
-            writeln!(out, "revoked {}", args[1]).map_err(failed)
+            writeln!(out, "revoked {}", args[1]).map_err(failed)?;
+            Ok(None)
         }
         _ => Err(USAGE.to_owned()),
     }
@@ -126,6 +131,16 @@ impl Asked {
         Ok(Self { name, own, reads, writes, life_ms, allowance })
     }
 
+    /// A ref that is written otherwise than a service of CI writes it in the tokens of jobs.
+    fn doubt(&self) -> Option<String> {
+        let short = self.reads.iter().find(|scope| !scope.reference().starts_with("refs/"))?;
+        let (repository, reference) = (short.repository(), short.reference());
+        Some(format!(
+            "note: {repository}@{reference} is a scope of its own: jobs that log in by OIDC name a branch in full, \
+             as refs/heads/{reference}"
+        ))
+    }
+
     fn token(self, secret: &Secret, now_ms: u64) -> Token {
         Token {
             name: self.name,
@@ -195,6 +210,19 @@ mod tests {
         assert_eq!(run(dir, "revoke ci").unwrap(), "revoked ci\n");
         assert!(run(dir, "revoke ci").unwrap_err().contains("no token"));
         assert_eq!(run(dir, "list").unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_ref_that_no_job_names_so_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let doubt = |name: &str, refs: &[&str]| {
+            let words = ["create", "--name", name, "--repository", "github:7"];
+            let args: Vec<String> = words.iter().chain(refs).map(ToString::to_string).collect();
+            token(&args, dir.path(), &mut Vec::new()).unwrap()
+        };
+        assert_eq!(doubt("a", &["--ref", "refs/heads/main"]), None);
+        let short = doubt("b", &["--ref", "refs/pull/1/merge", "--read", "main"]).unwrap();
+        assert!(short.contains("github:7@main") && short.contains("refs/heads/main"), "{short}");
     }
 
     #[test]
