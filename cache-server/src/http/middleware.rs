@@ -61,10 +61,8 @@ pub(crate) async fn outer(
             | ApiError::TooMuch(_) => {
                 audit::refused(&service, (peer, &who), (&what, &error));
             }
-            // Whoever holds a lease too long finds it gone: how it is, and no trouble.
-            ApiError::NotFound if path.starts_with(LEASES) => {
-                service.log.debug(format_args!("{what}: {error}"));
-            }
+            // What was asked for is not there, which is what a cache says most.
+            ApiError::NotFound => service.log.debug(format_args!("{what}: {error}")),
             _ if status == 500 => service.log.error(format_args!("{what}: {error}")),
             _ => service.log.info(format_args!("{what}: {error}")),
         }
