@@ -116,19 +116,17 @@ impl Turn {
     /// Gets the lease, or waits for who has it.
     pub(crate) fn next(&mut self, engine: &mut Engine<'_>) -> Step {
         let asks = self.hold.is_none() && self.known.len() < MAX_LEASE_LOOKUPS;
-        let mut was_held_up = false;
+        // Who could not compile yet leaves the lease to others.
+        let is_held_up = asks && self.key.is_some() && self.take_place(engine);
         let step = match self.key.filter(|_| asks) {
+            Some(_) if is_held_up && is_left(engine) => Step::Leave,
             Some(key) => {
-                // Who could not compile yet leaves the lease to others.
-                let began = Instant::now();
-                self.take_place(engine);
-                was_held_up = began.elapsed() >= PLACE_PAUSE;
                 let key = self.narrow(engine, key);
                 self.ask(engine, key)
             }
             None => Step::Compile,
         };
-        if self.has_waited() || was_held_up {
+        if self.has_waited() || is_held_up {
             engine.end_phase("wait");
         }
         if step == Step::Compile && self.has_waited() && self.abandoned.is_none() {
@@ -161,11 +159,14 @@ impl Turn {
         self.take_place(engine);
     }
 
-    fn take_place(&mut self, engine: &Engine<'_>) {
+    /// Takes a place among those who compile; whether there was none for a while.
+    fn take_place(&mut self, engine: &Engine<'_>) -> bool {
+        let began = Instant::now();
         if self.place.is_none() {
             let jobserver = self.jobserver(engine);
             self.place = jobserver.and_then(|own| own.place(PLACE_WAIT, || is_left(engine)));
         }
+        began.elapsed() >= PLACE_PAUSE
     }
 
     fn jobserver(&mut self, engine: &Engine<'_>) -> Option<&Jobserver> {

@@ -50,9 +50,9 @@ impl From<rusqlite::Error> for IndexError {
     }
 }
 
-/// A handle on the index; clones share the connections. Each is had in the order in which it was asked for: with a lock
-/// that whoever comes takes when it happens to be free, a publication asked thirty times would wait for its reads
-/// behind lookups that came later.
+/// A handle on the index; clones share the connections, and have them in the order in which they ask. With a lock that
+/// whoever comes takes when it happens to be free a publication, which asks several times, would wait behind lookups
+/// that came later.
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     writer: Arc<Mutex<Connection>>,

@@ -26,12 +26,12 @@ use crate::limits::{LEDGER_WAIT, PLACE_PAUSE};
 const LEDGERS: &str = "jobserver";
 /// The lock of one of them.
 const LOCK: &str = "lock";
+/// Between two tries to get it.
+const PAUSE: Duration = Duration::from_millis(1);
 /// The places of those who compile.
 const PLACES: &str = "places";
 /// Most of them, however many jobs cargo has.
 const MAX_PLACES: usize = 1024;
-/// Between two tries to get it.
-const PAUSE: Duration = Duration::from_millis(1);
 /// Most ledgers that are looked at when one is made, to remove those of jobservers that are gone.
 const MAX_SWEPT: usize = 64;
 
