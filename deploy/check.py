@@ -66,7 +66,13 @@ def compose():
     over = over["services"]["server"]
     rules = over["environment"]["KILN_TRUST"]
     expect(over["command"] == KNOWN, "compose.jobs.yaml: nobody is let in who is not known")
-    expect(over["volumes"] == [f"${{KILN_RULES:?}}:{rules}:ro"], "compose.jobs.yaml: rules that the server only reads")
+    (mount,) = over["volumes"]
+    expect(mount["read_only"] and mount["source"].startswith("${KILN_RULES:?"), "compose.jobs.yaml: rules that are only read")
+    # A file by itself would stay the old one when it is replaced; what is missing would be made, as a directory.
+    expect(f"{mount['target']}/trust.json" == rules, "compose.jobs.yaml: the directory of the rules")
+    expect(mount["bind"] == {"create_host_path": False}, "compose.jobs.yaml: rules have to be there")
+    command = re.search(r"`KILN_RULES=(\S+) … docker compose", (ROOT / "docs/operations.md").read_text())[1]
+    expect(command.startswith("/"), "docs/operations.md: compose takes a relative path from deploy/")
     endpoint, port = server["environment"]["AWS_ENDPOINT_URL_S3"], store["environment"]["VGW_PORT"]
     expect(endpoint == f"http://store{port}", "compose.yaml: the server asks where the store listens")
 
