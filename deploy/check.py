@@ -2,10 +2,12 @@
 """Looks through the files of deployment: `python3 deploy/check.py`.
 
 They parse, and what has to agree does: time to drain against time to be killed, who the server runs as, where its state
-is, which probes there are. systemd looks at its unit where it is installed. Needs PyYAML. The image is built and run by
+is, which probes there are. systemd looks at its unit where it is installed, and so do the schemas of Kubernetes
+(`pip install kubernetes-validate`). Needs PyYAML. The image is built and run by
 the tests in tests/tests/container.
 """
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -100,8 +102,23 @@ def kubernetes():
     expect(container["args"] == ANYBODY, "kubernetes.yaml: it says that anybody is let in")
     for probe, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
         expect(container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "http"}, f"kubernetes.yaml: {probe}")
+    schemas()
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     expect(mounts == {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}, "kubernetes.yaml: volumes")
+
+
+def schemas():
+    """Kubernetes' own word on its file, where it can be asked."""
+    if not importlib.util.find_spec("kubernetes_validate"):
+        print("NOTE: kubernetes-validate is not installed: no schema looks at kubernetes.yaml")
+        return
+    import kubernetes_validate
+
+    for one in documents(DEPLOY / "kubernetes.yaml"):
+        try:
+            kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+        except kubernetes_validate.ValidationError as error:
+            faults.append(f"kubernetes.yaml: {one['kind']}: {error.message}")
 
 
 def unit():
