@@ -2,9 +2,9 @@
 """Looks through the files of deployment: `python3 deploy/check.py`.
 
 They parse, and what has to agree does: time to drain against time to be killed, who the server runs as, where its state
-is, which probes there are. systemd looks at its unit where it is installed, and so do the schemas of Kubernetes
-(`pip install kubernetes-validate`). Needs PyYAML. The image is built and run by
-the tests in tests/tests/container.
+is, which probes there are; and what guides for CI have users copy. systemd looks at its unit where it is installed, and the
+schemas of Kubernetes at their file (`pip install kubernetes-validate`). Needs PyYAML. The image is built and run by the tests
+in tests/tests/container.
 """
 
 import importlib.util
@@ -150,6 +150,22 @@ def action():
     expect(told == set(whole["inputs"]) - unset, f"docs/github.md: inputs {told ^ (set(whole['inputs']) - unset)}")
 
 
+def guides():
+    known = set(re.findall(r"^\| `(KILN_[A-Z_]+)`", (ROOT / "docs/settings.md").read_text(), re.M))
+    for name in ("buildkite", "ci", "cibuildwheel", "docker-builds", "forgejo", "github", "gitlab"):
+        whole = (ROOT / f"docs/{name}.md").read_text()
+        for block in re.findall(r"^```yaml\n(.*?)^```$", whole, re.M | re.S):
+            expect(list(yaml.safe_load_all(block)), f"docs/{name}.md: YAML with something in it")
+        unknown = set(re.findall(r"\bKILN_[A-Z_]+\b", whole)) - known
+        expect(not unknown, f"docs/{name}.md: settings that there are, and not {unknown}")
+    # Where a pipeline is uploaded, a single dollar is replaced: what a command has of it is gone when it runs.
+    pipeline = (ROOT / "docs/buildkite.md").read_text()
+    commands = re.findall(r"^ *command: (?:\|\n(?:(?: {8}.*)?\n)+|.*$)", pipeline, re.M)
+    expect(len(commands) == 3, f"docs/buildkite.md: commands {commands}")
+    for command in commands:
+        expect(not re.search(r"(?<!\$)\$(?!\$)", command), f"docs/buildkite.md: {command.strip()}")
+
+
 def workflows():
     for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
         (whole,) = documents(path)
@@ -158,7 +174,7 @@ def workflows():
 
 
 def main():
-    checks = (dockerfile, compose, kubernetes, unit, action, workflows)
+    checks = (dockerfile, compose, kubernetes, unit, action, guides, workflows)
     for check in checks:
         try:
             check()
