@@ -2,10 +2,12 @@
 """Looks through the files of deployment: `python3 deploy/check.py`.
 
 They parse, and what has to agree does: time to drain against time to be killed, who the server runs as, where its state
-is, which probes there are. systemd looks at its unit where it is installed. Needs PyYAML. The image is built and run by
-the tests in tests/tests/container.
+is, which probes there are; and what guides for CI have users copy. systemd looks at its unit where it is installed, and the
+schemas of Kubernetes at their file (`pip install kubernetes-validate`). Needs PyYAML. The image is built and run by the tests
+in tests/tests/container.
 """
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -66,7 +68,13 @@ def compose():
     over = over["services"]["server"]
     rules = over["environment"]["KILN_TRUST"]
     expect(over["command"] == KNOWN, "compose.jobs.yaml: nobody is let in who is not known")
-    expect(over["volumes"] == [f"${{KILN_RULES:?}}:{rules}:ro"], "compose.jobs.yaml: rules that the server only reads")
+    (mount,) = over["volumes"]
+    expect(mount["read_only"] and mount["source"].startswith("${KILN_RULES:?"), "compose.jobs.yaml: rules that are only read")
+    # A file by itself would stay the old one when it is replaced; what is missing would be made, as a directory.
+    expect(f"{mount['target']}/trust.json" == rules, "compose.jobs.yaml: the directory of the rules")
+    expect(mount["bind"] == {"create_host_path": False}, "compose.jobs.yaml: rules have to be there")
+    command = re.search(r"`KILN_RULES=(\S+) … docker compose", (ROOT / "docs/operations.md").read_text())[1]
+    expect(command.startswith("/"), "docs/operations.md: compose takes a relative path from deploy/")
     endpoint, port = server["environment"]["AWS_ENDPOINT_URL_S3"], store["environment"]["VGW_PORT"]
     expect(endpoint == f"http://store{port}", "compose.yaml: the server asks where the store listens")
 
@@ -94,8 +102,23 @@ def kubernetes():
     expect(container["args"] == ANYBODY, "kubernetes.yaml: it says that anybody is let in")
     for probe, path in (("startup", "/healthz"), ("liveness", "/healthz"), ("readiness", "/readyz")):
         expect(container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "http"}, f"kubernetes.yaml: {probe}")
+    schemas()
     mounts = {mount["name"] for mount in container["volumeMounts"]}
     expect(mounts == {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}, "kubernetes.yaml: volumes")
+
+
+def schemas():
+    """Kubernetes' own word on its file, where it can be asked."""
+    if not importlib.util.find_spec("kubernetes_validate"):
+        print("NOTE: kubernetes-validate is not installed: no schema looks at kubernetes.yaml")
+        return
+    import kubernetes_validate
+
+    for one in documents(DEPLOY / "kubernetes.yaml"):
+        try:
+            kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+        except kubernetes_validate.ValidationError as error:
+            faults.append(f"kubernetes.yaml: {one['kind']}: {error.message}")
 
 
 def unit():
@@ -127,6 +150,22 @@ def action():
     expect(told == set(whole["inputs"]) - unset, f"docs/github.md: inputs {told ^ (set(whole['inputs']) - unset)}")
 
 
+def guides():
+    known = set(re.findall(r"^\| `(KILN_[A-Z_]+)`", (ROOT / "docs/settings.md").read_text(), re.M))
+    for name in ("buildkite", "ci", "cibuildwheel", "docker-builds", "forgejo", "github", "gitlab"):
+        whole = (ROOT / f"docs/{name}.md").read_text()
+        for block in re.findall(r"^```yaml\n(.*?)^```$", whole, re.M | re.S):
+            expect(list(yaml.safe_load_all(block)), f"docs/{name}.md: YAML with something in it")
+        unknown = set(re.findall(r"\bKILN_[A-Z_]+\b", whole)) - known
+        expect(not unknown, f"docs/{name}.md: settings that there are, and not {unknown}")
+    # Where a pipeline is uploaded, a single dollar is replaced: what a command has of it is gone when it runs.
+    pipeline = (ROOT / "docs/buildkite.md").read_text()
+    commands = re.findall(r"^ *command: (?:\|\n(?:(?: {8}.*)?\n)+|.*$)", pipeline, re.M)
+    expect(len(commands) == 3, f"docs/buildkite.md: commands {commands}")
+    for command in commands:
+        expect(not re.search(r"(?<!\$)\$(?!\$)", command), f"docs/buildkite.md: {command.strip()}")
+
+
 def workflows():
     for path in sorted((ROOT / ".github/workflows").glob("*.yml")):
         (whole,) = documents(path)
@@ -135,7 +174,7 @@ def workflows():
 
 
 def main():
-    checks = (dockerfile, compose, kubernetes, unit, action, workflows)
+    checks = (dockerfile, compose, kubernetes, unit, action, guides, workflows)
     for check in checks:
         try:
             check()

@@ -61,8 +61,9 @@ pub(crate) async fn outer(
             | ApiError::TooMuch(_) => {
                 audit::refused(&service, (peer, &who), (&what, &error));
             }
-            // What was asked for is not there, which is what a cache says most.
-            ApiError::NotFound => service.log.debug(format_args!("{what}: {error}")),
+            ApiError::NotFound if is_often_gone(&path) => {
+                service.log.debug(format_args!("{what}: {error}"));
+            }
             _ if status == 500 => service.log.error(format_args!("{what}: {error}")),
             _ => service.log.info(format_args!("{what}: {error}")),
         }
@@ -100,6 +101,12 @@ fn only_waits(request: &Request) -> bool {
     let path = request.uri().path();
     let asks = path == LEASES && request.method() == Method::POST;
     asks || path.starts_with(LEASES) && path.ends_with("/hold")
+}
+
+/// Whether it is no trouble that nothing is at a path: whoever holds a lease too long finds it gone, and what a job used in
+/// its last run there is not in its first.
+fn is_often_gone(path: &str) -> bool {
+    path.starts_with(LEASES) || path.starts_with("/v1/notes/")
 }
 
 /// Whether a path is one of those for people, who may be many and want much.

@@ -37,6 +37,16 @@ pub(crate) fn event(id: usize, build: &str, outcome: Outcome) -> Event {
     }
 }
 
+/// The first run of each job asks for what it used in its last one.
+#[test]
+fn a_note_that_is_not_there_is_no_line_in_the_log() {
+    let server = TestServer::start();
+    assert_eq!(server.unix("GET", "/v1/notes/ahead-1", b"").status, 404);
+    assert_eq!(server.unix("GET", "/v1/runs/1", b"").status, 404);
+    let log = std::fs::read_to_string(server.kiln_dir().join("server.log")).unwrap();
+    assert!(!log.contains("/v1/notes/") && log.contains("/v1/runs/1 404"), "{log}");
+}
+
 #[test]
 fn events_are_counted_once_and_zeroed() {
     let server = TestServer::start();

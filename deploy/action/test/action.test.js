@@ -10,6 +10,7 @@ const path = require('node:path')
 const { after, describe, test } = require('node:test')
 
 const { Job, program } = require('./job')
+const { OlderService } = require('./older')
 const { Service, token } = require('./service')
 
 const SECRET = token('refs/heads/main')
@@ -56,6 +57,23 @@ describe('the action', { concurrency: 4 }, () => {
     assert.match(second.post.out, /::notice title=Kiln::100\.0 % from the cache: 2 units, 2 hits;/)
     assert.equal(cache.refused, 0)
     assert.ok(cache.keys().some((key) => key.startsWith('kiln-pack-')), String(cache.keys()))
+  })
+
+  test('a job on Forgejo is fed by the cache of its runner, leg by leg of a matrix', async (t) => {
+    const cache = await new OlderService().start()
+    t.after(() => cache.stop())
+    const shown = { ACTIONS_RUNTIME_TOKEN: 'of-the-runner', ACTIONS_CACHE_URL: cache.url }
+    const leg = (rust, run) => build(shown, {
+      inputs: { matrix: JSON.stringify({ rust }) },
+      env: { FORGEJO_ACTIONS: 'true', GITEA_ACTIONS: 'true', GITHUB_RUN_ID: run, GITHUB_SERVER_URL: 'https://forge.example' },
+    })
+    const first = await leg('stable', '5')
+    assert.match(first.post.out, /2 results were sent to the GitHub Actions cache/)
+    assert.match(first.post.summary, /test \(stable\)/)
+    assert.ok(!first.job.log().includes('/secret/'), first.job.log())
+    const second = await leg('beta', '6')
+    assert.match(second.post.out, /::notice title=Kiln::100\.0 % from the cache: 2 units, 2 hits;/)
+    assert.match(second.post.summary, /test \(beta\)/)
   })
 
   test('legs of a matrix are told apart without being named, and a last job has them all', async (t) => {

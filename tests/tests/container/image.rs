@@ -22,6 +22,7 @@ const BASE: &str = "localhost/kiln-base";
 const KILN: &str = "localhost/kiln";
 /// What a runtime has to have in a root, to mount there.
 const PLACES: [&str; 2] = ["proc", "etc/kiln"];
+pub(crate) const RULES_DIR: &str = "/etc/kiln";
 pub(crate) const RULES: &str = "/etc/kiln/trust.json";
 pub(crate) const HOSTS: &str = "/etc/hosts";
 
@@ -86,9 +87,7 @@ impl Image {
         for dir in PLACES {
             std::fs::create_dir_all(root.join(dir)).unwrap();
         }
-        for file in [RULES, HOSTS] {
-            File::create(format!("{}{file}", root.display())).unwrap();
-        }
+        File::create(format!("{}{HOSTS}", root.display())).unwrap();
         let config = told["Docker"]["config"].clone();
         Ok(Self { root, files, config, _lock: lock })
     }

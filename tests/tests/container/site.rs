@@ -17,7 +17,7 @@ use kiln_tests::{Call, Done, Running, World};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::image::{HOSTS, Image, RULES};
+use crate::image::{HOSTS, Image, RULES, RULES_DIR};
 use crate::issuer::Issuer;
 
 /// Machines on the switch: the server's, the store's, and two for jobs.
@@ -30,7 +30,7 @@ const STORE_PORT: u16 = 7070;
 /// Whom the tokens of jobs are made for.
 pub(crate) const AUDIENCE: &str = "https://kiln.example";
 /// What `deploy/compose.yaml` and the file for jobs over it have to say for this to be what they do.
-const DOCUMENTED: [&str; 8] = [
+const DOCUMENTED: [&str; 9] = [
     "KILN_UPSTREAM: s3://kiln/shared",
     "KILN_DRAIN: 120",
     "AWS_ENDPOINT_URL_S3: http://store:7070",
@@ -39,6 +39,7 @@ const DOCUMENTED: [&str; 8] = [
     "security_opt: [\"no-new-privileges:true\"]",
     "command: [\"--listen\", \"0.0.0.0:5456\"]",
     "KILN_TRUST: /etc/kiln/trust.json",
+    "target: /etc/kiln\n",
 ];
 
 /// Everything but the server. See the module.
@@ -77,13 +78,23 @@ impl Site {
         let store = Store::before(lan.machine(STORE).listen(at), bucket.proxy().address());
         // Keys come from where nobody on the way can change them: the same machine.
         let issuer = lan.machine(SERVER).inside(Issuer::start);
-        let rules = json!({"audience": AUDIENCE, "issuers": [{"url": issuer.url()}], "repositories": [
-            {"id": "1234", "issuer": issuer.url(), "default_branch": "main"}]});
-        std::fs::write(world.at("trust.json"), rules.to_string()).unwrap();
+        std::fs::create_dir(world.at("rules")).unwrap();
         let hosts = format!("{} store\n", Lan::address(STORE));
         std::fs::write(world.at("hosts"), hosts).unwrap();
         let contain = contain.to_owned();
-        Ok(Self { bucket, issuer, image, store, lan, world, contain })
+        let site = Self { bucket, issuer, image, store, lan, world, contain };
+        site.know("1234");
+        Ok(site)
+    }
+
+    /// Replaces the file of rules, as an editor does, by one that knows this repository.
+    pub(crate) fn know(&self, repository: &str) {
+        let issuer = self.issuer.url();
+        let rules = json!({"audience": AUDIENCE, "issuers": [{"url": issuer}], "repositories": [
+            {"id": repository, "issuer": issuer, "default_branch": "main"}]});
+        let place = self.world.at("rules");
+        std::fs::write(place.join("new"), rules.to_string()).unwrap();
+        std::fs::rename(place.join("new"), place.join("trust.json")).unwrap();
     }
 
     /// The machine of a job.
@@ -138,7 +149,7 @@ impl Site {
         let place = |from: &Path, to: &str| format!("{}:{to}", from.display());
         let volumes = [
             place(volume, "/var/lib/kiln"),
-            place(&self.world.at("trust.json"), RULES) + ":ro",
+            place(&self.world.at("rules"), RULES_DIR) + ":ro",
             place(&self.world.at("hosts"), HOSTS) + ":ro",
         ];
         let user = self.image.says("User").as_str().unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use kiln_storage::Digest;
+use kiln_tests::server::wait_until;
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -59,6 +60,18 @@ fn is_nobody(site: &Site, token: &str) {
         assert_eq!(status, 401, "{call:?}: {said}");
         assert!(!said.contains("of the main branch"), "{call:?}: {said}");
     }
+}
+
+/// A file that is mounted by itself is the old one for ever, once an editor has replaced it.
+#[test]
+fn rules_that_are_replaced_hold_in_a_container_without_a_restart() {
+    let site = site!();
+    let _server = site.start(&site.volume("volume"));
+    let session = site.session(json!({}));
+    let status = || site.ask(Some(&session), ("GET", "/v1/runs"), b"").0;
+    assert_eq!(status(), 200);
+    site.know("5678");
+    wait_until("the repository is known no more", || status() == 401);
 }
 
 #[test]
