@@ -19,10 +19,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
-pub(crate) use self::ledger::Place;
 use self::ledger::{Booked, Ledger};
 use crate::env::Env;
 use crate::observe::rules::JOBSERVER;
+use crate::places::Place;
 
 /// The variable in which cargo tells its jobserver.
 const VARIABLE: &str = "CARGO_MAKEFLAGS";
@@ -72,6 +72,11 @@ impl Jobserver {
         let name = format!("{:x}-{:x}-{number}-{}", pipe.dev, pipe.ino, started(&cargo.process)?);
         let ledger = Ledger::new(dir, &name, jobs(&cargo.command_line, env));
         Some(Self { read, write, ledger })
+    }
+
+    /// How many processes cargo runs at once.
+    pub(crate) const fn jobs(&self) -> usize {
+        self.ledger.jobs()
     }
 
     /// Gives this process's token back. None when too many are given already, or it cannot be booked: then it is

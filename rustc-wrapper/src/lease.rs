@@ -27,10 +27,11 @@ use crate::client::ClientError;
 use crate::config::{Leases, Mode};
 use crate::engine::Engine;
 use crate::inputs::Unknown;
-use crate::jobserver::{Given, Jobserver, Place};
+use crate::jobserver::{Given, Jobserver};
 use crate::limits::{
     LEASE_ANSWER, LEASE_TURN, MAX_LEASE_LOOKUPS, PLACE_PAUSE, PLACE_WAIT, TOKEN_WAIT,
 };
+use crate::places::{Place, Places};
 
 /// What a unit that was no hit does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +76,10 @@ pub(crate) struct Turn {
     known: Vec<ResultKey>,
     jobserver: Option<Jobserver>,
     given: Option<Given>,
-    /// Of those who compile, or may have to.
+    /// Of those whom cargo has compile, or who may have to.
     place: Option<Place>,
+    /// Of those who do on this machine.
+    place_here: Option<Place>,
     hold: Option<Hold>,
     /// How long others were waited for.
     waited: Duration,
@@ -96,8 +99,12 @@ impl Turn {
         mode && engine.config.leases == Leases::On && !engine.faults.are_too_many()
     }
 
-    /// Whether another was waited for.
-    pub(crate) fn has_waited(&self) -> bool {
+    /// Whether another compiled what this one would have: it was waited for, or was done before there was a place.
+    pub(crate) fn has_joined(&self) -> bool {
+        self.has_waited() || !self.known.is_empty()
+    }
+
+    fn has_waited(&self) -> bool {
         !self.waited.is_zero()
     }
 
@@ -159,12 +166,17 @@ impl Turn {
         self.take_place(engine);
     }
 
-    /// Takes a place among those who compile; whether there was none for a while.
+    /// Takes a place among those who compile, of cargo's and then of the machine's; whether there was none for a while.
     fn take_place(&mut self, engine: &Engine<'_>) -> bool {
         let began = Instant::now();
         if self.place.is_none() {
             let jobserver = self.jobserver(engine);
             self.place = jobserver.and_then(|own| own.place(PLACE_WAIT, || is_left(engine)));
+        }
+        if self.place_here.is_none() && self.key.is_some() {
+            let jobs = self.jobserver(engine).map(|own| own.jobs());
+            let places = Places::here(engine.env, jobs);
+            self.place_here = places.and_then(|places| places.place(|| is_left(engine)));
         }
         began.elapsed() >= PLACE_PAUSE
     }
@@ -278,9 +290,9 @@ impl Turn {
         }
     }
 
-    /// Gives the token and the place to others, before a wait.
+    /// Gives the token and the places to others, before a wait.
     fn give(&mut self, engine: &Engine<'_>) {
-        self.place = None;
+        (self.place, self.place_here) = (None, None);
         if self.given.is_none() {
             self.given = self.jobserver(engine).and_then(Jobserver::give);
         }

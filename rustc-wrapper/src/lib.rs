@@ -43,6 +43,7 @@ pub mod notes;
 pub mod objects;
 pub mod observe;
 pub mod outputs;
+mod places;
 pub mod probes;
 pub mod publish;
 pub mod quick;

@@ -103,8 +103,17 @@ pub const LEDGER_WAIT: Duration = Duration::from_millis(200);
 /// Between two looks whether a compile may begin.
 pub const PLACE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Longest that a compile waits because too many run already.
+/// Longest that a compile waits because cargo has too many running already.
 pub const PLACE_WAIT: Duration = Duration::from_secs(10 * 60);
+
+/// Longest that a compile waits because too many run on this machine already.
+pub const PLACE_WAIT_HERE: Duration = Duration::from_secs(60);
+
+/// A place that was taken so long ago holds nobody up any more.
+pub const PLACE_AGE: Duration = Duration::from_secs(30);
+
+/// Where a processor has had nothing to do for most of this time, a compile begins without a place.
+pub const PLACE_IDLE: Duration = Duration::from_millis(250);
 
 /// Longest that a compile waits for a token in place of one that was given back; then it runs without.
 pub const TOKEN_WAIT: Duration = Duration::from_millis(200);

@@ -126,7 +126,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
         run.engine.end_phase("lookup");
         match found {
             Found::Record(record, place) => {
-                let joined = turn.as_ref().is_some_and(Turn::has_waited);
+                let joined = turn.as_ref().is_some_and(Turn::has_joined);
                 match replay(&mut run, &record, &place, joined) {
                     Ok(()) => {
                         let result = record.result_key;

@@ -98,7 +98,7 @@ fn unit(session: &mut Session<'_>, argv: &[OsString]) -> ExitCode {
                 break (Outcome::Miss, "not-verified", String::new());
             }
             Found::Record(record, place) => {
-                let joined = turn.as_ref().is_some_and(Turn::has_waited);
+                let joined = turn.as_ref().is_some_and(Turn::has_joined);
                 match replay(session, &record, place, joined) {
                     Ok(()) => {
                         let result = record.result_key;

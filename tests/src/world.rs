@@ -37,7 +37,7 @@ impl World {
     pub fn new(programs: Programs) -> Self {
         let root = tempfile::Builder::new().prefix("kt").rand_bytes(5).tempdir_in(&host().tmp);
         let world = Self { programs, root: root.expect("a temporary directory") };
-        for dir in ["home", "cargo", "bin", "ws"] {
+        for dir in ["home", "cargo", "bin", "ws", "run"] {
             std::fs::create_dir(world.root().join(dir)).expect("a directory");
         }
         world.install_standins(&world.bin(), &host().toolchain);
@@ -85,6 +85,11 @@ impl World {
         self.at("cargo")
     }
 
+    /// Where the places of compilers are: tests wait for none of one another.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.at("run")
+    }
+
     /// The log of the stand-ins.
     pub fn log_path(&self) -> PathBuf {
         self.bin().join("runs.jsonl")
@@ -109,6 +114,7 @@ impl World {
             ("HOME", self.at("home")),
             ("CARGO_HOME", self.cargo_home()),
             ("KILN_DIR", self.kiln_dir()),
+            ("XDG_RUNTIME_DIR", self.runtime_dir()),
             ("RUSTC", self.bin().join("rustc")),
             ("RUSTC_WRAPPER", self.programs.kiln.clone()),
             ("PATH", path.into()),

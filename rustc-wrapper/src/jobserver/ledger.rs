@@ -21,6 +21,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::limits::{LEDGER_WAIT, PLACE_PAUSE};
+use crate::places::{MAX_PLACES, Place};
 
 /// The directory of all ledgers.
 const LEDGERS: &str = "jobserver";
@@ -30,8 +31,6 @@ const LOCK: &str = "lock";
 const PAUSE: Duration = Duration::from_millis(1);
 /// The places of those who compile.
 const PLACES: &str = "places";
-/// Most of them, however many jobs cargo has.
-const MAX_PLACES: usize = 1024;
 /// Most ledgers that are looked at when one is made, to remove those of jobservers that are gone.
 const MAX_SWEPT: usize = 64;
 
@@ -50,18 +49,16 @@ pub(super) struct Booked {
     _file: File,
 }
 
-/// A place among those who compile. Dropped, it is free.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Locked as long as it is there.
-    _file: File,
-}
-
 impl Ledger {
     /// The ledger of a jobserver with a name that ends in the number and the start of the process that made it.
     /// Nothing is written before something is given.
     pub(super) fn new(dir: &Path, name: &str, jobs: usize) -> Self {
         Self { path: dir.join(LEDGERS).join(name), jobs }
+    }
+
+    /// How many processes cargo runs at once.
+    pub(super) const fn jobs(&self) -> usize {
+        self.jobs
     }
 
     /// Most tokens that are given and not taken again, those that are owed with those of who waits.
@@ -82,7 +79,7 @@ impl Ledger {
         }
         let most = self.jobs.min(MAX_PLACES);
         loop {
-            let free = (0..most).find_map(|number| take_place(&places.join(number.to_string())));
+            let free = (0..most).find_map(|number| Place::take(&places.join(number.to_string())));
             if free.is_some() {
                 return free;
             }
@@ -198,12 +195,6 @@ fn take_over(path: &Path) -> Option<Booked> {
         Ok(()) => Some(Booked { path: path.to_owned(), _file: file }),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
-}
-
-/// A place that nobody has.
-fn take_place(path: &Path) -> Option<Place> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
-    file.try_lock().is_ok().then_some(Place { _file: file })
 }
 
 /// Whether the process is gone that a ledger's name ends in.

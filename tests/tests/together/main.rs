@@ -4,5 +4,6 @@ mod holders;
 mod machines;
 mod matrix;
 mod network;
+mod places;
 mod tokens;
 mod wire;

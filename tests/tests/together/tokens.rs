@@ -53,7 +53,7 @@ impl Tokens {
 }
 
 /// `kiln rustc` for one of the crates, as cargo would call it.
-fn compile(machine: &Machine, krate: &str, flags: &str) -> Call {
+pub(crate) fn compile(machine: &Machine, krate: &str, flags: &str) -> Call {
     let out = machine.project.at("out");
     std::fs::create_dir_all(&out).unwrap();
     let dir = machine.project.at(krate);
@@ -143,7 +143,7 @@ fn a_waiter_that_is_killed_owes_its_token() {
 }
 
 /// How often a process has gone to sleep.
-fn looks(pid: u32) -> u64 {
+pub(crate) fn looks(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     line.and_then(|count| count.trim().parse().ok()).unwrap_or_default()

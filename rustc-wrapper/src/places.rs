@@ -1,0 +1,276 @@
+//! How many compilers run at a time on one machine: whoever compiles has one of as many places as there are
+//! processors.
+//!
+//! Every cargo counts its own jobs, and knows nothing of another that runs beside it. Two compilers on a processor are
+//! not sooner done than one after the other: each throws out of the caches what the other needs, and what all wait for
+//! is done later. Jobs that build together would have that all the time. So there are places for all of a user's
+//! compilers that may run on the same processors, whatever cargo and `KILN_DIR` they are of.
+//!
+//! A place is a file that is locked by who has it; the system ends the lock with the process. Nobody waits for who
+//! does not get on: as many compilers more may run as processors are idle, and one more for each that has its place
+//! for long. What cannot be told, or done, holds nobody up.
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use kiln_storage::Digest;
+use rustix::thread::{CpuSet, sched_getaffinity};
+
+use crate::env::Env;
+use crate::limits::{PLACE_AGE, PLACE_IDLE, PLACE_PAUSE, PLACE_WAIT_HERE};
+
+/// Below the directory that a user has for what runs.
+const PLACES: &str = "places";
+/// Most places, however many processors there are.
+pub(crate) const MAX_PLACES: usize = 1024;
+/// Most places that are tried at each look; all of them at the first one.
+const LOOKS: usize = 8;
+/// Most that may come after one another to a place that was taken too long ago.
+const MAX_TURNS: usize = 8;
+/// Of the clock in `/proc/stat`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A place among those who compile. Dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Locked as long as it is there.
+    file: File,
+}
+
+impl Place {
+    /// The place that a file stands for, unless somebody has it.
+    pub(crate) fn take(path: &Path) -> Option<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
+        file.try_lock().is_ok().then_some(Self { file })
+    }
+}
+
+/// The places of the processors that this process may run on.
+#[derive(Debug)]
+pub(crate) struct Places {
+    dir: PathBuf,
+    count: usize,
+    processors: Vec<usize>,
+}
+
+impl Places {
+    /// The places here, for a cargo with so many jobs: never fewer than it would have by itself. None where there is
+    /// no directory for them that is this user's alone.
+    pub(crate) fn here(env: &Env, jobs: Option<usize>) -> Option<Self> {
+        let set = sched_getaffinity(None).ok()?;
+        let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+        let base = env.absolute("XDG_RUNTIME_DIR").unwrap_or_else(|| "/tmp".into());
+        let may_use = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::below(&base, processors, may_use.max(jobs.unwrap_or(1)))
+    }
+
+    fn below(base: &Path, processors: Vec<usize>, count: usize) -> Option<Self> {
+        let uid = rustix::process::geteuid().as_raw();
+        let own = base.join(format!("kiln-{uid}"));
+        let _ = DirBuilder::new().mode(0o700).create(&own);
+        let is_own =
+            |meta: &Metadata| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0;
+        std::fs::symlink_metadata(&own).ok().filter(is_own)?;
+        let named = Digest::of(format!("{processors:?}").as_bytes()).short();
+        let dir = own.join(PLACES).join(named);
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).ok()?;
+        Some(Self { dir, count: count.min(MAX_PLACES), processors })
+    }
+
+    /// A place, waited for while all are taken, no processor is idle and it is not over for another reason.
+    pub(crate) fn place(&self, is_over: impl Fn() -> bool) -> Option<Place> {
+        let first = std::process::id() as usize;
+        let some = |from: usize, most: usize| {
+            (from..from + most).find_map(|n| self.take(&(n % self.count).to_string()))
+        };
+        if let Some(place) = some(first, self.count) {
+            return Some(place);
+        }
+        let began = Instant::now();
+        let mut idle = Idle::since_now(&self.processors)?;
+        for look in 0.. {
+            sleep(PLACE_PAUSE);
+            let place = some(first + look * LOOKS, LOOKS.min(self.count));
+            if place.is_some() {
+                return place;
+            }
+            // Who has a place and waits for a disk, or was stopped, leaves the processor to others.
+            let more = idle.processors(&self.processors)?;
+            let place = (0..more).find_map(|n| self.take(&format!("idle-{n}")));
+            if place.is_some() || is_over() || began.elapsed() >= PLACE_WAIT_HERE {
+                return place;
+            }
+        }
+        None
+    }
+
+    /// The place with a name, or the one of who comes after whoever has it for too long.
+    fn take(&self, name: &str) -> Option<Place> {
+        for turn in 0..MAX_TURNS {
+            let path = self.dir.join(format!("{name}.{turn}"));
+            if let Some(place) = Place::take(&path) {
+                let _ = place.file.set_modified(SystemTime::now());
+                return Some(place);
+            }
+            let since = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
+            if since.elapsed().is_ok_and(|age| age < PLACE_AGE) {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// How long processors had nothing to do, up to a moment.
+struct Idle {
+    until: Instant,
+    ticks: u64,
+}
+
+impl Idle {
+    fn since_now(processors: &[usize]) -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/stat").ok()?;
+        Some(Self { until: Instant::now(), ticks: idle_ticks(&stat, processors)? })
+    }
+
+    /// How many of them had nothing to do since it was last told; 0 again and again until that says something.
+    fn processors(&mut self, processors: &[usize]) -> Option<usize> {
+        let elapsed = self.until.elapsed();
+        if elapsed < PLACE_IDLE {
+            return Some(0);
+        }
+        let now = Self::since_now(processors)?;
+        let idle =
+            Duration::from_millis(now.ticks.saturating_sub(self.ticks) * 1000 / TICKS_PER_SECOND);
+        *self = now;
+        Some(whole_processors(idle, elapsed))
+    }
+}
+
+/// How many processors were idle that had nothing to do for so long in all; one that was for three quarters counts.
+fn whole_processors(idle: Duration, elapsed: Duration) -> usize {
+    (idle.as_secs_f64() / elapsed.as_secs_f64() + 0.25) as usize
+}
+
+/// The time that some processors did nothing, or waited for a disk, in ticks.
+fn idle_ticks(stat: &str, processors: &[usize]) -> Option<u64> {
+    let lines = stat.lines().filter_map(|line| {
+        let (number, times) = line.strip_prefix("cpu")?.split_once(' ')?;
+        processors.contains(&number.parse().ok()?).then_some(times)
+    });
+    let idle = |times: &str| {
+        let both = times.split_whitespace().skip(3).take(2);
+        both.map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()
+    };
+    let all: Vec<u64> = lines.map(idle).collect::<Option<_>>()?;
+    (all.len() == processors.len()).then(|| all.iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn places(base: &Path, processors: &[usize], count: usize) -> Places {
+        Places::below(base, processors.to_vec(), count).unwrap()
+    }
+
+    /// All that can be had by who does not wait.
+    fn all(places: &Places) -> Vec<Place> {
+        (0..64).map_while(|_| places.place(|| true)).collect()
+    }
+
+    #[test]
+    fn there_are_as_many_as_processors_for_all_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = [(); 2].map(|()| places(dir.path(), &[0, 1], 2));
+        let had = [one.place(|| true).unwrap(), other.place(|| true).unwrap()];
+        // An idle processor is not seen at the first look.
+        assert_eq!((all(&one).len(), all(&other).len()), (0, 0));
+        assert_eq!(all(&places(dir.path(), &[1], 1)).len(), 1, "of other processors");
+        drop(had);
+        assert_eq!(all(&one).len(), 2);
+        assert_eq!(all(&places(dir.path(), &[0, 1], 8)).len(), 8, "of a cargo with -j8");
+    }
+
+    #[test]
+    fn who_waits_has_the_place_of_the_first_that_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (places(dir.path(), &[0], 1), places(dir.path(), &[0], 1));
+        let had = one.place(|| true);
+        assert!(had.is_some());
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| other.place(|| false));
+            drop(had);
+            assert!(next.join().unwrap().is_some());
+        });
+    }
+
+    #[test]
+    fn whoever_has_one_for_long_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path(), &[0, 1], 2);
+        let had = all(&places);
+        let long_ago = SystemTime::now() - PLACE_AGE;
+        had[0].file.set_modified(long_ago).unwrap();
+        let next = all(&places);
+        assert_eq!(next.len(), 1, "one comes after it");
+        next[0].file.set_modified(long_ago).unwrap();
+        assert_eq!(all(&places).len(), 1, "and one after that");
+        let ahead = SystemTime::now() + Duration::from_secs(3600);
+        had[1].file.set_modified(ahead).unwrap();
+        drop(had);
+        assert_eq!(all(&places).len(), 2);
+    }
+
+    #[test]
+    fn a_directory_that_others_may_use_is_not_used() {
+        let none = |base: &Path| assert!(Places::below(base, vec![0], 1).is_none());
+        let dir = tempfile::tempdir().unwrap();
+        none(&dir.path().join("nowhere"));
+        let own = dir.path().join(format!("kiln-{}", rustix::process::geteuid().as_raw()));
+        std::fs::create_dir(&own).unwrap();
+        std::fs::set_permissions(&own, Permissions::from_mode(0o755)).unwrap();
+        none(dir.path());
+        std::fs::set_permissions(&own, Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(all(&places(dir.path(), &[0], 1)).len(), 1);
+        let linked = tempfile::tempdir().unwrap();
+        symlink(&own, linked.path().join(own.file_name().unwrap())).unwrap();
+        none(linked.path());
+    }
+
+    #[test]
+    fn the_time_that_processors_had_nothing_to_do() {
+        let stat = "cpu  9 9 9 700 90 9\ncpu0 1 2 3 400 50 6\ncpu1 1 2 3 300 40 6\ncpu10 1 2 3 7 1 0\nintr 5\n";
+        let of = |processors: &[usize]| idle_ticks(stat, processors);
+        assert_eq!([of(&[0]), of(&[1]), of(&[0, 1]), of(&[10])], [450, 340, 790, 8].map(Some));
+        assert_eq!(of(&[0, 2]), None, "one of them is not told");
+        assert_eq!(idle_ticks("cpu0 1 2 3 x 5\n", &[0]), None);
+        assert_eq!(idle_ticks("", &[0]), None);
+    }
+
+    #[test]
+    fn a_processor_that_is_idle_for_most_of_the_time_counts() {
+        let of = |idle| whole_processors(Duration::from_millis(idle), Duration::from_millis(1000));
+        assert_eq!([of(0), of(700), of(760), of(1700), of(1800)], [0, 0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn idle_is_told_once_in_a_while() {
+        let set = sched_getaffinity(None).unwrap();
+        let own: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
+        let now = || Idle::since_now(&own).unwrap();
+        assert_eq!(now().processors(&own), Some(0));
+        let past = Instant::now().checked_sub(PLACE_IDLE).unwrap();
+        let mut all_along = Idle { until: past, ticks: 0 };
+        assert!(all_along.processors(&own).unwrap() >= 1, "since the machine was started");
+        let mut never = Idle { until: past, ticks: u64::MAX };
+        assert_eq!(never.processors(&own), Some(0));
+        assert_eq!(Idle { until: past, ticks: 0 }.processors(&[CpuSet::MAX_CPU]), None);
+    }
+}
