@@ -72,7 +72,7 @@ pub(crate) enum ApiError {
     /// The storage behind the server does not answer.
     #[error("storage unavailable: {0}")]
     Unavailable(String),
-    /// The request took too long.
+    /// The request took too long to come, or what it waits for did.
     #[error("timeout")]
     Timeout,
     /// Something inside; the text is for the log.

@@ -30,12 +30,18 @@ pub const REPORTS_MADE_AT_ONCE: usize = 4;
 /// Most requests for blobs worked on at once.
 pub const MAX_TRANSFERS: usize = 128;
 
-/// Most bytes of JSON bodies that are held at once, beyond [`SMALL_BODY_BYTES`] of each; the largest body fits. What is
+/// Most bytes of large JSON bodies that are held at once, beyond [`SMALL_BODY_BYTES`] of each; the largest body fits. What is
 /// made of them takes up to six times as much.
 pub const BODIES_BYTES: usize = kiln_storage::limits::MAX_JSON_BODY_BYTES;
 
 /// So much of a body is always taken, bytes.
 pub const SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// A larger body that is no larger than this has room of its own: nobody who sends a huge one slowly is in its way.
+pub const MEDIUM_BODY_BYTES: usize = 1024 * 1024;
+
+/// Most bytes of such bodies that are held at once, beyond [`SMALL_BODY_BYTES`] of each.
+pub const MEDIUM_BODIES_BYTES: usize = 8 * MEDIUM_BODY_BYTES;
 
 /// Largest question in JSON, bytes: keys, digests and names. Publications and events may be larger.
 pub const MAX_QUESTION_BYTES: usize = 2 * 1024 * 1024;

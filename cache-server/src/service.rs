@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 
 use crate::config::ServeConfig;
 use crate::history::History;
-use crate::http::body::Room;
+use crate::http::body::Rooms;
 use crate::index::Index;
 use crate::ingest::Queue;
 use crate::leases::Leases;
@@ -81,7 +81,7 @@ pub(crate) struct Parts {
     /// Turns of those that begin a session.
     pub logins: Semaphore,
     /// Room for large bodies.
-    pub bodies: Arc<Semaphore>,
+    pub(crate) bodies: Arc<Rooms>,
     /// Requests about runs worked on at once.
     pub readers: Semaphore,
     /// Reports made at once.
@@ -134,7 +134,7 @@ impl Service {
             turns: Semaphore::new(MAX_REQUESTS),
             transfers: Semaphore::new(MAX_TRANSFERS),
             logins: Semaphore::new(MAX_LOGINS_AT_ONCE),
-            bodies: Room::for_all(),
+            bodies: Rooms::new(),
             readers: Semaphore::new(MAX_REPORT_REQUESTS),
             making: Semaphore::new(REPORTS_MADE_AT_ONCE),
             questions: Semaphore::new(MAX_LEASE_QUESTIONS),

@@ -14,7 +14,7 @@ use kiln_storage::remote::squeeze;
 use tokio::time::timeout;
 
 use super::audit::{self, Who};
-use super::body::Room;
+use super::body::{Arrival, Room};
 use super::page;
 use crate::error::ApiError;
 use crate::limits::{
@@ -123,8 +123,9 @@ pub(crate) async fn bounded(
     // Taken until there is an answer.
     let room = Room::of(&service.bodies);
     request.extensions_mut().insert(room.clone());
+    let (request, arrival) = Arrival::of(request);
     if only_waits(&request) {
-        return within(JSON_REQUEST_TIMEOUT, next.run(request)).await;
+        return within(JSON_REQUEST_TIMEOUT, &arrival, next.run(request)).await;
     }
     let path = request.uri().path();
     let transfer = path.starts_with("/v1/blobs/") && path != "/v1/blobs/missing";
@@ -142,11 +143,22 @@ pub(crate) async fn bounded(
     let Ok(Ok(_turn)) = turn else {
         return ApiError::Busy("too many requests at once").into_response();
     };
-    within(limit, next.run(request)).await
+    within(limit, &arrival, next.run(request)).await
 }
 
-async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {
-    timeout(limit, answer).await.unwrap_or_else(|_| ApiError::Timeout.into_response())
+/// An answer within a time, or whose fault it is that there is none.
+async fn within(
+    limit: Duration,
+    arrival: &Arrival,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    timeout(limit, answer).await.unwrap_or_else(|_| {
+        let error = match arrival.is_over() {
+            true => ApiError::Busy("the server did not get it done in time"),
+            false => ApiError::Timeout,
+        };
+        error.into_response()
+    })
 }
 
 /// Who is at the other end.
