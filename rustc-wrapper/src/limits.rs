@@ -112,8 +112,11 @@ pub const PLACE_WAIT_HERE: Duration = Duration::from_secs(60);
 /// A place that was taken so long ago holds nobody up any more.
 pub const PLACE_AGE: Duration = Duration::from_secs(30);
 
-/// Where a processor has had nothing to do for most of this time, a compile begins without a place.
-pub const PLACE_IDLE: Duration = Duration::from_millis(250);
+/// Where a processor has had nothing to do for most of this time, one more compile begins.
+pub const PLACE_IDLE: Duration = Duration::from_millis(100);
+
+/// So long is looked at by who waits for longer.
+pub const PLACE_IDLE_MOST: Duration = Duration::from_millis(400);
 
 /// Longest that a compile waits for a token in place of one that was given back; then it runs without.
 pub const TOKEN_WAIT: Duration = Duration::from_millis(200);

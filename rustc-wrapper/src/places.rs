@@ -20,7 +20,7 @@ use kiln_storage::Digest;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::env::Env;
-use crate::limits::{PLACE_AGE, PLACE_IDLE, PLACE_PAUSE, PLACE_WAIT_HERE};
+use crate::limits::{PLACE_AGE, PLACE_IDLE, PLACE_IDLE_MOST, PLACE_PAUSE, PLACE_WAIT_HERE};
 
 /// Below the directory that a user has for what runs.
 const PLACES: &str = "places";
@@ -98,8 +98,7 @@ impl Places {
                 return place;
             }
             // Who has a place and waits for a disk, or was stopped, leaves the processor to others.
-            let more = idle.processors(&self.processors)?;
-            let place = (0..more).find_map(|n| self.take(&format!("idle-{n}")));
+            let place = self.take_idle(idle.processors(&self.processors)?);
             if place.is_some() || is_over() || began.elapsed() >= PLACE_WAIT_HERE {
                 return place;
             }
@@ -107,20 +106,45 @@ impl Places {
         None
     }
 
+    /// One of as many more places as there are idle processors. One that was taken a moment ago has its processor from them.
+    fn take_idle(&self, idle: usize) -> Option<Place> {
+        let mut new = 0;
+        for number in 0..self.count {
+            if new >= idle {
+                return None;
+            }
+            let name = format!("idle-{number}");
+            let place = self.take(&name);
+            if place.is_some() {
+                return place;
+            }
+            new += usize::from(self.age(&name, 0).is_none_or(|age| age < PLACE_IDLE_MOST));
+        }
+        None
+    }
+
     /// The place with a name, or the one of who comes after whoever has it for too long.
     fn take(&self, name: &str) -> Option<Place> {
         for turn in 0..MAX_TURNS {
-            let path = self.dir.join(format!("{name}.{turn}"));
-            if let Some(place) = Place::take(&path) {
+            if let Some(place) = Place::take(&self.path(name, turn)) {
                 let _ = place.file.set_modified(SystemTime::now());
                 return Some(place);
             }
-            let since = std::fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
-            if since.elapsed().is_ok_and(|age| age < PLACE_AGE) {
+            if self.age(name, turn).is_none_or(|age| age < PLACE_AGE) {
                 return None;
             }
         }
         None
+    }
+
+    fn path(&self, name: &str, turn: usize) -> PathBuf {
+        self.dir.join(format!("{name}.{turn}"))
+    }
+
+    /// How long ago a place was taken; none where the clock was set back, or it is gone.
+    fn age(&self, name: &str, turn: usize) -> Option<Duration> {
+        let meta = std::fs::metadata(self.path(name, turn)).ok()?;
+        meta.modified().ok()?.elapsed().ok()
     }
 }
 
@@ -128,21 +152,25 @@ impl Places {
 struct Idle {
     until: Instant,
     ticks: u64,
+    /// After so long it is told again; longer each time.
+    every: Duration,
 }
 
 impl Idle {
     fn since_now(processors: &[usize]) -> Option<Self> {
         let stat = std::fs::read_to_string("/proc/stat").ok()?;
-        Some(Self { until: Instant::now(), ticks: idle_ticks(&stat, processors)? })
+        let ticks = idle_ticks(&stat, processors)?;
+        Some(Self { until: Instant::now(), ticks, every: PLACE_IDLE })
     }
 
     /// How many of them had nothing to do since it was last told; 0 again and again until that says something.
     fn processors(&mut self, processors: &[usize]) -> Option<usize> {
         let elapsed = self.until.elapsed();
-        if elapsed < PLACE_IDLE {
+        if elapsed < self.every {
             return Some(0);
         }
         let now = Self::since_now(processors)?;
+        let now = Self { every: (2 * self.every).min(PLACE_IDLE_MOST), ..now };
         let idle =
             Duration::from_millis(now.ticks.saturating_sub(self.ticks) * 1000 / TICKS_PER_SECOND);
         *self = now;
@@ -264,13 +292,32 @@ mod tests {
     fn idle_is_told_once_in_a_while() {
         let set = sched_getaffinity(None).unwrap();
         let own: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
-        let now = || Idle::since_now(&own).unwrap();
-        assert_eq!(now().processors(&own), Some(0));
-        let past = Instant::now().checked_sub(PLACE_IDLE).unwrap();
-        let mut all_along = Idle { until: past, ticks: 0 };
+        assert_eq!(Idle::since_now(&own).unwrap().processors(&own), Some(0));
+        let of = |ticks, every| {
+            let until = Instant::now().checked_sub(PLACE_IDLE_MOST).unwrap();
+            Idle { until, ticks, every }
+        };
+        let mut all_along = of(0, PLACE_IDLE);
         assert!(all_along.processors(&own).unwrap() >= 1, "since the machine was started");
-        let mut never = Idle { until: past, ticks: u64::MAX };
-        assert_eq!(never.processors(&own), Some(0));
-        assert_eq!(Idle { until: past, ticks: 0 }.processors(&[CpuSet::MAX_CPU]), None);
+        assert_eq!(all_along.every, 2 * PLACE_IDLE);
+        assert_eq!(of(u64::MAX, PLACE_IDLE_MOST).processors(&own), Some(0));
+        assert_eq!(of(0, PLACE_IDLE).processors(&[CpuSet::MAX_CPU]), None);
+    }
+
+    #[test]
+    fn as_many_more_begin_as_processors_are_idle() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path(), &[0, 1, 2], 3);
+        let _all = all(&places);
+        assert!(places.take_idle(0).is_none());
+        let first = places.take_idle(1).unwrap();
+        assert!(places.take_idle(1).is_none(), "the first has it from now on");
+        let second = places.take_idle(2).unwrap();
+        let long_ago = SystemTime::now() - PLACE_IDLE_MOST;
+        first.file.set_modified(long_ago).unwrap();
+        assert!(places.take_idle(1).is_none(), "the second has it");
+        second.file.set_modified(long_ago).unwrap();
+        let _third = places.take_idle(1).unwrap();
+        assert!(places.take_idle(3).is_none(), "no more than there are processors");
     }
 }
