@@ -149,6 +149,7 @@ pub fn said(dir: &Path, env: &Env, tool: &OsStr, question: &str) -> Option<Said>
     if !same
         || known.script
         || !known.version.starts_with("rustc ")
+        || known.sysroot.is_empty()
         || is_undecided_proxy(env, &program)
     {
         return None;
@@ -175,8 +176,8 @@ pub fn said(dir: &Path, env: &Env, tool: &OsStr, question: &str) -> Option<Said>
     Some(Said { text: std::fs::read_to_string(&path).ok(), path, newest_ns, parts })
 }
 
-/// What a program says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a program says of itself; empty where it was not asked yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Identity of the program file that said it.
     pub program: String,
@@ -231,7 +232,8 @@ fn facts_path(dir: &Path, env: &Env, program: &Path) -> PathBuf {
     dir.join("tools").join(encoder.finish().to_string())
 }
 
-/// Notes what a probe that passed through said: keeps the facts up to date at no cost.
+/// Notes what a probe that passed through said: keeps the facts up to date at no cost. Cargo asks both questions before
+/// its first compile, so that on a fresh machine nobody has to.
 pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout: &str) {
     let Some(program) = locate(env, tool) else {
         return;
@@ -240,8 +242,9 @@ pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout
         return;
     };
     let path = facts_path(dir, env, &program);
-    let Some(old) = read_facts(&path) else { return };
-    let mut new = Facts { program: stamp, ..old.clone() };
+    let old = read_facts(&path);
+    let first = || Facts { script: is_script(&program), ..Facts::default() };
+    let mut new = Facts { program: stamp, ..old.clone().unwrap_or_else(first) };
     let asks = |what: &str| {
         args.iter().any(|a| a == what) || args.iter().any(|a| *a == *format!("--print={what}"))
     };
@@ -257,7 +260,7 @@ pub fn note_probe(dir: &Path, env: &Env, tool: &OsStr, args: &[OsString], stdout
     } else {
         return;
     }
-    if new != old {
+    if old.as_ref() != Some(&new) {
         write_facts(&path, &new);
     }
 }
@@ -295,13 +298,17 @@ fn ask(tool: &OsStr, question: &[&str]) -> Option<String> {
 fn facts(dir: &Path, env: &Env, tool: &OsStr, program: &Path) -> Option<Facts> {
     let stamp = text_stamp(program)?;
     let path = facts_path(dir, env, program);
-    if let Some(facts) = read_facts(&path).filter(|f| f.program == stamp)
-        && !is_undecided_proxy(env, program)
-    {
-        return Some(facts);
+    let known = read_facts(&path).filter(|f| f.program == stamp);
+    let known = known.filter(|_| !is_undecided_proxy(env, program)).unwrap_or_default();
+    if ![&known.version, &known.sysroot].iter().any(|text| text.is_empty()) {
+        return Some(known);
     }
-    let version = ask(tool, &["-vV"])?;
-    let sysroot = ask(tool, &["--print", "sysroot"])?.trim_end().to_owned();
+    let or_ask = |known: String, question: &[&str]| match known.is_empty() {
+        true => ask(tool, question),
+        false => Some(known),
+    };
+    let version = or_ask(known.version, &["-vV"])?;
+    let sysroot = or_ask(known.sysroot, &["--print", "sysroot"])?.trim_end().to_owned();
     let facts = Facts { program: stamp, version, sysroot, script: is_script(program) };
     write_facts(&path, &facts);
     Some(facts)

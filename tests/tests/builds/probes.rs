@@ -379,6 +379,28 @@ fn the_version_is_told_without_the_compiler() {
     script.twice(&short).ok();
 }
 
+/// What cargo asks before its first compile tells Kiln all that it wants to know.
+#[test]
+fn on_a_fresh_machine_the_compiler_is_asked_by_cargo_alone() {
+    let world = world!();
+    let project = world.project("one");
+    project.write("Cargo.toml", "[package]\nname = \"one\"\nversion = \"0.1.0\"\n[workspace]\n");
+    project.write("src/lib.rs", "");
+    let plain = world.plain_cargo(&project, &["build", "--target-dir", "plain"]).run().ok();
+    let first = world.cargo(&project, &["build"]).run().ok();
+    let questions = |done: &Done| done.runs.iter().filter(|run| !run.is_compile()).count();
+    assert!(first.did_compile("one"));
+    assert_eq!(questions(&first), questions(&plain));
+    // Without them it asks itself.
+    std::fs::remove_dir_all(world.kiln_dir().join("tools")).unwrap();
+    project.write("src/lib.rs", "pub fn other() {}\n");
+    let again = world.cargo(&project, &["build"]).run().ok();
+    assert!(again.did_compile("one"));
+    assert_eq!(questions(&again), 2);
+    project.write("src/lib.rs", "pub fn third() {}\n");
+    assert_eq!(questions(&world.cargo(&project, &["build"]).run().ok()), 0);
+}
+
 fn file(path: &str) -> Member {
     Member::File(TokenPath(path.into()))
 }
