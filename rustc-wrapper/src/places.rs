@@ -26,7 +26,7 @@ use crate::limits::{PLACE_AGE, PLACE_IDLE, PLACE_IDLE_MOST, PLACE_PAUSE, PLACE_W
 const PLACES: &str = "places";
 /// Most places, however many processors there are.
 pub(crate) const MAX_PLACES: usize = 1024;
-/// Most places that are tried at each look; all of them at the first one.
+/// Most places that are looked at again and again; all of them once in a while.
 const LOOKS: usize = 8;
 /// Most that may come after one another to a place that was taken too long ago.
 const MAX_TURNS: usize = 8;
@@ -43,9 +43,19 @@ pub(crate) struct Place {
 impl Place {
     /// The place that a file stands for, unless somebody has it.
     pub(crate) fn take(path: &Path) -> Option<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
+        let file = open(path).ok()?;
         file.try_lock().is_ok().then_some(Self { file })
     }
+
+    /// Notes when it was taken.
+    fn just_taken(self) -> Self {
+        let _ = self.file.set_modified(SystemTime::now());
+        self
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(false).open(path)
 }
 
 /// The places of the processors that this process may run on.
@@ -83,27 +93,33 @@ impl Places {
     /// A place, waited for while all are taken, no processor is idle and it is not over for another reason.
     pub(crate) fn place(&self, is_over: impl Fn() -> bool) -> Option<Place> {
         let first = std::process::id() as usize;
-        let some = |from: usize, most: usize| {
-            (from..from + most).find_map(|n| self.take(&(n % self.count).to_string()))
-        };
-        if let Some(place) = some(first, self.count) {
+        let any =
+            || (first..first + self.count).find_map(|n| self.take(&(n % self.count).to_string()));
+        if let Some(place) = any() {
             return Some(place);
         }
+        let some = (0..LOOKS.min(self.count)).map(|n| (first + n) % self.count);
+        let mut looked: Vec<File> =
+            some.filter_map(|n| open(&self.path(&n.to_string(), 0)).ok()).collect();
         let began = Instant::now();
         let mut idle = Idle::since_now(&self.processors)?;
-        for look in 0.. {
+        loop {
             sleep(PLACE_PAUSE);
-            let place = some(first + look * LOOKS, LOOKS.min(self.count));
-            if place.is_some() {
-                return place;
+            if let Some(at) = looked.iter().position(|file| file.try_lock().is_ok()) {
+                return Some(Place { file: looked.swap_remove(at) }.just_taken());
             }
             // Who has a place and waits for a disk, or was stopped, leaves the processor to others.
-            let place = self.take_idle(idle.processors(&self.processors)?);
-            if place.is_some() || is_over() || began.elapsed() >= PLACE_WAIT_HERE {
-                return place;
+            if idle.is_due() {
+                let idle = idle.processors(&self.processors)?;
+                let place = any().or_else(|| self.take_idle(idle));
+                if place.is_some() {
+                    return place;
+                }
+            }
+            if is_over() || began.elapsed() >= PLACE_WAIT_HERE {
+                return None;
             }
         }
-        None
     }
 
     /// One of as many more places as there are idle processors. One that was taken a moment ago has its processor from them.
@@ -127,8 +143,7 @@ impl Places {
     fn take(&self, name: &str) -> Option<Place> {
         for turn in 0..MAX_TURNS {
             if let Some(place) = Place::take(&self.path(name, turn)) {
-                let _ = place.file.set_modified(SystemTime::now());
-                return Some(place);
+                return Some(place.just_taken());
             }
             if self.age(name, turn).is_none_or(|age| age < PLACE_AGE) {
                 return None;
@@ -163,18 +178,18 @@ impl Idle {
         Some(Self { until: Instant::now(), ticks, every: PLACE_IDLE })
     }
 
-    /// How many of them had nothing to do since it was last told; 0 again and again until that says something.
+    /// Whether enough time has gone by to tell.
+    fn is_due(&self) -> bool {
+        self.until.elapsed() >= self.every
+    }
+
+    /// How many of them had nothing to do since it was last told. None when it cannot be told any more.
     fn processors(&mut self, processors: &[usize]) -> Option<usize> {
-        let elapsed = self.until.elapsed();
-        if elapsed < self.every {
-            return Some(0);
-        }
         let now = Self::since_now(processors)?;
-        let now = Self { every: (2 * self.every).min(PLACE_IDLE_MOST), ..now };
-        let idle =
-            Duration::from_millis(now.ticks.saturating_sub(self.ticks) * 1000 / TICKS_PER_SECOND);
-        *self = now;
-        Some(whole_processors(idle, elapsed))
+        let idle = now.ticks.saturating_sub(self.ticks) * 1000 / TICKS_PER_SECOND;
+        let whole = whole_processors(Duration::from_millis(idle), now.until - self.until);
+        *self = Self { every: (2 * self.every).min(PLACE_IDLE_MOST), ..now };
+        Some(whole)
     }
 }
 
@@ -292,11 +307,11 @@ mod tests {
     fn idle_is_told_once_in_a_while() {
         let set = sched_getaffinity(None).unwrap();
         let own: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect();
-        assert_eq!(Idle::since_now(&own).unwrap().processors(&own), Some(0));
         let of = |ticks, every| {
-            let until = Instant::now().checked_sub(PLACE_IDLE_MOST).unwrap();
+            let until = Instant::now().checked_sub(PLACE_IDLE).unwrap();
             Idle { until, ticks, every }
         };
+        assert!(of(0, PLACE_IDLE).is_due() && !of(0, PLACE_IDLE_MOST).is_due());
         let mut all_along = of(0, PLACE_IDLE);
         assert!(all_along.processors(&own).unwrap() >= 1, "since the machine was started");
         assert_eq!(all_along.every, 2 * PLACE_IDLE);
