@@ -80,6 +80,8 @@ pub(crate) struct Turn {
     place: Option<Place>,
     /// Of those who do on this machine.
     place_here: Option<Place>,
+    /// Whether it runs what may start a cargo, whose compilers would wait for the place of this one.
+    is_script: bool,
     hold: Option<Hold>,
     /// How long others were waited for.
     waited: Duration,
@@ -91,6 +93,11 @@ impl Turn {
     /// A turn of what has this key; none is never waited for.
     pub(crate) fn new(key: Option<LeaseKey>) -> Self {
         Self { key, ..Self::default() }
+    }
+
+    /// The turn of a build script.
+    pub(crate) fn of_script(key: Option<LeaseKey>) -> Self {
+        Self { is_script: true, ..Self::new(key) }
     }
 
     /// Whether leases are asked for at all.
@@ -173,7 +180,7 @@ impl Turn {
             let jobserver = self.jobserver(engine);
             self.place = jobserver.and_then(|own| own.place(PLACE_WAIT, || is_left(engine)));
         }
-        if self.place_here.is_none() && self.key.is_some() {
+        if self.place_here.is_none() && self.key.is_some() && !self.is_script {
             let jobs = self.jobserver(engine).map(|own| own.jobs());
             let places = Places::here(engine.env, jobs);
             self.place_here = places.and_then(|places| places.place(|| is_left(engine)));

@@ -155,7 +155,7 @@ fn answer(mut run: Run<'_>) -> ExitCode {
 
 /// The turn of a run.
 fn turn_of(run: &Run<'_>) -> Turn {
-    Turn::new(Turn::is_wanted(&run.engine).then(|| lease::key::of_script(run)).flatten())
+    Turn::of_script(Turn::is_wanted(&run.engine).then(|| lease::key::of_script(run)).flatten())
 }
 
 /// Runs the script, and stores what it left.

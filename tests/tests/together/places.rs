@@ -4,9 +4,10 @@
 
 use std::process::{Child, Command};
 
-use kiln_tests::Call;
 use kiln_tests::far::Shared;
 use kiln_tests::server::{Gate, wait_until};
+use kiln_tests::{Call, world};
+use serde_json::Value;
 
 use crate::machine;
 use crate::machines::{LIBRARIES, Machine, address, leases};
@@ -103,4 +104,40 @@ fn who_asks_for_no_leases_waits_for_no_place() {
     assert!(other.wait().ok().did_compile(LIBRARIES[1]));
     drop(held);
     one.wait().ok();
+}
+
+/// There is one place, and the script does not have it.
+#[test]
+fn a_cargo_that_a_build_script_starts_does_not_wait_for_the_script() {
+    let world = world!();
+    let project = world.project("outer");
+    let package = |name: &str| {
+        format!(
+            "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n"
+        )
+    };
+    project.write("Cargo.toml", package("outer"));
+    project.write("src/lib.rs", "");
+    project.write("inner/Cargo.toml", package("inner"));
+    project.write("inner/src/lib.rs", "");
+    project.write(
+        "build.rs",
+        r#"
+        use std::{env::var, process::Command};
+        fn main() {
+            let mut cargo = Command::new(var("CARGO").unwrap());
+            cargo.args(["build", "--manifest-path", "inner/Cargo.toml", "--target-dir"]);
+            assert!(cargo.arg(var("OUT_DIR").unwrap() + "/t").status().unwrap().success());
+        }
+        "#,
+    );
+    let _busy = Busy::new();
+    let notes = world.at("notes.jsonl");
+    let call = world.cargo(&project, &["build", "-j1"]).under(&BOUND);
+    call.env("KILN_REPORT_FILE", &notes).run().ok();
+    let text = std::fs::read_to_string(&notes).unwrap();
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let inner = events.iter().find(|event| event["unit"]["crate_name"] == "inner").unwrap();
+    assert_eq!(inner["outcome"], "miss", "{text}");
+    assert!(inner["phases_us"]["wait"].is_null(), "{inner}");
 }
