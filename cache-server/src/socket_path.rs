@@ -26,12 +26,18 @@ pub fn socket_path(kiln_dir: &Path, runtime_dir: Option<&Path>, uid: u32) -> Pat
     }
     let mut name = Digest::of(kiln_dir.as_os_str().as_bytes()).to_string();
     name.truncate(16);
-    let stand_in = |base: &Path| base.join(format!("kiln-{uid}")).join(format!("{name}.sock"));
+    let stand_in = |base: &Path| user_dir(base, uid).join(format!("{name}.sock"));
     runtime_dir
         .filter(|base| base.is_absolute())
         .map(stand_in)
         .filter(|path| fits(path))
         .unwrap_or_else(|| stand_in(Path::new("/tmp")))
+}
+
+/// The directory that a user has below one that may be everybody's, `<base>/kiln-<uid>`. Whoever uses it looks first whose
+/// it is.
+pub fn user_dir(base: &Path, uid: u32) -> PathBuf {
+    base.join(format!("kiln-{uid}"))
 }
 
 #[cfg(test)]

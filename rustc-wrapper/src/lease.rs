@@ -78,8 +78,8 @@ pub(crate) struct Turn {
     given: Option<Given>,
     /// Of those whom cargo has compile, or who may have to.
     place: Option<Place>,
-    /// Of those who do on this machine.
-    place_here: Option<Place>,
+    /// Of those who do on this machine, once it was asked for; none inside where there is none to be had.
+    place_here: Option<Option<Place>>,
     /// Whether it runs what may start a cargo, whose compilers would wait for the place of this one.
     is_script: bool,
     hold: Option<Hold>,
@@ -176,14 +176,15 @@ impl Turn {
     /// Takes a place among those who compile, of cargo's and then of the machine's; whether there was none for a while.
     fn take_place(&mut self, engine: &Engine<'_>) -> bool {
         let began = Instant::now();
-        if self.place.is_none() {
-            let jobserver = self.jobserver(engine);
-            self.place = jobserver.and_then(|own| own.place(PLACE_WAIT, || is_left(engine)));
-        }
+        let has_one = self.place.is_some();
+        let jobserver = self.jobserver(engine);
+        let jobs = jobserver.map(|own| own.jobs());
+        let place = jobserver.filter(|_| !has_one);
+        let place = place.and_then(|own| own.place(PLACE_WAIT, || is_left(engine)));
+        self.place = self.place.take().or(place);
         if self.place_here.is_none() && self.key.is_some() && !self.is_script {
-            let jobs = self.jobserver(engine).map(|own| own.jobs());
             let places = Places::here(engine.env, jobs);
-            self.place_here = places.and_then(|places| places.place(|| is_left(engine)));
+            self.place_here = Some(places.and_then(|places| places.place(|| is_left(engine))));
         }
         began.elapsed() >= PLACE_PAUSE
     }

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use kiln_server::socket_path::user_dir;
 use kiln_storage::Digest;
+use rustix::param::clock_ticks_per_second;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::env::Env;
@@ -30,8 +32,6 @@ pub(crate) const MAX_PLACES: usize = 1024;
 const LOOKS: usize = 8;
 /// Most that may come after one another to a place that was taken too long ago.
 const MAX_TURNS: usize = 8;
-/// Of the clock in `/proc/stat`, the same on every Linux.
-const TICKS_PER_SECOND: u64 = 100;
 
 /// A place among those who compile. Dropped, it is free.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Place {
 impl Place {
     /// The place that a file stands for, unless somebody has it.
     pub(crate) fn take(path: &Path) -> Option<Self> {
-        let file = open(path).ok()?;
+        let file = lock_file(path).ok()?;
         file.try_lock().is_ok().then_some(Self { file })
     }
 
@@ -54,7 +54,8 @@ impl Place {
     }
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
+/// A file that is there to be locked.
+pub(crate) fn lock_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path)
 }
 
@@ -79,7 +80,7 @@ impl Places {
 
     fn below(base: &Path, processors: Vec<usize>, count: usize) -> Option<Self> {
         let uid = rustix::process::geteuid().as_raw();
-        let own = base.join(format!("kiln-{uid}"));
+        let own = user_dir(base, uid);
         let _ = DirBuilder::new().mode(0o700).create(&own);
         let is_own =
             |meta: &Metadata| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0;
@@ -100,7 +101,7 @@ impl Places {
         }
         let some = (0..LOOKS.min(self.count)).map(|n| (first + n) % self.count);
         let mut looked: Vec<File> =
-            some.filter_map(|n| open(&self.path(&n.to_string(), 0)).ok()).collect();
+            some.filter_map(|n| lock_file(&self.path(&n.to_string(), 0)).ok()).collect();
         let began = Instant::now();
         let mut idle = Idle::since_now(&self.processors)?;
         loop {
@@ -186,7 +187,7 @@ impl Idle {
     /// How many of them had nothing to do since it was last told. None when it cannot be told any more.
     fn processors(&mut self, processors: &[usize]) -> Option<usize> {
         let now = Self::since_now(processors)?;
-        let idle = now.ticks.saturating_sub(self.ticks) * 1000 / TICKS_PER_SECOND;
+        let idle = now.ticks.saturating_sub(self.ticks) * 1000 / clock_ticks_per_second().max(1);
         let whole = whole_processors(Duration::from_millis(idle), now.until - self.until);
         *self = Self { every: (2 * self.every).min(PLACE_IDLE_MOST), ..now };
         Some(whole)
@@ -276,7 +277,7 @@ mod tests {
         let none = |base: &Path| assert!(Places::below(base, vec![0], 1).is_none());
         let dir = tempfile::tempdir().unwrap();
         none(&dir.path().join("nowhere"));
-        let own = dir.path().join(format!("kiln-{}", rustix::process::geteuid().as_raw()));
+        let own = user_dir(dir.path(), rustix::process::geteuid().as_raw());
         std::fs::create_dir(&own).unwrap();
         std::fs::set_permissions(&own, Permissions::from_mode(0o755)).unwrap();
         none(dir.path());

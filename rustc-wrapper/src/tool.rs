@@ -300,7 +300,7 @@ fn facts(dir: &Path, env: &Env, tool: &OsStr, program: &Path) -> Option<Facts> {
     let path = facts_path(dir, env, program);
     let known = read_facts(&path).filter(|f| f.program == stamp);
     let known = known.filter(|_| !is_undecided_proxy(env, program)).unwrap_or_default();
-    if ![&known.version, &known.sysroot].iter().any(|text| text.is_empty()) {
+    if !known.version.is_empty() && !known.sysroot.is_empty() {
         return Some(known);
     }
     let or_ask = |known: String, question: &[&str]| match known.is_empty() {

@@ -21,7 +21,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::limits::{LEDGER_WAIT, PLACE_PAUSE};
-use crate::places::{MAX_PLACES, Place};
+use crate::places::{MAX_PLACES, Place, lock_file};
 
 /// The directory of all ledgers.
 const LEDGERS: &str = "jobserver";
@@ -156,8 +156,7 @@ impl Ledger {
 
     /// The lock, waited for a moment: whoever has it does nothing that takes long, unless it was stopped.
     fn lock(&self) -> Option<File> {
-        let path = self.path.join(LOCK);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).ok()?;
+        let file = lock_file(&self.path.join(LOCK)).ok()?;
         let began = Instant::now();
         loop {
             match file.try_lock() {

@@ -384,8 +384,7 @@ fn the_version_is_told_without_the_compiler() {
 fn on_a_fresh_machine_the_compiler_is_asked_by_cargo_alone() {
     let world = world!();
     let project = world.project("one");
-    project.write("Cargo.toml", "[package]\nname = \"one\"\nversion = \"0.1.0\"\n[workspace]\n");
-    project.write("src/lib.rs", "");
+    project.package("one", "[workspace]\n").write("src/lib.rs", "");
     let plain = world.plain_cargo(&project, &["build", "--target-dir", "plain"]).run().ok();
     let first = world.cargo(&project, &["build"]).run().ok();
     let questions = |done: &Done| done.runs.iter().filter(|run| !run.is_compile()).count();

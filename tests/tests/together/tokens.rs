@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::machine;
 use crate::machines::{LIBRARIES, Machine, SUM, address, leases, until_they_wait};
 
-const KRATE: &str = LIBRARIES[0];
+pub(crate) const KRATE: &str = LIBRARIES[0];
 
 /// The pipe of a cargo.
 struct Tokens {
@@ -76,21 +76,26 @@ fn booked(machine: &Machine) -> usize {
 }
 
 /// A crate that one machine compiles as long as the gate is held, while another waits for it.
-struct Held {
-    shared: Shared,
-    second: Machine,
-    first: Machine,
-    job: Running,
-    held: std::os::unix::net::UnixStream,
-    _gate: Gate,
+pub(crate) struct Held {
+    pub(crate) shared: Shared,
+    pub(crate) second: Machine,
+    pub(crate) first: Machine,
+    pub(crate) job: Running,
+    pub(crate) held: std::os::unix::net::UnixStream,
+    pub(crate) _gate: Gate,
 }
 
 impl Held {
     fn new() -> Self {
+        Self::by(|first| compile(first, KRATE, ""))
+    }
+
+    /// The crate is compiled by this call on the first machine.
+    pub(crate) fn by(call: impl FnOnce(&Machine) -> Call) -> Self {
         let shared = Shared::start();
         let (first, second) = (machine!(&shared), machine!(&shared));
         let gate = Gate::new(&first.world.bin(), KRATE);
-        let job = compile(&first, KRATE, "").spawn();
+        let job = call(&first).spawn();
         let held = gate.wait();
         Self { shared, second, first, job, held, _gate: gate }
     }
